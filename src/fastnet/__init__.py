@@ -1,0 +1,59 @@
+"""fastnet: socket servers and tools at native speed.
+
+    import fastnet
+
+    with fastnet.serve("echo", "tcp://127.0.0.1:0") as server:
+        print(server.endpoint, server.statistics())
+
+Names below are loaded on first use, so that `import fastnet` (and `fastnet --version`) costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "Endpoint",
+    "FastnetError",
+    "NetworkError",
+    "Server",
+    "Statistics",
+    "UnsupportedError",
+    "__version__",
+    "serve",
+]
+
+_HOME = {
+    "ConfigError": "errors",
+    "Endpoint": "endpoint",
+    "FastnetError": "errors",
+    "NetworkError": "errors",
+    "Server": "server",
+    "Statistics": "metrics.counters",
+    "UnsupportedError": "errors",
+    "serve": "api",
+}
+
+if TYPE_CHECKING:
+    from fastnet.api import serve
+    from fastnet.endpoint import Endpoint
+    from fastnet.errors import ConfigError, FastnetError, NetworkError, UnsupportedError
+    from fastnet.metrics.counters import Statistics
+    from fastnet.server import Server
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fastnet' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"fastnet.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,20 @@
+"""The `fastnet` command: one module a command, and this front door.
+
+`fastnet --version` must answer before click is imported (docs/numbers.md, row "start-up"), so it is answered here.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    if sys.argv[1:] == ["--version"]:
+        from fastnet import __version__
+
+        print(f"fastnet {__version__}")
+        return
+    from fastnet.cli.main import run
+
+    sys.exit(run())

@@ -1,0 +1,87 @@
+"""The command group: finds each command by name, imports only that one, and turns errors into one line.
+
+A command is a module of this package with a click command named `command`. It may raise any FastnetError;
+nobody below this file prints an error or chooses an exit code.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from fastnet import __version__
+from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, FastnetError, reason
+
+COMMANDS = {
+    "echo": ("fastnet.cli.serve", "Echo server (RFC 862): every byte goes back to its sender."),
+    "discard": ("fastnet.cli.serve", "Discard server (RFC 863): reads everything, answers nothing."),
+    "chargen": ("fastnet.cli.serve", "Character generator (RFC 864): an endless pattern of lines."),
+    "daytime": ("fastnet.cli.serve", "Daytime server (RFC 867): the date and time, then the end."),
+    "connect": ("fastnet.cli.connect", "Talk to a server: standard input to the socket, the socket to standard output."),
+    "up": ("fastnet.cli.up", "Run a set of servers from a TOML file."),
+    "doctor": ("fastnet.cli.doctor", "What this host and this build support, and why not."),
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(COMMANDS[cmd_name][0])
+        command: click.Command = module.commands()[cmd_name]
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Each command explains itself: fastnet COMMAND --help",
+)
+@click.version_option(__version__, prog_name="fastnet", message="%(prog)s %(version)s")
+def fastnet() -> None:
+    """Socket servers and tools at native speed."""
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code. Errors become one line on standard error."""
+    try:
+        result = fastnet.main(args=arguments, prog_name="fastnet", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else EXIT_OK
+    except click.UsageError as error:
+        return complain(usage_line(error), EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    except FastnetError as error:
+        return complain(str(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away (`fastnet doctor | head -1`): not an error, and nothing left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            return complain(f"{error.filename or 'standard output'}: {reason(error)}", EXIT_UNEXPECTED)
+        raise
+
+
+def usage_line(error: click.UsageError) -> str:
+    path = error.ctx.command_path if error.ctx else "fastnet"
+    return f"{error.format_message().rstrip('.')}. See {path} --help."
+
+
+def complain(sentence: str, code: int) -> int:
+    print(f"fastnet: {sentence.rstrip('.')}.", file=sys.stderr)
+    return code

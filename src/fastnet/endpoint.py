@@ -1,0 +1,90 @@
+"""Where a socket is: one spelling in, one value out, one spelling back.
+
+    HOST:PORT            tcp, or what the caller takes as the default
+    tcp://HOST:PORT      udp://HOST:PORT
+    [::1]:PORT           an IPv6 address wears brackets when a port follows (RFC 3986, 3.2.2)
+    tcp://:PORT          every address of this host, IPv6 and IPv4
+    unix:PATH            a socket file; unix:@NAME is Linux's abstract namespace (unix(7)), which leaves no file
+
+Nothing here asks the network: names are resolved where a socket is made (transport/).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from fastnet.errors import ConfigError
+
+PORT_MAX = 65535
+UNIX_PATH_BYTES_MAX = 107
+"""sun_path has 108 bytes and the last must be NUL for a path (unix(7))."""
+
+_SCHEME = re.compile(r"^(tcp|udp)://", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """transport is "tcp", "udp" or "unix". host is "" for every address. path is only for unix."""
+
+    transport: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if self.transport == "unix":
+            check_path(self.path)
+        elif not 0 <= self.port <= PORT_MAX:
+            raise ConfigError(f"port {self.port} is out of range", f"Ports go from 0 (pick one) to {PORT_MAX}")
+
+    def __str__(self) -> str:
+        if self.transport == "unix":
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.transport}://{host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str, default: str = "tcp") -> Endpoint:
+        """Read one spelling. default: the transport of a bare HOST:PORT. Raises ConfigError."""
+        if text.lower().startswith("unix:"):
+            return cls("unix", path=text[len("unix:") :])
+        scheme = _SCHEME.match(text)
+        transport = scheme.group(1).lower() if scheme else default
+        rest = text[scheme.end() :] if scheme else text
+        if not scheme and "://" in text:
+            raise ConfigError(f"unknown transport in {text!r}", "Write tcp://HOST:PORT, udp://HOST:PORT or unix:PATH")
+        host, port = split_host_port(rest, text)
+        return cls(transport, host, port)
+
+
+def split_host_port(rest: str, text: str) -> tuple[str, int]:
+    """Split HOST:PORT or [V6]:PORT. text: what the user wrote, for the message."""
+    cure = "Write HOST:PORT, [IPV6]:PORT or unix:PATH"
+    if rest.startswith("["):
+        host, bracket, tail = rest[1:].partition("]")
+        if not bracket or not tail.startswith(":"):
+            raise ConfigError(f"bad endpoint {text!r}", cure)
+        digits = tail[1:]
+    else:
+        host, colon, digits = rest.rpartition(":")
+        if not colon:
+            raise ConfigError(f"endpoint {text!r} has no port", cure)
+        if ":" in host:
+            raise ConfigError(f"bad endpoint {text!r}", f"An IPv6 address needs brackets: [{host}]:{digits}")
+    if not (digits.isascii() and digits.isdigit()):
+        raise ConfigError(f"bad port {digits!r} in {text!r}", cure)
+    return host, int(digits)
+
+
+def check_path(path: str) -> None:
+    """Refuse a socket path that the kernel cannot take."""
+    if not path:
+        raise ConfigError("a unix endpoint needs a path", "Write unix:/run/user/1000/echo.sock or unix:@name")
+    size = len(path.encode("utf-8", "surrogateescape"))
+    if size > UNIX_PATH_BYTES_MAX:
+        raise ConfigError(
+            f"socket path of {size} bytes is too long", f"Linux takes at most {UNIX_PATH_BYTES_MAX} bytes (unix(7))"
+        )
+    if "\0" in path:
+        raise ConfigError("a socket path cannot hold a NUL byte", "Write unix:@name for the abstract namespace")

@@ -1,0 +1,62 @@
+"""What can go wrong, as classes; each knows the exit code of its kind.
+
+    FastnetError                 1   anything below
+    ├── ConfigError              3   an option, a TOML file or an environment variable makes no sense
+    ├── NetworkError (OSError)   4   bind, connect, time-out: the network or the address said no
+    └── UnsupportedError         7   asked for by name, and this host or this build does not have it
+
+A wrong word on the command line is click's own UsageError, exit code 2. An interrupt is 130.
+A message is one sentence of what was tried, on what and why it failed; `cure` says what to do about it.
+"""
+
+from __future__ import annotations
+
+import os
+
+EXIT_OK = 0
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class FastnetError(Exception):
+    """Base of every error that fastnet raises on its own account."""
+
+    exit_code = EXIT_UNEXPECTED
+
+    def __init__(self, message: str, cure: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.cure}" if self.cure else self.message
+
+
+class ConfigError(FastnetError):
+    """A setting is wrong, alone or together with another one."""
+
+    exit_code = 3
+
+
+class NetworkError(FastnetError, OSError):
+    """The network said no. It is an OSError too, with `errno` kept where there is one."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, cure: str = "", errno: int | None = None) -> None:
+        FastnetError.__init__(self, message, cure)
+        self.errno = errno
+
+
+class UnsupportedError(FastnetError):
+    """Something asked for by name is not to be had here."""
+
+    exit_code = 7
+
+
+def reason(error: OSError) -> str:
+    """The system's words for an OSError, in lower case and without the number."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return str(error.strerror or error).lower()

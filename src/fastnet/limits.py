@@ -1,0 +1,94 @@
+"""Every bound of fastnet, with its unit and the argument for its size.
+
+Facts. A server without a bound has one anyway: the host's memory or descriptors, found at the worst moment.
+Decision: each bound stands here once, by name and unit; the command line can change most of them, and both twins
+receive them from here as arguments. Relations between bounds are asserted at the end, so that a change that breaks
+one fails at import.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+READ_BYTES = 64 * KIB
+"""One read. All connections of a loop share one buffer of this size, so it stays in the L2 cache."""
+
+ACCEPT_BURST = 64
+"""Connections accepted in one turn of a loop before the established ones get their turn."""
+
+ACCEPT_PAUSE_S = 0.1
+"""Rest after accept(2) ran out of descriptors or memory; Trio and Go's net/http rest as long."""
+
+BACKLOG = 4096
+"""Connections the kernel may hold for us between handshake and accept; it caps this at net.core.somaxconn."""
+
+IDLE_TIMEOUT_S = 300.0
+"""A connection with no byte in either direction for so long is closed. 0: never."""
+
+DRAIN_S = 5.0
+"""How long established connections may go on after SIGTERM."""
+
+PARKED_BYTES_MAX = 256 * MIB
+"""Bytes that all connections of one loop together may have waiting for slow readers."""
+
+EVENTS_PER_WAIT = 256
+"""Events fetched by one epoll_wait(2)."""
+
+TICK_S = 0.25
+"""A blocking engine looks up this often to see whether it should stop or the peer has been idle too long."""
+
+FD_SETSIZE = 1024
+"""Descriptors that select(2) can watch; fixed when glibc was compiled."""
+
+SELECT_SPARE_DESCRIPTORS = 16
+"""Descriptors below FD_SETSIZE that the select engine leaves to the rest of the process."""
+
+POOL_SIZE = 16
+"""Threads of the pool engine."""
+
+POOL_QUEUE_MAX = 128
+"""Accepted connections that may wait for a thread of the pool before accepting pauses."""
+
+FORK_CONNECTIONS_MAX = 512
+"""Processes the fork engine keeps at once unless told otherwise."""
+
+THREAD_CONNECTIONS_MAX = 1024
+"""Threads the thread engine keeps at once unless told otherwise."""
+
+THREAD_STACK_BYTES = 128 * KIB
+"""Stack of a native connection thread; its buffer is not on it. 16 times the deepest frame seen."""
+
+SPARE_DESCRIPTORS = 64
+"""Descriptors that the default connection limit leaves to files, logs and Python itself."""
+
+WORKERS_MAX = 256
+"""Loops of one server."""
+
+SUFFIX_BYTES_MAX = 4 * KIB
+"""Longest --suffix. It is appended to every reply, so it must stay small beside READ_BYTES."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds one loop is given. Bytes, seconds and counts as the names say."""
+
+    max_connections: int
+    idle_timeout_s: float = IDLE_TIMEOUT_S
+    parked_bytes_max: int = PARKED_BYTES_MAX
+    read_bytes: int = READ_BYTES
+    accept_burst: int = ACCEPT_BURST
+    accept_pause_s: float = ACCEPT_PAUSE_S
+    events_per_wait: int = EVENTS_PER_WAIT
+    tick_s: float = TICK_S
+    pool_size: int = POOL_SIZE
+    pool_queue_max: int = POOL_QUEUE_MAX
+    thread_stack_bytes: int = THREAD_STACK_BYTES
+
+
+assert PARKED_BYTES_MAX >= 2 * (READ_BYTES + SUFFIX_BYTES_MAX), "even one slow reader would exceed the parked bytes"
+assert SUFFIX_BYTES_MAX < READ_BYTES, "a suffix would outweigh the reply it is appended to"
+assert FD_SETSIZE - SELECT_SPARE_DESCRIPTORS >= 1000, "the select engine promises 1000 connections"
+assert TICK_S < DRAIN_S, "a blocking engine would sleep through the whole drain"
