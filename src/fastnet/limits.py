@@ -67,6 +67,9 @@ SPARE_DESCRIPTORS = 64
 WORKERS_MAX = 256
 """Loops of one server."""
 
+WORKER_RESTART_S = 1.0
+"""A worker process that dies younger than this is replaced only after as long a rest."""
+
 SUFFIX_BYTES_MAX = 4 * KIB
 """Longest --suffix. It is appended to every reply, so it must stay small beside READ_BYTES."""
 
