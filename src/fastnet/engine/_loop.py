@@ -139,9 +139,9 @@ class Loop:
             return True
         if not self.swept and self.rest_over_ms is None:
             burst = self.work.limits.accept_burst
-            emptied = all([self.accept_some(listener, burst) for listener in self.work.listeners])
+            emptied = [self.accept_some(listener, burst) for listener in self.work.listeners]
             self.sweep -= burst
-            if emptied or self.sweep <= 0:
+            if all(emptied) or self.sweep <= 0:
                 self.set_accepting(False)
                 self.swept = True
                 shut(self.work)
