@@ -30,7 +30,7 @@ class AccessList:
     @classmethod
     def parse(cls, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> AccessList:
         """Read CIDR texts such as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7. Raises ConfigError."""
-        return cls(tuple([*(network(text, True) for text in allow), *(network(text, False) for text in deny)]))
+        return cls((*(network(text, True) for text in allow), *(network(text, False) for text in deny)))
 
     def allows(self, host: str) -> bool:
         """Whether a peer with this numeric address may connect."""
@@ -52,7 +52,9 @@ def network(text: str, allow: bool) -> tuple[int, int, bool]:
     try:
         parsed = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
-        raise ConfigError(f"{text!r} is not a network: {error}", "Write 10.0.0.0/8, 2001:db8::/32 or one address") from None
+        raise ConfigError(
+            f"{text!r} is not a network: {error}", "Write 10.0.0.0/8, 2001:db8::/32 or one address"
+        ) from None
     packed = parsed.network_address.packed
     if parsed.version == 4:
         return int.from_bytes(V4_PREFIX + packed), 96 + parsed.prefixlen, allow

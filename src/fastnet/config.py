@@ -72,11 +72,15 @@ class ServerConfig:
         if self.ttl is not None and self.ttl > 255:
             raise ConfigError(f"ttl {self.ttl} is out of range", "It goes from 1 to 255")
         if self.workers > limits.WORKERS_MAX:
-            raise ConfigError(f"{self.workers} workers are too many", f"At most {limits.WORKERS_MAX}; one a core is enough")
+            raise ConfigError(
+                f"{self.workers} workers are too many", f"At most {limits.WORKERS_MAX}; one a core is enough"
+            )
         self._check_suffix()
         self._check_engine()
         if self.unix is not None and (self.allow or self.deny):
-            raise ConfigError("allow and deny mean nothing on a Unix socket", "Guard it with the permissions of its folder")
+            raise ConfigError(
+                "allow and deny mean nothing on a Unix socket", "Guard it with the permissions of its folder"
+            )
         AccessList.parse(self.allow, self.deny)
         self.endpoint  # noqa: B018 - raises ConfigError for a bad path
 
@@ -123,7 +127,8 @@ def value_type(config: type[Any], name: str) -> type[Any]:
     hint = typing.get_type_hints(config)[name]
     if isinstance(hint, types.UnionType):
         hint = next(each for each in typing.get_args(hint) if each is not type(None))
-    return typing.get_origin(hint) or hint
+    kind: type[Any] = typing.get_origin(hint) or hint
+    return kind
 
 
 def check(config: Any) -> None:
@@ -181,7 +186,16 @@ def from_environment(config: type[Any], environment: Mapping[str, str]) -> dict[
 
 def from_text(text: str, kind: type[Any], variable: str) -> Any:
     if kind is bool:
-        words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
         if text.lower() not in words:
             raise ConfigError(f"{variable}={text!r} is not true or false", "Write 1 or 0")
         return words[text.lower()]

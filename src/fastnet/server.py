@@ -130,10 +130,7 @@ class Server:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until all loops have ended; False if they have not within timeout_s. Raises what made a loop fail."""
-        if self._processes is not None:
-            ended = self._processes.wait(timeout_s)
-        else:
-            ended = join_all(self._threads, timeout_s)
+        ended = self._processes.wait(timeout_s) if self._processes else join_all(self._threads, timeout_s)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -176,7 +173,9 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

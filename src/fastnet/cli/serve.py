@@ -37,7 +37,7 @@ def serve(config: ServerConfig) -> int:
 
     server = Server(make_plan(config)).start()
     print(f"listening on {server}", flush=True)
-    got = signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    signal.sigwait({signal.SIGINT, signal.SIGTERM})
     server.close()
     print(server.statistics())
     return 0

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fastnet.access import AccessList
@@ -44,7 +44,7 @@ class Work:
     limits: Limits
     stop: Stop
     counters: CounterTable
-    access: AccessList = AccessList()
+    access: AccessList = field(default_factory=AccessList)
     trace_fd: int = -1
 
 

@@ -19,7 +19,9 @@ class ServiceRow(Row):
 SERVICES: Table[ServiceRow] = Table(
     __name__,
     {
-        "echo": ServiceRow("every byte goes back to its sender", "echo_py", "echo_c", rfc=862, port=7, options=("suffix",)),
+        "echo": ServiceRow(
+            "every byte goes back to its sender", "echo_py", "echo_c", rfc=862, port=7, options=("suffix",)
+        ),
         "discard": ServiceRow("reads everything, answers nothing", "discard_py", "discard_c", rfc=863, port=9),
         "chargen": ServiceRow("an endless pattern of lines", "chargen_py", "chargen_c", rfc=864, port=19),
         "daytime": ServiceRow("the date and time, then the end", "daytime_py", "daytime_c", rfc=867, port=13),

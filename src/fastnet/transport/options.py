@@ -49,4 +49,6 @@ def set_congestion(sock: socket.socket, algorithm: str) -> None:
                 known = ", ".join(file.read().split())
         except OSError:
             known = "unknown"
-        raise ConfigError(f"cannot use --congestion {algorithm}: {reason(error)}", f"This kernel has: {known}") from error
+        raise ConfigError(
+            f"cannot use --congestion {algorithm}: {reason(error)}", f"This kernel has: {known}"
+        ) from error
