@@ -105,9 +105,14 @@ class ServerConfig:
 
     @property
     def socket_options(self) -> SocketOptions:
-        names = {each.name for each in dataclasses.fields(SocketOptions)}
+        names = {each.name for each in dataclasses.fields(SocketOptions)} & {
+            each.name for each in options(ServerConfig)
+        }
         values = {name: getattr(self, name) for name in names}
-        return SocketOptions(**(values | {"reuse_port": self.reuse_port or self.workers > 1}))
+        shared = self.workers > 1
+        return SocketOptions(
+            **(values | {"reuse_port": self.reuse_port or shared, "claim": shared and not self.reuse_port})
+        )
 
     @property
     def access(self) -> AccessList:

@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 
 from fastnet.endpoint import Endpoint
@@ -92,6 +93,7 @@ class Server:
             for _ in range(workers if endpoint.transport == "tcp" else 1):
                 self._listeners.append(self._transport.listen(endpoint, options))
                 endpoint = self._transport.name(self._listeners[0], endpoint)
+                options = replace(options, claim=False)
         except BaseException:
             self._close_listeners()
             raise
