@@ -154,7 +154,7 @@ def resolve(endpoint: Endpoint, *, timeout_s: float = CONNECT_TIMEOUT_S) -> list
         found = look_up(endpoint, kind, timeout_s)
     except socket.gaierror as error:
         raise unknown_name(endpoint, error) from error
-    except ValueError as error:  # the idna codec and embedded NUL
+    except ValueError as error:  # a name that the idna codec cannot write, or that getaddrinfo(3) would cut short
         raise ConfigError(f"{endpoint.host!r} cannot be a host name", "A label has 1 to 63 characters") from error
     known = dict.fromkeys(Address(family, kind, protocol, name) for family, kind, protocol, _, name in found)
     return list(known)
@@ -163,6 +163,8 @@ def resolve(endpoint: Endpoint, *, timeout_s: float = CONNECT_TIMEOUT_S) -> list
 def look_up(endpoint: Endpoint, kind: int, timeout_s: float) -> Sequence[tuple]:  # type: ignore[type-arg]
     """getaddrinfo(3) with a time-out."""
     host, port = endpoint.host or None, endpoint.port
+    if host and "\0" in host:
+        raise ValueError("NUL in a host name")
     try:
         return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
