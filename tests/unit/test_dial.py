@@ -11,8 +11,8 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from connect_peers import echo, free_port, listen, peer
 
+from connect_peers import echo, free_port, listen, peer
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError
 from fastnet.transport import dial as module
