@@ -133,6 +133,20 @@ def say(text: bytes) -> Callable[[socket.socket], None]:
     return lambda sock: sock.sendall(text)
 
 
+def talk_until_enough(sock: socket.socket) -> bytes:
+    """Speak without pause until the client says so. Returns what it said."""
+    sock.setblocking(False)
+    heard = b""
+    while not heard.endswith(b"enough\n"):
+        with suppress(BlockingIOError):
+            sock.send(b"x" * 65536)
+        try:
+            heard += sock.recv(100)
+        except BlockingIOError:
+            os.sched_yield()
+    return heard
+
+
 def abort(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
     sock.close()

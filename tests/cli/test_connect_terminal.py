@@ -7,14 +7,13 @@ import socket
 import subprocess
 import termios
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connect_peers import DEADLINE_S, client, echo, peer, read_until, say, swallow
+from connect_peers import DEADLINE_S, client, echo, peer, read_until, say, swallow, talk_until_enough
 from fastnet.clients.connect import QuitLine
 
 HINT = b"q alone on a line, or Ctrl-D, ends the input"
@@ -97,19 +96,7 @@ def test_the_terminal_is_left_blocking(terminal: Terminal) -> None:
 
 
 def test_a_stopped_terminal_does_not_stop_the_input(terminal: Terminal) -> None:
-    def talk_until_told(sock: socket.socket) -> bytes:
-        sock.setblocking(False)
-        heard = b""
-        while not heard.endswith(b"enough\n"):
-            with suppress(BlockingIOError):
-                sock.send(b"x" * 65536)
-            try:
-                heard += sock.recv(100)
-            except BlockingIOError:
-                os.sched_yield()
-        return heard
-
-    with peer(talk_until_told) as server, client(server.endpoint, stdin=terminal.fd, stdout=terminal.fd) as process:
+    with peer(talk_until_enough) as server, client(server.endpoint, stdin=terminal.fd, stdout=terminal.fd) as process:
         read_until(terminal.keyboard, b"x")  # and nobody reads the terminal from here on
         terminal.type(b"enough\n")
         assert server.done.wait(DEADLINE_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -34,9 +35,9 @@ def endpoint(server: socket.socket) -> str:
 
 
 def test_each_line_is_one_datagram_with_its_newline(server: socket.socket) -> None:
-    done = run(endpoint(server), "--timeout", "0.05", input=b"one\n\n\x00\xff\r\nlast")
+    done = run(endpoint(server), "--timeout", "0.05", input=b"one\n\nq\n\x00\xff\r\nlast")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert [server.recv(100) for _ in range(4)] == [b"one\n", b"\n", b"\x00\xff\r\n", b"last"]
+    assert [server.recv(100) for _ in range(5)] == [b"one\n", b"\n", b"q\n", b"\x00\xff\r\n", b"last"]
 
 
 def test_the_udp_option_is_the_udp_scheme(server: socket.socket) -> None:
@@ -120,6 +121,34 @@ def test_a_refusal_moves_on_to_the_next_address_and_repeats_the_line(server: soc
         assert [server.recv(100) for _ in range(3)] == [b"one\n", b"two\n", b"three"]
         assert outcome.sent_bytes == len(b"one\ntwo\nthree")
     finally:
+        for fd in (source, back, target):
+            os.close(fd)
+
+
+def test_a_refusal_after_a_reply_is_an_error_even_with_another_address_left(server: socket.socket) -> None:
+    places = [server.getsockname(), ("127.0.0.1", free_port(socket.SOCK_DGRAM))]
+    addresses = deque(Address(socket.AF_INET, socket.SOCK_DGRAM, 0, place) for place in places)
+    source, sink = os.pipe()
+    back, target = os.pipe()
+
+    def reply_and_leave() -> None:
+        _, address = server.recvfrom(100)
+        server.sendto(b"only once", address)
+        os.read(back, 100)  # so the reply has been taken
+        server.close()
+        os.write(sink, b"two\n")
+        os.close(sink)
+
+    leaver = threading.Thread(target=reply_and_leave)
+    leaver.start()
+    try:
+        os.write(sink, b"one\n")
+        where, output = Endpoint("udp", "both.example", 7), Output(target)
+        with closing(output), closing(DatagramConversation(where, addresses, Input(source), output, 0.5)) as talk:
+            with pytest.raises(NetworkError, match="connection refused, after 8 bytes sent and 9 received"):
+                talk.run()
+    finally:
+        leaver.join(DEADLINE_S)
         for fd in (source, back, target):
             os.close(fd)
 

@@ -18,7 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connect_peers import DEADLINE_S, abort, client, echo_byte_by_byte, peer, read_until, run, say, swallow
+from connect_peers import (
+    DEADLINE_S,
+    abort,
+    client,
+    echo_byte_by_byte,
+    peer,
+    read_until,
+    run,
+    say,
+    swallow,
+    talk_until_enough,
+)
 from fastnet.clients.connect import Conversation
 from fastnet.clients.stdio import Input, Output
 from fastnet.endpoint import Endpoint
@@ -39,6 +50,14 @@ def processor_s(pid: int) -> float:
 
 def unacknowledged_bytes(sock: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), "little")
+
+
+def wait_until_full(fd: int) -> None:
+    """Wait until a pipe holds all it can, less a portion that its writer may not be able to place."""
+    deadline = monotonic() + DEADLINE_S
+    while int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), "little") < 65536 - select.PIPE_BUF:
+        assert monotonic() < deadline, "the pipe does not fill"
+        os.sched_yield()
 
 
 def feed(fd: int, data: bytes, total: int) -> int:
@@ -112,6 +131,27 @@ def test_a_server_that_refuses_the_rest_of_the_input_is_exit_code_4_and_was_hear
         assert process.wait(DEADLINE_S) == 4
 
 
+def test_what_a_server_says_after_refusing_input_is_still_heard(tmp_path: Path) -> None:
+    refuses, told = threading.Event(), threading.Event()
+
+    def refuse_then_speak(sock: socket.socket) -> None:
+        sock.shutdown(socket.SHUT_RD)
+        refuses.set()
+        assert told.wait(DEADLINE_S)
+        sock.sendall(b"last words")
+
+    with peer(refuse_then_speak, "unix", tmp_path / "s.sock") as server, client(server.endpoint) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert refuses.wait(DEADLINE_S)
+        process.stdin.write(b"nobody takes this")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)  # only a client that gives up at once would end here
+        told.set()
+        assert process.stdout.read() == b"last words"
+        assert process.wait(DEADLINE_S) == 4
+
+
 def test_a_unix_server_that_leaves_ends_a_client_whose_input_is_silent(tmp_path: Path) -> None:
     with peer(say(b"bye"), "unix", tmp_path / "s.sock") as server, client(server.endpoint) as process:
         assert process.stdout is not None
@@ -145,6 +185,18 @@ def test_a_reader_that_never_reads_stops_the_server_and_fills_no_memory() -> Non
         assert isinstance(server.result, int)
         assert server.result < 20 * MIB
         assert resident_bytes(process.pid) < 60 * MIB
+
+
+def test_a_reader_that_never_reads_does_not_stop_the_input() -> None:
+    with peer(talk_until_enough) as server, client(server.endpoint) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"x"
+        wait_until_full(process.stdout.fileno())
+        process.stdin.write(b"enough\n")
+        assert server.done.wait(DEADLINE_S)
+        assert process.poll() is None
+    assert server.result == b"enough\n"
 
 
 @pytest.mark.parametrize(
