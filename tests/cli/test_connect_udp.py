@@ -126,7 +126,9 @@ def test_a_refusal_moves_on_to_the_next_address_and_repeats_the_line(server: soc
 
 
 def test_a_refusal_after_a_reply_is_an_error_even_with_another_address_left(server: socket.socket) -> None:
-    places = [server.getsockname(), ("127.0.0.1", free_port(socket.SOCK_DGRAM))]
+    other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    other.bind(("127.0.0.1", 0))
+    places = [server.getsockname(), other.getsockname()]
     addresses = deque(Address(socket.AF_INET, socket.SOCK_DGRAM, 0, place) for place in places)
     source, sink = os.pipe()
     back, target = os.pipe()
@@ -149,6 +151,7 @@ def test_a_refusal_after_a_reply_is_an_error_even_with_another_address_left(serv
                 talk.run()
     finally:
         leaver.join(DEADLINE_S)
+        other.close()
         for fd in (source, back, target):
             os.close(fd)
 
