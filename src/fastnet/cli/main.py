@@ -64,6 +64,7 @@ def fastnet() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors become one line on standard error, and with --json a document."""
     as_json = wants_json(sys.argv[1:] if arguments is None else arguments)
+    output = sys.stdout
     try:
         result = fastnet.main(args=arguments, prog_name="fastnet", standalone_mode=False)
         sys.stdout.flush()
@@ -73,8 +74,8 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except SystemExit as ended:
-        # click makes a failure of a reader that went away (`fastnet doctor | head -1`); see BrokenPipeError below.
-        if isinstance(ended.__context__, BrokenPipeError):
+        # click exits with 1, and another stdout, when the reader went away (`fastnet doctor | head -1`); see BrokenPipeError.
+        if sys.stdout is not output:
             return EXIT_OK
         return ended.code if isinstance(ended.code, int) else EXIT_UNEXPECTED
     except FastnetError as error:
