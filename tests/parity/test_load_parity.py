@@ -20,7 +20,7 @@ import pytest
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError
 from fastnet.limits import KIB, MIB, TICK_S
-from fastnet.load.contract import LoadPlan, LoadReport
+from fastnet.load.contract import PATTERN_PERIOD, LoadPlan, LoadReport
 from fastnet.load.session import run
 
 BACKENDS = ["native", "python"]
@@ -201,10 +201,35 @@ def test_a_dishonest_peer_is_reported_by_its_fault(backend: str, fault: str) -> 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("peer", [ALTERS, LOSES_FIRST, LOSES_LAST, REPEATS, SWAPS])
+@pytest.mark.parametrize(
+    "peer",
+    [
+        pytest.param(peer, id=name)
+        for name, peer in {
+            "alters": ALTERS,
+            "loses the first": LOSES_FIRST,
+            "loses the last": LOSES_LAST,
+            "repeats": REPEATS,
+            "swaps": SWAPS,
+        }.items()
+    ],
+)
 def test_pipelined_messages_hide_no_wrong_byte(backend: str, peer: Peer) -> None:
     with serving_tcp(peer) as endpoint:
         report = load(endpoint, backend, CONNECTIONS * SHARE * 100, in_flight=4)
+    assert (report.mismatches, report.errors) == (CONNECTIONS, {})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_right_bytes_beyond_those_sent_are_wrong(backend: str) -> None:
+    """A repeated period of the pattern looks right byte by byte; only their number betrays it."""
+
+    def repeats_all(accepted: socket.socket, over: threading.Event) -> None:
+        data = accepted.recv(PATTERN_PERIOD, socket.MSG_WAITALL)
+        accepted.sendall(data + data)
+
+    with serving_tcp(repeats_all) as endpoint:
+        report = load(endpoint, backend, CONNECTIONS, message_bytes=PATTERN_PERIOD)
     assert (report.mismatches, report.errors) == (CONNECTIONS, {})
 
 
