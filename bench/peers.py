@@ -24,24 +24,15 @@ from pathlib import Path
 from typing import IO
 
 from fastnet.endpoint import Endpoint
-from fastnet.limits import FORK_CONNECTIONS_MAX, POOL_SIZE, READ_BYTES
+from fastnet.engine import ENGINES
+from fastnet.limits import POOL_SIZE, READ_BYTES
+from fastnet.table import BACKENDS
 
 RIVALS = Path(__file__).parent / "rivals"
 READY = re.compile(rb"^listening on (tcp://\S+)", re.MULTILINE)
 READY_S = 15.0
 STOP_S = 10.0
 
-ENGINES = {
-    "iterative": 1,
-    "fork": FORK_CONNECTIONS_MAX,
-    "thread": None,
-    "pool": POOL_SIZE,
-    "select": None,
-    "epoll": None,
-}
-"""Each engine of fastnet and how many connections it serves at once; None: all that a scenario may ask for."""
-
-BACKENDS = ("native", "python")
 YARDSTICK = "c_epoll"
 """The peer that all others are compared with."""
 
@@ -52,7 +43,10 @@ class PeerFailed(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """command: how to start it; empty when it cannot run here, and `note` says why. connections_max: see ENGINES."""
+    """command: how to start it; empty when it cannot run here, and `note` says why.
+
+    connections_max: how many it serves at once; None: as many as it has descriptors.
+    """
 
     command: tuple[str, ...]
     note: str = ""
@@ -74,8 +68,10 @@ def script(name: str, *arguments: str) -> Peer:
 
 
 def fastnet(engine: str, backend: str) -> Peer:
+    """`fastnet echo`. Connections that only wait in a queue are not served, so the pool's bound is its threads."""
+    served = POOL_SIZE if engine == "pool" else ENGINES[engine].connections
     options = ("--port", "0", "--engine", engine, "--backend", backend)
-    return Peer((sys.executable, "-m", "fastnet", "echo", *options), connections_max=ENGINES[engine])
+    return Peer((sys.executable, "-m", "fastnet", "echo", *options), connections_max=served or None)
 
 
 def all_peers(into: Path) -> dict[str, Peer]:

@@ -13,19 +13,21 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench import peers
+from fastnet.engine import ENGINES
 from fastnet.limits import KIB
+from fastnet.table import BACKENDS
 
 ROUND_TRIPS = 200
 PATIENCE_S = 10.0
 
 
-@pytest.fixture(params=peers.BACKENDS)
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
-@pytest.fixture(params=list(peers.ENGINES))
+@pytest.fixture(params=list(ENGINES))
 def engine(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

@@ -25,15 +25,13 @@ struct fn_hist {
 };
 
 /* Forget everything that was recorded. */
-static inline void fn_hist_reset(struct fn_hist *h)
-{
+static inline void fn_hist_reset(struct fn_hist *h) {
     memset(h->counts, 0, h->slots * sizeof h->counts[0]);
     h->total = h->sum = h->max = 0;
 }
 
 /* Use the caller's slots, cleared. Returns 0, or -EINVAL when they are no whole number of half buckets, at least two. */
-static inline int fn_hist_open(struct fn_hist *h, uint64_t *counts, size_t slots, unsigned sub_bits)
-{
+static inline int fn_hist_open(struct fn_hist *h, uint64_t *counts, size_t slots, unsigned sub_bits) {
     if (sub_bits < 1 || sub_bits > 31)
         return -EINVAL;
     size_t half = (size_t)1 << (sub_bits - 1);
@@ -46,8 +44,7 @@ static inline int fn_hist_open(struct fn_hist *h, uint64_t *counts, size_t slots
     return 0;
 }
 
-static inline size_t fn_hist_index(const struct fn_hist *h, uint64_t value)
-{
+static inline size_t fn_hist_index(const struct fn_hist *h, uint64_t value) {
     uint64_t first_bucket = ((uint64_t)1 << h->sub_bits) - 1;
     unsigned bucket = 64u - (unsigned)__builtin_clzll(value | first_bucket) - h->sub_bits;
     size_t index = ((size_t)bucket << (h->sub_bits - 1)) + (size_t)(value >> bucket);
@@ -55,8 +52,7 @@ static inline size_t fn_hist_index(const struct fn_hist *h, uint64_t value)
 }
 
 /* Count value n times. */
-static inline void fn_hist_record(struct fn_hist *h, uint64_t value, uint64_t n)
-{
+static inline void fn_hist_record(struct fn_hist *h, uint64_t value, uint64_t n) {
     h->counts[fn_hist_index(h, value)] += n;
     h->total += n;
     h->sum += value * n;

@@ -21,7 +21,10 @@ COMMANDS = {
     "discard": ("fastnet.cli.serve", "Discard server (RFC 863): reads everything, answers nothing."),
     "chargen": ("fastnet.cli.serve", "Character generator (RFC 864): an endless pattern of lines."),
     "daytime": ("fastnet.cli.serve", "Daytime server (RFC 867): the date and time, then the end."),
-    "connect": ("fastnet.cli.connect", "Talk to a server: standard input to the socket, the socket to standard output."),
+    "connect": (
+        "fastnet.cli.connect",
+        "Talk to a server: standard input to the socket, the socket to standard output.",
+    ),
     "up": ("fastnet.cli.up", "Run a set of servers from a TOML file."),
     "doctor": ("fastnet.cli.doctor", "What this host and this build support, and why not."),
 }

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-LOADS = {
-    "closed": {"python": "closed_py", "native": "closed_c"},
-}
+from fastnet.table import Row, Table
+
+LOADS = Table(
+    "fastnet.load",
+    {
+        "closed": Row(
+            python="closed_py", native="closed_c", about="a connection starts a message when one has come back"
+        ),
+    },
+)

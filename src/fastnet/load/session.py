@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 
 from fastnet.errors import ConfigError, UnsupportedError
 from fastnet.load import LOADS
 from fastnet.load.contract import NS_PER_S, Exchange, LoadPlan, LoadReport, Tally
 from fastnet.load.dial import dial
 from fastnet.load.pattern import build_pattern
+from fastnet.table import BACKENDS
 
 
 def run(
@@ -39,15 +39,12 @@ def run(
 
 
 def exchange_of(discipline: str, backend: str) -> Exchange:
-    try:
-        module = LOADS[discipline][backend]
-    except KeyError:
-        raise ConfigError(f"no load {discipline!r} with backend {backend!r}", f"There are {', '.join(LOADS)}") from None
-    try:
-        exchange: Exchange = import_module(f"fastnet.load.{module}").exchange
-    except ImportError as error:
-        cure = "Install a C compiler and reinstall, or use backend python"
-        raise UnsupportedError(f"the {backend} backend of load {discipline} is not built", cure) from error
+    if discipline not in LOADS or backend not in BACKENDS:
+        names = f"loads {', '.join(LOADS)} and backends {', '.join(BACKENDS)}"
+        raise ConfigError(f"no load {discipline!r} with backend {backend!r}", f"There are {names}")
+    if missing := LOADS.why_not(discipline, backend):
+        raise UnsupportedError(f"cannot load {discipline} with backend {backend}: {missing}", "Try backend python")
+    exchange: Exchange = LOADS.load(discipline, backend).exchange
     return exchange
 
 

@@ -1,1 +1,1 @@
-"""What is counted and how it is summed up: counters, histograms, reports."""
+"""What is counted and how it is reported. Reads the data plane, never writes it."""

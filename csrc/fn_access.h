@@ -1,0 +1,56 @@
+/* Who may connect: a list of networks, deny before allow (the twin is access.py). */
+#ifndef FN_ACCESS_H
+#define FN_ACCESS_H
+
+#include <netinet/in.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* One network, as access.py packs it: 16 address bytes (IPv4 as ::ffff:a.b.c.d), prefix bits, 1 for allow. */
+struct fn_network {
+    uint8_t address[16];
+    uint8_t prefix_bits;
+    uint8_t allow;
+};
+
+struct fn_access {
+    const struct fn_network *network;
+    uint32_t networks;
+    uint32_t any_allow; /* some network is allowed, so all others are not */
+};
+
+/* The peer's address as 16 bytes. Returns 0 for a family without addresses (AF_UNIX). */
+static inline int fn_address16(const struct sockaddr_storage *peer, uint8_t out[16]) {
+    if (peer->ss_family == AF_INET6) {
+        memcpy(out, &((const struct sockaddr_in6 *)peer)->sin6_addr, 16);
+        return 1;
+    }
+    if (peer->ss_family != AF_INET) return 0;
+    memset(out, 0, 10);
+    memset(out + 10, 0xff, 2);
+    memcpy(out + 12, &((const struct sockaddr_in *)peer)->sin_addr, 4);
+    return 1;
+}
+
+static inline int fn_network_holds(const struct fn_network *network, const uint8_t address[16]) {
+    unsigned whole = network->prefix_bits / 8, rest = network->prefix_bits % 8;
+    if (memcmp(network->address, address, whole) != 0) return 0;
+    if (rest == 0) return 1;
+    return ((network->address[whole] ^ address[whole]) >> (8 - rest)) == 0;
+}
+
+/* 1 if the peer may connect, 0 if not. */
+static inline int fn_access_allows(const struct fn_access *access, const struct sockaddr_storage *peer) {
+    uint8_t address[16];
+    if (access->networks == 0 || !fn_address16(peer, address)) return 1;
+    int allowed = !access->any_allow;
+    for (uint32_t i = 0; i < access->networks; i++) {
+        if (!fn_network_holds(&access->network[i], address)) continue;
+        if (!access->network[i].allow) return 0;
+        allowed = 1;
+    }
+    return allowed;
+}
+
+#endif

@@ -1,0 +1,60 @@
+/* What a loop counts, one 64-bit word each, in memory that Python and forked children share.
+
+Facts. Every row has one writer, so an add is a plain load and store; relaxed atomics keep a reader in another thread or
+process from seeing half a word, and cost nothing on the machines we run on.
+Decision: the list stands here once. metrics/counters.py has the same names and is compared with it at import. */
+#ifndef FN_COUNTERS_H
+#define FN_COUNTERS_H
+
+#include <stdint.h>
+
+/* The words closed_* are in the order of enum fn_closed below. */
+#define FN_COUNTERS(WORD) \
+    WORD(accepted)        \
+    WORD(accept_pauses)   \
+    WORD(bytes_in)        \
+    WORD(bytes_out)       \
+    WORD(messages)        \
+    WORD(parked_bytes)    \
+    WORD(closed_finished) \
+    WORD(closed_reset)    \
+    WORD(closed_idle)     \
+    WORD(closed_denied)   \
+    WORD(closed_refused)  \
+    WORD(closed_overload) \
+    WORD(closed_killed)   \
+    WORD(closed_stopped)  \
+    WORD(closed_error)
+
+#define FN_WORD(name) uint64_t name;
+struct fn_counters {
+    FN_COUNTERS(FN_WORD)
+};
+#undef FN_WORD
+
+#define FN_NAME(name) #name " "
+static const char fn_counter_names[] = FN_COUNTERS(FN_NAME);
+#undef FN_NAME
+
+/* Why a connection ended. */
+enum fn_closed {
+    FN_FINISHED, /* both sides said they were done */
+    FN_RESET,    /* the peer vanished: ECONNRESET or EPIPE */
+    FN_IDLE,     /* no byte for idle_timeout */
+    FN_DENIED,   /* the access list said no */
+    FN_REFUSED,  /* accepted, but no thread, process or select slot could be had for it */
+    FN_OVERLOAD, /* slow readers had parked all the bytes the loop may park */
+    FN_KILLED,   /* its child process died of a signal */
+    FN_STOPPED,  /* the server stopped before it had finished */
+    FN_ERROR     /* any other error of the socket */
+};
+
+static inline void fn_count(uint64_t *word, uint64_t n) {
+    __atomic_store_n(word, __atomic_load_n(word, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
+}
+
+static inline void fn_count_closed(struct fn_counters *row, enum fn_closed why) {
+    fn_count(&row->closed_finished + why, 1);
+}
+
+#endif

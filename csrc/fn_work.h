@@ -1,0 +1,41 @@
+/* What one loop is given: numbers and pointers, read-only but for its own counters (the contract is engine/contract.py). */
+#ifndef FN_WORK_H
+#define FN_WORK_H
+
+#include <stdint.h>
+
+#include "fn_access.h"
+#include "fn_counters.h"
+#include "fn_service.h"
+
+#define FN_LISTENERS_MAX 8
+
+/* The word that tells loops to stop; shared by threads and processes. */
+enum fn_stop { FN_RUN, FN_DRAIN, FN_NOW };
+
+struct fn_work {
+    int listener[FN_LISTENERS_MAX];
+    int listeners;
+    const struct fn_service *service;
+    struct fn_access access;
+    const uint32_t *stop;           /* enum fn_stop */
+    int drain_fd, now_fd;           /* eventfds, readable for good once the word is at least FN_DRAIN, FN_NOW */
+    char *rows;                     /* counter rows: row 0 is the loop's, row i + 1 belongs to connection slot i */
+    uint32_t row_bytes;
+    int trace_fd;                   /* a pipe for connection records, or -1 */
+    uint32_t max_connections, accept_burst, accept_pause_ms, events_per_wait;
+    uint32_t idle_timeout_ms, tick_ms;
+    uint32_t pool_size, pool_queue_max, thread_stack_bytes;
+    uint32_t read_bytes;
+    uint64_t parked_bytes_max;
+};
+
+static inline uint32_t fn_stop_now(const struct fn_work *work) {
+    return __atomic_load_n(work->stop, __ATOMIC_ACQUIRE);
+}
+
+static inline struct fn_counters *fn_row(const struct fn_work *work, uint32_t index) {
+    return (struct fn_counters *)(work->rows + (uint64_t)index * work->row_bytes);
+}
+
+#endif

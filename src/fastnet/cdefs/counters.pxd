@@ -1,0 +1,21 @@
+"""csrc/fn_counters.h"""
+from libc.stdint cimport uint64_t
+
+cdef extern from "fn_counters.h" nogil:
+    const char *fn_counter_names
+    struct fn_counters:
+        uint64_t accepted
+        uint64_t accept_pauses
+        uint64_t parked_bytes
+    enum fn_closed:
+        FN_FINISHED
+        FN_RESET
+        FN_IDLE
+        FN_DENIED
+        FN_REFUSED
+        FN_OVERLOAD
+        FN_KILLED
+        FN_STOPPED
+        FN_ERROR
+    void fn_count(uint64_t *word, uint64_t n)
+    void fn_count_closed(fn_counters *row, fn_closed why)

@@ -1,0 +1,43 @@
+"""csrc/fn_work.h and csrc/fn_access.h"""
+from libc.stdint cimport uint32_t, uint64_t
+
+from fastnet.cdefs.counters cimport fn_counters
+from fastnet.cdefs.service cimport fn_service
+
+cdef extern from "fn_work.h" nogil:
+    enum:
+        FN_LISTENERS_MAX
+    enum fn_stop:
+        FN_RUN
+        FN_DRAIN
+        FN_NOW
+    struct fn_network:
+        pass
+    struct fn_access:
+        const fn_network *network
+        uint32_t networks
+        uint32_t any_allow
+    struct fn_work:
+        int *listener
+        int listeners
+        const fn_service *service
+        fn_access access
+        const uint32_t *stop
+        int drain_fd
+        int now_fd
+        char *rows
+        uint32_t row_bytes
+        int trace_fd
+        uint32_t max_connections
+        uint32_t accept_burst
+        uint32_t accept_pause_ms
+        uint32_t events_per_wait
+        uint32_t idle_timeout_ms
+        uint32_t tick_ms
+        uint32_t pool_size
+        uint32_t pool_queue_max
+        uint32_t thread_stack_bytes
+        uint32_t read_bytes
+        uint64_t parked_bytes_max
+    uint32_t fn_stop_now(const fn_work *work)
+    fn_counters *fn_row(const fn_work *work, uint32_t index)

@@ -1,0 +1,207 @@
+"""Every setting of a server, once: its name, type, default and help.
+
+The command line, the TOML file and the environment are three ways to write the same fields: `--idle-timeout 5`,
+`idle_timeout = 5` and FASTNET_IDLE_TIMEOUT=5. Each of them ends in `build`, so each is checked by the same code and
+complains in the same words. Nothing here does I/O; what only the host can tell (a port in use) is found later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fastnet import limits
+from fastnet.access import AccessList
+from fastnet.endpoint import PORT_MAX, Endpoint
+from fastnet.engine import ENGINES
+from fastnet.errors import ConfigError
+from fastnet.service import SERVICES
+from fastnet.table import BACKENDS
+from fastnet.transport.contract import SocketOptions
+
+ENVIRONMENT_PREFIX = "FASTNET_"
+
+
+def option(default: Any, help: str, unit: str = "", choices: Iterable[str] = (), least: float | None = None) -> Any:
+    """A field that is also an option. unit: what its value is called in --help. least: the smallest value allowed."""
+    return field(default=default, metadata={"help": help, "unit": unit, "choices": tuple(choices), "least": least})
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """One server. Raises ConfigError when a value, or two of them together, make no sense."""
+
+    service: str = "echo"
+    host: str = option("127.0.0.1", "Address or name to bind; an empty one is every address of this host.", "HOST")
+    port: int = option(0, "Port to bind; 0 picks a free one.", "PORT", least=0)
+    unix: str | None = option(None, "Listen on a Unix socket instead; @NAME is an abstract one.", "PATH")
+    engine: str = option("auto", "Who waits; auto takes the best that works here.", choices=("auto", *ENGINES))
+    backend: str = option("auto", "Native or pure-Python loops.", choices=("auto", *BACKENDS))
+    workers: int = option(1, "Loops that share the port: native threads, pure-Python processes.", "N", least=1)
+    pool_size: int = option(limits.POOL_SIZE, "Threads of the pool engine.", "N", least=1)
+    suffix: str = option("", "Text appended to each reply (echo only).", "TEXT")
+    max_connections: int | None = option(None, "Most connections of one loop at once.", "N", least=1)
+    idle_timeout: float = option(
+        limits.IDLE_TIMEOUT_S, "Close a connection silent for so long; 0 never does.", "SECONDS", least=0
+    )
+    drain: float = option(limits.DRAIN_S, "Time for connections to finish after SIGTERM.", "SECONDS", least=0)
+    max_parked: int = option(
+        limits.PARKED_BYTES_MAX, "Most bytes of one loop that wait for slow readers.", "BYTES", least=limits.READ_BYTES
+    )
+    allow: tuple[str, ...] = option((), "Let in this network only; may be given again.", "CIDR")
+    deny: tuple[str, ...] = option((), "Turn this network away; may be given again.", "CIDR")
+    backlog: int = option(limits.BACKLOG, "Connections the kernel holds until they are accepted.", "N", least=1)
+    reuse_port: bool = option(False, "Share the port with other servers (SO_REUSEPORT); implied by --workers.")
+    nodelay: bool = option(True, "Send small replies at once (TCP_NODELAY).")
+    keepalive: bool = option(False, "Probe silent peers (SO_KEEPALIVE).")
+    rcvbuf: int | None = option(None, "Receive buffer (SO_RCVBUF).", "BYTES", least=1)
+    sndbuf: int | None = option(None, "Send buffer (SO_SNDBUF).", "BYTES", least=1)
+    ttl: int | None = option(None, "Time to live or hop limit of packets.", "HOPS", least=1)
+    congestion: str | None = option(None, "TCP congestion control (TCP_CONGESTION).", "NAME")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.service not in SERVICES:
+            raise ConfigError(f"there is no service {self.service!r}", f"There are: {', '.join(SERVICES)}")
+        if self.port > PORT_MAX:
+            raise ConfigError(f"port {self.port} is out of range", f"Ports go from 0 (pick one) to {PORT_MAX}")
+        if self.ttl is not None and self.ttl > 255:
+            raise ConfigError(f"ttl {self.ttl} is out of range", "It goes from 1 to 255")
+        if self.workers > limits.WORKERS_MAX:
+            raise ConfigError(
+                f"{self.workers} workers are too many", f"At most {limits.WORKERS_MAX}; one a core is enough"
+            )
+        self._check_suffix()
+        self._check_engine()
+        if self.unix is not None and (self.allow or self.deny):
+            raise ConfigError(
+                "allow and deny mean nothing on a Unix socket", "Guard it with the permissions of its folder"
+            )
+        AccessList.parse(self.allow, self.deny)
+        self.endpoint  # noqa: B018 - raises ConfigError for a bad path
+
+    def _check_suffix(self) -> None:
+        if self.suffix and "suffix" not in SERVICES[self.service].options:
+            raise ConfigError(f"{self.service} has no suffix", "Only echo appends one")
+        if len(self.suffix.encode("utf-8", "surrogateescape")) > limits.SUFFIX_BYTES_MAX:
+            raise ConfigError("the suffix is too long", f"At most {limits.SUFFIX_BYTES_MAX} bytes")
+
+    def _check_engine(self) -> None:
+        bound = ENGINES[self.engine].bound if self.engine != "auto" else 0
+        if bound and self.max_connections is not None and self.max_connections > bound:
+            cure = f"At most {bound}; --engine epoll has no such bound"
+            raise ConfigError(f"the {self.engine} engine cannot hold {self.max_connections} connections", cure)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens."""
+        if self.unix is not None:
+            return Endpoint("unix", path=self.unix)
+        return Endpoint("tcp", self.host.removeprefix("[").removesuffix("]"), self.port)
+
+    @property
+    def socket_options(self) -> SocketOptions:
+        names = {each.name for each in dataclasses.fields(SocketOptions)}
+        values = {name: getattr(self, name) for name in names}
+        return SocketOptions(**(values | {"reuse_port": self.reuse_port or self.workers > 1}))
+
+    @property
+    def access(self) -> AccessList:
+        return AccessList.parse(self.allow, self.deny)
+
+
+C = TypeVar("C")
+
+
+def options(config: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The fields of a config class that are options."""
+    return [each for each in dataclasses.fields(config) if "help" in each.metadata]
+
+
+def value_type(config: type[Any], name: str) -> type[Any]:
+    """The type of an option's value: str, int, float, bool, or tuple for one that may be given again."""
+    hint = typing.get_type_hints(config)[name]
+    if isinstance(hint, types.UnionType):
+        hint = next(each for each in typing.get_args(hint) if each is not type(None))
+    kind: type[Any] = typing.get_origin(hint) or hint
+    return kind
+
+
+def check(config: Any) -> None:
+    """Type, choice and lower bound of every option of a config object."""
+    for each in options(type(config)):
+        value = getattr(config, each.name)
+        if value is None and each.default is None:
+            continue
+        expected = value_type(type(config), each.name)
+        fits = isinstance(value, (int, float) if expected is float else expected)
+        if not fits or (isinstance(value, bool) and expected is not bool):
+            raise ConfigError(f"{each.name} = {value!r} is not {ARTICLE[expected]}")
+        choices, least = each.metadata["choices"], each.metadata["least"]
+        if choices and value not in choices:
+            raise ConfigError(f"{each.name} cannot be {value!r}", f"It is one of: {', '.join(choices)}")
+        if least is not None and not value >= least:
+            raise ConfigError(f"{each.name} = {value} is too small", f"At least {least:g}")
+
+
+ARTICLE = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}
+
+
+def build(config: type[C], values: Mapping[str, Any], source: str) -> C:
+    """A config object from names and typed values, as a TOML file or the command line gives them.
+
+    source: where they come from, for the message. Raises ConfigError.
+    """
+    known = [each.name for each in dataclasses.fields(typing.cast("type[Any]", config))]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{source}: unknown option {name!r}", suggestion(name, known))
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    try:
+        return config(**lists)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error.message}" if source else error.message, error.cure) from None
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name.replace("-", "_"), known, 1)
+    return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}"
+
+
+def from_environment(config: type[Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The options that FASTNET_NAME variables set, as typed values. Lists are separated by commas. Raises ConfigError."""
+    found = {}
+    for each in options(config):
+        variable = ENVIRONMENT_PREFIX + each.name.upper()
+        if variable in environment:
+            found[each.name] = from_text(environment[variable], value_type(config, each.name), variable)
+    return found
+
+
+def from_text(text: str, kind: type[Any], variable: str) -> Any:
+    if kind is bool:
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if text.lower() not in words:
+            raise ConfigError(f"{variable}={text!r} is not true or false", "Write 1 or 0")
+        return words[text.lower()]
+    if kind is tuple:
+        return tuple(each.strip() for each in text.split(",") if each.strip())
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{variable}={text!r} is not {ARTICLE[kind]}") from None

@@ -1,0 +1,159 @@
+"""Run a plan: make the listeners, give each loop its work, stop them all in order.
+
+Facts. Native loops run without the GIL, so threads of one process use all cores; pure-Python loops need a process each for
+that. Python runs signal handlers only in the main thread, between bytecodes.
+Decision: loops never run in the caller's thread. The caller keeps its thread for signals and for waiting, native and
+pure servers are run by the same code, and no loop has to look for signals.
+Cost: one thread that sleeps.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from types import TracebackType
+
+from fastnet.endpoint import Endpoint
+from fastnet.engine import ENGINES
+from fastnet.engine.contract import Work
+from fastnet.metrics.counters import CounterTable, Statistics, statistics
+from fastnet.plan import Plan
+from fastnet.stop import NOW, Stop
+from fastnet.transport import TRANSPORTS
+from fastnet.workers import WorkerProcesses
+
+
+class Server:
+    """A plan being served. Use it as a context, or call start, and then drain, wait and close.
+
+    endpoint: where it listens, known after start. on_connection is the write end of a pipe for trace records, or -1.
+    """
+
+    def __init__(self, plan: Plan, trace_fd: int = -1) -> None:
+        self.plan = plan
+        self.endpoint: Endpoint = plan.endpoint
+        self._trace_fd = trace_fd
+        self._transport = TRANSPORTS.load(plan.endpoint.transport, "python")
+        self._listeners: list[socket.socket] = []
+        self._counters: list[CounterTable] = []
+        self._threads: list[threading.Thread] = []
+        self._processes: WorkerProcesses | None = None
+        self._stop: Stop | None = None
+        self._failure: BaseException | None = None
+
+    def start(self) -> Server:
+        """Listen and serve. Raises NetworkError, ConfigError or UnsupportedError; nothing is then left open."""
+        workers = self.plan.config.workers
+        engine = ENGINES.load(self.plan.choice.engine, self.plan.choice.backend)
+        service = self.plan.service()
+        self._listen(workers)
+        self._stop = Stop()
+        self._counters = [CounterTable(self.plan.rows) for _ in range(workers)]
+        works = [
+            Work([listener], service, self.plan.limits, self._stop, counters, self.plan.access, self._trace_fd)
+            for listener, counters in zip(self._each_listener(workers), self._counters, strict=True)
+        ]
+        if workers > 1 and self.plan.choice.backend == "python":
+            self._processes = WorkerProcesses(engine.run, works)
+            self._processes.start()
+            return self
+        for i, work in enumerate(works):
+            name = f"fastnet-{self.plan.config.service}-{i}"
+            self._threads.append(threading.Thread(target=self._run, args=(engine.run, work), name=name, daemon=True))
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def _listen(self, workers: int) -> None:
+        options = self.plan.config.socket_options
+        endpoint = self.plan.endpoint
+        try:
+            # A Unix socket cannot be bound twice, so its loops share one listener; a TCP port can, and each loop has its own.
+            for _ in range(workers if endpoint.transport == "tcp" else 1):
+                self._listeners.append(self._transport.listen(endpoint, options))
+                endpoint = self._transport.name(self._listeners[0], endpoint)
+        except BaseException:
+            self._close_listeners()
+            raise
+        self.endpoint = endpoint
+
+    def _each_listener(self, workers: int) -> list[socket.socket]:
+        return [self._listeners[i % len(self._listeners)] for i in range(workers)]
+
+    def _run(self, run: object, work: Work) -> None:
+        """The body of a loop's thread."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            run(work)  # type: ignore[operator]
+        except BaseException as error:
+            self._failure = self._failure or error
+            work.stop.now()
+
+    def drain(self) -> None:
+        """Stop accepting and let established connections finish. Returns at once."""
+        if self._stop is not None:
+            self._stop.drain()
+
+    def stop_now(self) -> None:
+        """Close every connection. Returns at once."""
+        if self._stop is not None:
+            self._stop.now()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until all loops have ended; False if they have not within timeout_s. Raises what made a loop fail."""
+        ended = self._processes.wait(timeout_s) if self._processes else join_all(self._threads, timeout_s)
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return ended
+
+    def close(self, drain_s: float | None = None) -> None:
+        """Stop: drain for up to drain_s seconds (the config's if None), then close what is left and release everything."""
+        if self._stop is None:
+            return
+        patience = self.plan.config.drain if drain_s is None else drain_s
+        try:
+            if self._stop.state != NOW:
+                self.drain()
+                if not self.wait(patience):
+                    self.stop_now()
+            self.wait()
+        finally:
+            stop, self._stop = self._stop, None
+            self._threads.clear()
+            self._processes = None
+            self._close_listeners()
+            stop.close()
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            self._transport.release(listener, self.endpoint)
+            listener.close()
+        self._listeners.clear()
+
+    def statistics(self) -> Statistics:
+        """What has been done so far. Also after the server has ended."""
+        return statistics(self._counters)
+
+    def __str__(self) -> str:
+        choice, workers = self.plan.choice, self.plan.config.workers
+        return f"{self.endpoint} (engine {choice.engine}, backend {choice.backend}, workers {workers})"
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def join_all(threads: list[threading.Thread], timeout_s: float | None) -> bool:
+    """Join threads within one time-out for all. True if all have ended."""
+    import time
+
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)

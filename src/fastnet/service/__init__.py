@@ -1,0 +1,29 @@
+"""What is done with the bytes: one row a service. To add one, write its file and its row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastnet.table import Row, Table
+
+
+@dataclass(frozen=True)
+class ServiceRow(Row):
+    """rfc: where the protocol is described. port: the well-known one. options: settings that `create` takes."""
+
+    rfc: int = 0
+    port: int = 0
+    options: tuple[str, ...] = ()
+
+
+SERVICES: Table[ServiceRow] = Table(
+    __name__,
+    {
+        "echo": ServiceRow(
+            "every byte goes back to its sender", "echo_py", "echo_c", rfc=862, port=7, options=("suffix",)
+        ),
+        "discard": ServiceRow("reads everything, answers nothing", "discard_py", "discard_c", rfc=863, port=9),
+        "chargen": ServiceRow("an endless pattern of lines", "chargen_py", "chargen_c", rfc=864, port=19),
+        "daytime": ServiceRow("the date and time, then the end", "daytime_py", "daytime_c", rfc=867, port=13),
+    },
+)

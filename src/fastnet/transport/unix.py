@@ -1,0 +1,94 @@
+"""Unix stream listeners, by path or abstract name (unix(7)).
+
+Facts. Closing a listener leaves its socket file, and binding to a path that exists fails even when nobody listens
+there any more. Connecting to such a stale file is refused at once. Abstract names (unix:@name) vanish with the socket.
+Decision: on a clash connect to find out; a stale socket file is replaced, a live one or any other file is left alone. On the
+way out the file is removed only if it is still ours, by device and inode.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from fastnet.endpoint import Endpoint
+from fastnet.errors import NetworkError, reason
+from fastnet.transport.contract import SocketOptions
+from fastnet.transport.options import set_buffers
+
+CURES = {
+    errno.EADDRINUSE: "A server listens there already; stop it or choose another path",
+    errno.EACCES: "You may not create files in that folder",
+    errno.ENOENT: "Its folder does not exist",
+    errno.ENOTDIR: "Its folder is not a folder",
+    errno.EEXIST: "That file is not a socket; choose another path",
+}
+
+_bound: dict[int, tuple[int, int]] = {}
+"""Device and inode of the socket file behind each listening descriptor."""
+
+
+def listen(endpoint: Endpoint, options: SocketOptions) -> socket.socket:
+    """A listening socket at the path; a stale socket file there is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        set_buffers(listener, options)
+        try:
+            bind(listener, endpoint.path)
+            listener.listen(options.backlog)
+        except OSError as error:
+            cure = CURES.get(error.errno or 0, "")
+            raise NetworkError(f"cannot listen on {endpoint}: {reason(error)}", cure, error.errno) from error
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def address(path: str) -> str:
+    """The path as the kernel wants it: an abstract name starts with NUL."""
+    return "\0" + path[1:] if path.startswith("@") else path
+
+
+def bind(listener: socket.socket, path: str) -> None:
+    try:
+        listener.bind(address(path))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or path.startswith("@"):
+            raise
+        remove_stale(path)
+        listener.bind(path)
+    if not path.startswith("@"):
+        found = os.stat(path)
+        _bound[listener.fileno()] = (found.st_dev, found.st_ino)
+
+
+def remove_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on. Raises OSError for anything else."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        refused = probe.connect_ex(path) == errno.ECONNREFUSED
+    if not refused:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    os.unlink(path)
+
+
+def name(listener: socket.socket, endpoint: Endpoint) -> Endpoint:
+    """The endpoint as bound."""
+    return endpoint
+
+
+def release(listener: socket.socket, endpoint: Endpoint) -> None:
+    """Remove the socket file if it is still the one that was bound."""
+    ours = _bound.pop(listener.fileno(), None)
+    if ours is None:
+        return
+    try:
+        found = os.lstat(endpoint.path)
+        if (found.st_dev, found.st_ino) == ours:
+            os.unlink(endpoint.path)
+    except OSError:
+        return

@@ -1,0 +1,110 @@
+"""Several pure-Python loops at once: a process each, watched and replaced.
+
+Facts. The GIL lets one thread of a process run Python at a time. A listener stays open as long as any process holds it,
+and connections queued on it wait.
+Decision: the parent makes all listeners and keeps them, each worker serves one. When a worker dies (kill -9, out of
+memory) the parent counts its connections as killed and forks a successor on the same listener, so what was queued is
+served. A worker whose parent has died drains and ends: it reads end-of-file on a pipe that only the parent could write.
+Cost: one thread of the parent that sleeps in poll(2).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from fastnet.child import become_child, keep_only, reap
+from fastnet.engine.contract import Work
+from fastnet.limits import WORKER_RESTART_S
+from fastnet.metrics.counters import CLOSED, CLOSED_REASONS, KILLED, PARKED_BYTES
+from fastnet.stop import RUN
+
+log = logging.getLogger("fastnet")
+
+
+class WorkerProcesses:
+    """One process for each work, until all have ended after a stop."""
+
+    def __init__(self, run: Callable[[Work], None], works: Sequence[Work]) -> None:
+        self._run = run
+        self._works = works
+        self._alive: dict[int, tuple[int, int, float]] = {}
+        """By pidfd: index of the work, pid, time of the fork."""
+        self._lifeline_out, self._lifeline = os.pipe2(os.O_CLOEXEC)
+        self._watcher = threading.Thread(target=self._watch, name="fastnet-workers", daemon=True)
+
+    def start(self) -> None:
+        for index in range(len(self._works)):
+            self._spawn(index)
+        self._watcher.start()
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers alive now."""
+        return [pid for _, pid, _ in list(self._alive.values())]
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until all workers have ended. False if they have not within timeout_s."""
+        self._watcher.join(timeout_s)
+        return not self._watcher.is_alive()
+
+    def _spawn(self, index: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._be_worker(self._works[index])
+        self._alive[os.pidfd_open(pid)] = (index, pid, time.monotonic())
+
+    def _be_worker(self, work: Work) -> None:
+        """Serve one work in the new process. Does not return."""
+        status = 1
+        try:
+            become_child()
+            listeners = {listener.fileno() for listener in work.listeners}
+            keep_only({*listeners, work.stop.drain_fd, work.stop.now_fd, work.trace_fd, self._lifeline_out})
+            threading.Thread(target=self._end_with_parent, args=(work,), daemon=True).start()
+            self._run(work)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _end_with_parent(self, work: Work) -> None:
+        os.read(self._lifeline_out, 1)
+        work.stop.drain()
+
+    def _watch(self) -> None:
+        """The whole life of the watching thread: see workers out and replace those that died too early."""
+        while self._alive:
+            poll = select.poll()
+            for pidfd in self._alive:
+                poll.register(pidfd, select.POLLIN)
+            for pidfd, _ in poll.poll():
+                self._ended(pidfd)
+        os.close(self._lifeline)
+        os.close(self._lifeline_out)
+
+    def _ended(self, pidfd: int) -> None:
+        index, pid, born_s = self._alive.pop(pidfd)
+        os.close(pidfd)
+        reap(pid)
+        work = self._works[index]
+        write_off(work)
+        if work.stop.state != RUN:
+            return
+        log.error("worker %d (pid %d) died; starting another", index, pid)
+        if time.monotonic() - born_s < WORKER_RESTART_S:
+            # Died at birth: do not fork in a tight loop. A stop request ends the wait.
+            select.select([work.stop.drain_fd], [], [], WORKER_RESTART_S)
+        if work.stop.state == RUN:
+            self._spawn(index)
+
+
+def write_off(work: Work) -> None:
+    """Count the connections a dead worker still had as killed, so that the sums stay true."""
+    for index in range(work.counters.rows):
+        work.counters.row(index)[PARKED_BYTES] = 0
+    total = work.counters.total()
+    closed = sum(total[f"closed_{why}"] for why in CLOSED_REASONS)
+    work.counters.row(0)[CLOSED + KILLED] += max(0, total["accepted"] - closed)

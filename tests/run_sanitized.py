@@ -1,0 +1,44 @@
+"""Run the native tests with extensions built under AddressSanitizer and UBSan (`make sanitize`).
+
+The interpreter itself is not instrumented, so the sanitizer's runtime is preloaded, and leaks are not looked for: CPython
+keeps memory for ever on purpose. What the extensions do to memory is checked on every access.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ["tests/contract", "tests/parity", "tests/fault", "tests/unit"]
+
+
+def main() -> int:
+    home = ROOT / ".venvs" / "sanitize"
+    python = str(home / "bin" / "python")
+    build = os.environ | {"FASTNET_SANITIZE": "1"}
+    if not Path(python).exists():
+        subprocess.run([sys.executable, "-m", "venv", home], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", f"{ROOT}[test]"], check=True, env=build)
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", ROOT], check=True, env=build
+    )
+    compiler = os.environ.get("CC", "cc")
+    runtimes = [
+        subprocess.check_output([compiler, f"-print-file-name={name}"], text=True).strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    environment = os.environ | {
+        "LD_PRELOAD": " ".join(runtimes),
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_segv=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+        "PYTHONMALLOC": "malloc",
+    }
+    command = [python, "-m", "pytest", "-q", "-m", "native and not soak", "--timeout", "300", *TESTS, *sys.argv[1:]]
+    return subprocess.run(command, check=False, env=environment, cwd=ROOT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
