@@ -178,17 +178,15 @@ static inline uint32_t fn_stream_wants(const struct fn_stream *stream, const str
     return wants;
 }
 
-/* Close what has been idle too long. Returns milliseconds until the next one is due, or -1 for none. */
-static inline int fn_stream_expire(struct fn_stream *stream) {
-    uint32_t patience = stream->work->idle_timeout_ms;
-    if (!patience) return -1;
-    for (;;) {
-        uint32_t oldest = stream->slots.conn[0].newer;
-        if (!oldest) return -1;
-        uint32_t idle = stream->now_ms - stream->slots.conn[oldest].active_ms;
-        if (idle < patience) return (int)(patience - idle);
-        fn_stream_close(stream, oldest, FN_IDLE);
-    }
+/* A slot that has been idle too long, for the engine to close, or 0. due_ms: until the next one is, or -1 for none. */
+static inline uint32_t fn_stream_overdue(const struct fn_stream *stream, int *due_ms) {
+    uint32_t patience = stream->work->idle_timeout_ms, oldest = stream->slots.conn[0].newer;
+    *due_ms = -1;
+    if (!patience || !oldest) return 0;
+    uint32_t idle = stream->now_ms - stream->slots.conn[oldest].active_ms;
+    if (idle >= patience) return oldest;
+    *due_ms = (int)(patience - idle);
+    return 0;
 }
 
 #endif

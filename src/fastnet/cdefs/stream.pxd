@@ -42,4 +42,4 @@ cdef extern from "fn_stream.h" nogil:
     int fn_stream_read(fn_stream *stream, fn_conn *conn)
     int fn_stream_write(fn_stream *stream, fn_conn *conn)
     uint32_t fn_stream_wants(const fn_stream *stream, const fn_conn *conn)
-    int fn_stream_expire(fn_stream *stream)
+    uint32_t fn_stream_overdue(const fn_stream *stream, int *due_ms)

@@ -18,7 +18,6 @@ from fastnet.metrics.counters import (
     CLOSED,
     ERROR,
     FINISHED,
-    IDLE,
     MESSAGES,
     OVERLOAD,
     PARKED_BYTES,
@@ -191,16 +190,14 @@ class Stream:
             wants |= READS
         return wants
 
-    def expire(self) -> int:
-        """Close what has been idle too long. Returns milliseconds until the next one is due, or -1 for none."""
+    def overdue(self) -> tuple[Connection | None, int]:
+        """One that has been idle too long, for the engine to close, and milliseconds until the next one is, -1 for none."""
         patience = int(self.work.limits.idle_timeout_s * 1000 + 0.999)
-        while patience and self.idle:
-            fd, active_ms = next(iter(self.idle.items()))
-            idle = self.now_ms - active_ms
-            if idle < patience:
-                return patience - idle
-            self.close(self.connections[fd], IDLE)
-        return -1
+        if not patience or not self.idle:
+            return None, -1
+        fd, active_ms = next(iter(self.idle.items()))
+        idle = self.now_ms - active_ms
+        return (self.connections[fd], -1) if idle >= patience else (None, patience - idle)
 
 
 def socket_closed(sock: socket.socket) -> Closed:
