@@ -55,6 +55,10 @@ cdef inline uint64_t listener_tag(int which) noexcept nogil:
     return <uint64_t>which << 32
 
 
+cdef inline bint is_listener(uint64_t tag) noexcept nogil:
+    return <uint32_t>tag == 0 and tag != listener_tag(STOP_TAG)
+
+
 cdef inline int set_accepting(Loop *loop, int accepting) noexcept nogil:
     """Watch all listeners, or none."""
     cdef int i, failed
@@ -204,7 +208,7 @@ cdef inline int serve(Loop *loop) noexcept nogil:
             tag = loop.events[i].data.u64
             if <uint32_t>tag:
                 turn(loop, tag, loop.events[i].events)
-            elif tag != listener_tag(STOP_TAG) and loop.accepting:
+            elif is_listener(tag) and loop.accepting:
                 state = accept_some(loop, <int>(tag >> 32), loop.work.accept_burst)
                 if state < 0:
                     return state
