@@ -88,17 +88,6 @@ class Peer:
     def close(self) -> None:
         self.sock.close()
 
-    def fill(self, limit: int = 1 << 30) -> int:
-        """Send without reading until nothing more fits for half a second. Returns the bytes that fitted."""
-        block = bytes(1 << 16)
-        sent = 0
-        self.sock.settimeout(0.5)
-        with contextlib.suppress(TimeoutError):
-            while sent < limit:
-                sent += self.sock.send(block)
-        self.sock.settimeout(DEADLINE_S)
-        return sent
-
 
 class Sending:
     def __init__(self, sock: socket.socket, data: bytes, chunk: int, half_close: bool) -> None:

@@ -80,8 +80,9 @@ class Talk:
             return self.reply(service.eof(self))
         self.row[BYTES_IN] += n
         self.row[MESSAGES] += 1
-        if not self.ending:
-            self.active_s = time.monotonic()
+        if self.ending:
+            return self.patience()
+        self.active_s = time.monotonic()
         if not drops:
             self.reply(service.data(self, self.buffer[:n]))
 
