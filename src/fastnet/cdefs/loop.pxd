@@ -110,7 +110,8 @@ cdef inline int accept_some(Loop *loop, int which, int most) noexcept nogil:
     cdef int fd, i
     for i in range(most):
         if loop.stream.slots.open == loop.stream.slots.capacity:
-            fn_count(&loop.stream.row.accept_pauses, 1)
+            if loop.accepting:
+                fn_count(&loop.stream.row.accept_pauses, 1)
             return set_accepting(loop, False)
         fd = fn_accept(loop.work, loop.work.listener[which], SOCK_NONBLOCK, &peer)
         if fd >= 0:
@@ -162,7 +163,7 @@ cdef inline int drain(Loop *loop) noexcept nogil:
         loop.poller.watch(loop.poller, loop.work.now_fd, 0, FN_READS, listener_tag(STOP_TAG))
     if fn_stop_now(loop.work) == FN_NOW:
         return 1
-    if not loop.swept and not loop.resting:
+    if not loop.swept and not loop.resting and loop.stream.slots.open < loop.stream.slots.capacity:
         for i in range(loop.work.listeners):
             state = accept_some(loop, i, loop.work.accept_burst)
             if state < 0:
