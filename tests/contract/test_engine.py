@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.conftest import Dial, Serve
+from tests.leftovers import descriptors
 from tests.loops import prepared, running
 from tests.peers import Peer, connect, eventually, pattern, settled, statistics_reach
 
@@ -116,6 +117,7 @@ def test_no_descriptor_left_pauses_accepting_and_is_counted_not_fatal(engine, ba
     assert first.exchange(b"it runs") == b"it runs"
     first.close()
     settled(server)
+    eventually(lambda: "anon_inode:[pidfd]" not in descriptors().values())
     with socket.socket() as peer:
         peer.settimeout(10)
         with no_descriptors():
