@@ -5,6 +5,7 @@ The twin of csrc/fn_stream.h, which has the argument, function for function. A t
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ from fastnet.trace import Trace
 
 READS, WRITES = 1, 2
 """What a connection is watched for."""
+
+IOV_MAX = os.sysconf("SC_IOV_MAX")
+"""Pieces that one sendmsg(2) takes."""
 
 
 class Closed(Exception):
@@ -143,7 +147,7 @@ class Stream:
 
     def _push(self, conn: Connection, parts: list[memoryview]) -> int:
         try:
-            sent = conn.sock.send(parts[0]) if len(parts) == 1 else conn.sock.sendmsg(parts)
+            sent = conn.sock.send(parts[0]) if len(parts) == 1 else conn.sock.sendmsg(parts[:IOV_MAX])
         except BlockingIOError:
             return 0
         except OSError as error:
