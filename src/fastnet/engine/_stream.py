@@ -95,7 +95,7 @@ class Stream:
         del self.connections[conn.fd], self.idle[conn.fd]
         conn.sock.close()
         self.row[CLOSED + why] += 1
-        if conn.parked is not None:
+        if conn.parked is not None and not self.service.stable:
             self.row[PARKED_BYTES] -= conn.parked.nbytes
         if conn.trace is not None:
             conn.trace.close(why, self.work.trace_fd)
@@ -133,7 +133,8 @@ class Stream:
         """A turn for output: what is parked first, then what the service has next."""
         if conn.parked is not None:
             sent = self._push(conn, [conn.parked])
-            self.row[PARKED_BYTES] -= sent
+            if not self.service.stable:
+                self.row[PARKED_BYTES] -= sent
             conn.parked = conn.parked[sent:] if sent < conn.parked.nbytes else None
             return self.settle(conn)
         if self.service.speaks and not conn.ending:
@@ -160,9 +161,13 @@ class Stream:
         return sent
 
     def _park(self, conn: Connection, parts: list[memoryview], skip: int) -> None:
-        """Keep what is left of a reply after its first skip bytes. A bytes object is kept as it is, without a copy."""
+        """Keep what is left of a reply after its first skip bytes. A bytes object is kept as it is, without a copy, and not
+        even counted when it outlives the connection."""
         left = sum(part.nbytes for part in parts) - skip
         if not left:
+            return
+        if self.service.stable:
+            conn.parked = memoryview(b"".join(parts) if len(parts) > 1 else parts[0])[skip:]
             return
         if self.row[PARKED_BYTES] + left > self.work.limits.parked_bytes_max:
             raise Closed(OVERLOAD)
