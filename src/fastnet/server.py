@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from dataclasses import replace
 from types import TracebackType
 
 from fastnet.endpoint import Endpoint
@@ -72,11 +73,12 @@ class Server:
             # A Unix socket cannot be bound twice, so its loops share one listener; a TCP port can, and each loop has its own.
             for _ in range(workers if endpoint.transport == "tcp" else 1):
                 self._listeners.append(self._transport.listen(endpoint, options))
-                endpoint = self._transport.name(self._listeners[0], endpoint)
+                self.endpoint = self._transport.name(self._listeners[0], endpoint)
+                # Only the port is taken over: a name of "::" would make the next listener one for IPv6 alone.
+                endpoint = replace(endpoint, port=self.endpoint.port)
         except BaseException:
             self._close_listeners()
             raise
-        self.endpoint = endpoint
 
     def _each_listener(self, workers: int) -> list[socket.socket]:
         return [self._listeners[i % len(self._listeners)] for i in range(workers)]
