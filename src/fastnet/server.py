@@ -45,10 +45,19 @@ class Server:
 
     def start(self) -> Server:
         """Listen and serve. Raises NetworkError, ConfigError or UnsupportedError; nothing is then left open."""
-        workers = self.plan.config.workers
+        self._listen(self.plan.config.workers)
+        try:
+            self._start_loops(self.plan.config.workers)
+        except BaseException:
+            if self._stop is not None:
+                self.close(drain_s=0)
+            self._close_listeners()
+            raise
+        return self
+
+    def _start_loops(self, workers: int) -> None:
         engine = ENGINES.load(self.plan.choice.engine, self.plan.choice.backend)
         service = self.plan.service()
-        self._listen(workers)
         self._stop = Stop()
         self._counters = [CounterTable(self.plan.rows) for _ in range(workers)]
         works = [
@@ -58,13 +67,12 @@ class Server:
         if workers > 1 and self.plan.choice.backend == "python":
             self._processes = WorkerProcesses(engine.run, works)
             self._processes.start()
-            return self
+            return
         for i, work in enumerate(works):
             name = f"fastnet-{self.plan.config.service}-{i}"
-            self._threads.append(threading.Thread(target=self._run, args=(engine.run, work), name=name, daemon=True))
-        for thread in self._threads:
+            thread = threading.Thread(target=self._run, args=(engine.run, work), name=name, daemon=True)
             thread.start()
-        return self
+            self._threads.append(thread)
 
     def _listen(self, workers: int) -> None:
         options = self.plan.config.socket_options
