@@ -133,6 +133,7 @@ class Server:
                     self.stop_now()
             self.wait()
         finally:
+            join_all(self._threads, None)  # one failed and told the others to stop; they still use what is closed below
             stop, self._stop = self._stop, None
             self._threads.clear()
             self._processes = None
