@@ -149,7 +149,10 @@ class Stream:
 
     def _push(self, conn: Connection, parts: list[memoryview]) -> int:
         try:
-            sent = conn.sock.send(parts[0]) if len(parts) == 1 else conn.sock.sendmsg(parts[:IOV_MAX])
+            if len(parts) == 1:
+                sent = conn.sock.send(parts[0], socket.MSG_NOSIGNAL)
+            else:
+                sent = conn.sock.sendmsg(parts[:IOV_MAX], (), socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return 0
         except OSError as error:
