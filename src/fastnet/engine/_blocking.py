@@ -43,7 +43,7 @@ class Talk:
     def send_all(self, view: memoryview) -> None:
         while view.nbytes:
             try:
-                sent = self.sock.send(view)
+                sent = self.sock.send(view, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 self.patience()
                 continue
