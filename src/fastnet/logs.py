@@ -21,19 +21,12 @@ from datetime import datetime
 from typing import TextIO
 
 from fastnet.config import ProcessConfig
-from fastnet.errors import ConfigError, reason
+from fastnet.errors import ConfigError, printable, reason
 
 TOLD = {"told": True}
 """For `extra`: the terminal has this already."""
 
 log = logging.getLogger("fastnet")
-
-
-def printable(text: str) -> str:
-    """text with everything that is not a printable character or a space escaped."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def moment(record: logging.LogRecord) -> str:
@@ -74,40 +67,52 @@ class JsonFormat(logging.Formatter):
 FORMATS = {"text": TextFormat, "json": JsonFormat}
 
 
-class QuietHandler(logging.StreamHandler[TextIO]):
-    """Writes lines; one that cannot be written is lost."""
+class Terminal(logging.StreamHandler[TextIO]):
+    """Standard error, without what it was told already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(record, "told", False) and bool(super().filter(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
         return
 
 
-class LogFile(QuietHandler):
-    """A file that can be opened again under its name."""
+class LogFile(logging.Handler):
+    """A file that can be opened again under its name. A line is one write(2), so lines of several processes stay whole."""
 
     def __init__(self, path: str, option: str) -> None:
+        super().__init__()
         self.path = path
         try:
-            super().__init__(open_log(path))
+            self._fd = open_log(path)
         except OSError as error:
             cure = "Choose a file this user may write, or make its folder first"
             raise ConfigError(f"cannot write --{option} {path}: {reason(error)}", cure) from error
 
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            os.write(self._fd, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+        except OSError:
+            return
+
     def reopen(self) -> None:
         """Go on in a new file of the same name. Raises OSError, and then goes on in the old one."""
         fresh = open_log(self.path)
-        old = self.setStream(fresh)
-        if old is not None:
-            old.close()
+        assert self.lock is not None
+        with self.lock:
+            old, self._fd = self._fd, fresh
+        os.close(old)
 
     def close(self) -> None:
         super().close()
-        self.stream.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
-def open_log(path: str) -> TextIO:
-    """A file to append to. It must not wait, as a FIFO without a reader would make it."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
-    return open(fd, "a", encoding="utf-8", errors="backslashreplace")
+def open_log(path: str) -> int:
+    """A descriptor to append to. Opening must not wait, as a FIFO without a reader would make it."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
 
 
 class Logs:
@@ -118,8 +123,7 @@ class Logs:
         self._before = (log.level, log.propagate)
         try:
             if config.log_file is None:
-                handler: logging.Handler = QuietHandler()
-                handler.addFilter(lambda record: not getattr(record, "told", False))
+                handler: logging.Handler = Terminal()
             else:
                 handler = LogFile(config.log_file, "log-file")
             self._add(handler, config)

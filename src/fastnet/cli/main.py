@@ -15,7 +15,7 @@ from itertools import pairwise
 import click
 
 from fastnet import __version__
-from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, FastnetError, reason
+from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, FastnetError, printable, reason
 
 DEBUG_VARIABLE = "FASTNET_LOG_LEVEL"
 
@@ -72,6 +72,11 @@ def run(arguments: list[str] | None = None) -> int:
         return complain(usage_line(error), EXIT_USAGE, as_json)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
+    except SystemExit as ended:
+        # click makes a failure of a reader that went away (`fastnet doctor | head -1`); see BrokenPipeError below.
+        if isinstance(ended.__context__, BrokenPipeError):
+            return EXIT_OK
+        return ended.code if isinstance(ended.code, int) else EXIT_UNEXPECTED
     except FastnetError as error:
         show_traceback()
         return complain(error.message, error.exit_code, as_json, error.cure)
@@ -117,13 +122,8 @@ def show_traceback() -> None:
 
 def complain(message: str, code: int, as_json: bool, cure: str = "") -> int:
     sentence = f"{message}. {cure}" if cure else message
-    print(f"fastnet: {one_line(sentence).rstrip('.')}.", file=sys.stderr)
+    print(f"fastnet: {printable(sentence).rstrip('.')}.", file=sys.stderr)
     if as_json:
         json = import_module("json")
         print(json.dumps({"event": "error", "code": code, "message": message, "cure": cure}), flush=True)
     return code
-
-
-def one_line(sentence: str) -> str:
-    """The sentence with what could repaint a terminal escaped; errors quote what a user, a file or a peer wrote."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in sentence)

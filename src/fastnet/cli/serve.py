@@ -7,6 +7,7 @@ one JSON object a line. Everything else is on standard error.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -14,6 +15,7 @@ import click
 
 from fastnet.cli.options import collect, parameters
 from fastnet.config import ProcessConfig, ServerConfig
+from fastnet.errors import printable
 from fastnet.process import Tell, run, words
 from fastnet.service import SERVICES, ServiceRow
 
@@ -51,13 +53,20 @@ def teller(as_json: bool) -> Tell:
     """How events reach whoever started the command."""
 
     def tell(events: list[dict[str, Any]]) -> None:
+        try:
+            say(events)
+        except BrokenPipeError:
+            # Whoever read our output is gone; its peers are not, so serving goes on unheard.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def say(events: list[dict[str, Any]]) -> None:
         for event in events:
             if as_json:
                 print(json.dumps(event))
             elif event["event"] == "draining":
-                print(f"fastnet: {words(event)}", file=sys.stderr, flush=True)
+                print(f"fastnet: {printable(words(event))}", file=sys.stderr, flush=True)
             else:
-                print(words(event))
+                print(printable(words(event)))
         sys.stdout.flush()
 
     return tell
