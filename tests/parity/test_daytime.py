@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.conftest import why_skip
 
 from fastnet.service import daytime_py
+from tests.conftest import why_skip
 
 WHY = why_skip("native", service="daytime")
 SECONDS_MAX = 2**35
@@ -35,6 +35,6 @@ def test_both_calendars_agree_on_every_day_of_four_centuries() -> None:
     """One whole era of the calendar, with the first and last second of each day."""
     from fastnet.service import daytime_c
 
-    for day in range(0, 146_097):
+    for day in range(146_097):
         assert daytime_c.line_for(day * DAY) == daytime_py.line(day * DAY)
     assert daytime_c.line_for(DAY - 1) == daytime_py.line(DAY - 1)

@@ -1,7 +1,8 @@
 """The same traffic gives the same bytes, the same counters and the same ends on every engine and backend.
 
 The reference is the pure epoll engine: it is the one to read, so it is the one to be right. `messages` is compared only where
-peer and server go in lock-step, for the number of reads is otherwise the kernel's choice; after a reset in full flight the byte
+peer and server go in lock-step, for the number of reads is otherwise the kernel's choice; after a reset in full
+flight the byte
 counts are its choice too, and only how it ended is compared.
 """
 
@@ -15,12 +16,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.conftest import Dial, Serve
-from tests.peers import Peer, pattern, statistics_reach
 
 from fastnet.limits import KIB, MIB
 from fastnet.server import Server
 from fastnet.transport import TRANSPORTS
+from tests.conftest import Dial, Serve
+from tests.peers import Peer, pattern, statistics_reach
 
 REFERENCE = ("epoll", "python")
 SUFFIX = " [suffix]"

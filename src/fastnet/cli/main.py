@@ -13,6 +13,7 @@ from importlib import import_module
 from itertools import pairwise
 
 import click
+from click.utils import PacifyFlushWrapper
 
 from fastnet import __version__
 from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, FastnetError, printable, reason
@@ -73,8 +74,8 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except SystemExit as ended:
-        # click makes a failure of a reader that went away (`fastnet doctor | head -1`); see BrokenPipeError below.
-        if isinstance(ended.__context__, BrokenPipeError):
+        # click makes a failure of a reader that went away (`fastnet doctor | head -1`), after wrapping its output.
+        if isinstance(sys.stdout, PacifyFlushWrapper):
             return EXIT_OK
         return ended.code if isinstance(ended.code, int) else EXIT_UNEXPECTED
     except FastnetError as error:
