@@ -13,7 +13,6 @@ from importlib import import_module
 from itertools import pairwise
 
 import click
-from click.utils import PacifyFlushWrapper
 
 from fastnet import __version__
 from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, FastnetError, printable, reason
@@ -73,11 +72,9 @@ def run(arguments: list[str] | None = None) -> int:
         return complain(usage_line(error), EXIT_USAGE, as_json)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except SystemExit as ended:
-        # click makes a failure of a reader that went away (`fastnet doctor | head -1`), after wrapping its output.
-        if isinstance(sys.stdout, PacifyFlushWrapper):
-            return EXIT_OK
-        return ended.code if isinstance(ended.code, int) else EXIT_UNEXPECTED
+    except SystemExit:
+        # Out of standalone mode click exits for one reason only: the reader went away (`fastnet doctor | head -1`).
+        return EXIT_OK
     except FastnetError as error:
         show_traceback()
         return complain(error.message, error.exit_code, as_json, error.cure)
