@@ -52,10 +52,18 @@ class Server:
 
     def start(self) -> Server:
         """Listen and serve. Raises NetworkError, ConfigError or UnsupportedError; nothing is then left open."""
-        workers = self.plan.config.workers
+        self._listen(self.plan.config.workers)
+        try:
+            self._start_loops(self.plan.config.workers)
+        except BaseException:
+            self.close(drain_s=0)
+            self._close_listeners()
+            raise
+        return self
+
+    def _start_loops(self, workers: int) -> None:
         engine = ENGINES.load(self.plan.choice.engine, self.plan.choice.backend)
         service = self.plan.service()
-        self._listen(workers)
         self._stop = Stop()
         self.ended_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._counters = [CounterTable(self.plan.rows) for _ in range(workers)]
@@ -63,12 +71,7 @@ class Server:
             Work([listener], service, self.plan.limits, self._stop, counters, self.plan.access, self._trace_fd)
             for listener, counters in zip(self._each_listener(workers), self._counters, strict=True)
         ]
-        try:
-            self._begin(engine.run, works)
-        except BaseException:
-            self.close(0)
-            raise
-        return self
+        self._begin(engine.run, works)
 
     def _begin(self, run: Callable[[Work], None], works: list[Work]) -> None:
         """Give each work its thread or process."""
@@ -92,12 +95,13 @@ class Server:
             # A Unix socket cannot be bound twice, so its loops share one listener; a TCP port can, and each loop has its own.
             for _ in range(workers if endpoint.transport == "tcp" else 1):
                 self._listeners.append(self._transport.listen(endpoint, options))
-                endpoint = self._transport.name(self._listeners[0], endpoint)
+                self.endpoint = self._transport.name(self._listeners[0], endpoint)
+                # Only the port is taken over: a name of "::" would make the next listener one for IPv6 alone.
+                endpoint = replace(endpoint, port=self.endpoint.port)
                 options = replace(options, claim=False)
         except BaseException:
             self._close_listeners()
             raise
-        self.endpoint = endpoint
 
     def _each_listener(self, workers: int) -> list[socket.socket]:
         return [self._listeners[i % len(self._listeners)] for i in range(workers)]
@@ -150,13 +154,15 @@ class Server:
                     self.stop_now()
             self.wait()
         finally:
+            join_all(self._threads, None)  # one failed and told the others to stop; they still use what is closed below
             stop, self._stop = self._stop, None
             self._threads.clear()
             self._processes = None
             self._close_listeners()
             stop.close()
-            os.close(self.ended_fd)
-            self.ended_fd = -1
+            if self.ended_fd >= 0:
+                os.close(self.ended_fd)
+                self.ended_fd = -1
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

@@ -64,7 +64,6 @@ def fastnet() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Errors become one line on standard error, and with --json a document."""
     as_json = wants_json(sys.argv[1:] if arguments is None else arguments)
-    output = sys.stdout
     try:
         result = fastnet.main(args=arguments, prog_name="fastnet", standalone_mode=False)
         sys.stdout.flush()
@@ -73,11 +72,9 @@ def run(arguments: list[str] | None = None) -> int:
         return complain(usage_line(error), EXIT_USAGE, as_json)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except SystemExit as ended:
-        # click exits with 1, and another stdout, when the reader went away (`fastnet doctor | head -1`); see BrokenPipeError.
-        if sys.stdout is not output:
-            return EXIT_OK
-        return ended.code if isinstance(ended.code, int) else EXIT_UNEXPECTED
+    except SystemExit:
+        # Out of standalone mode click exits for one reason only: the reader went away (`fastnet doctor | head -1`).
+        return EXIT_OK
     except FastnetError as error:
         show_traceback()
         return complain(error.message, error.exit_code, as_json, error.cure)

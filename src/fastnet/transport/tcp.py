@@ -4,8 +4,8 @@ Facts. SO_REUSEADDR lets a server bind while connections of the one before are s
 lets two live listeners share a port; SO_REUSEPORT does, and the kernel spreads connections over them by a hash.
 An IPv6 socket bound to :: takes IPv4 peers too unless IPV6_V6ONLY is set (ipv6(7)).
 Whether SO_REUSEPORT is set counts when a socket is bound and again when it listens.
-Decision: SO_REUSEADDR always, SO_REUSEPORT where several loops share the port. The first loop sets it after bind, which
-so fails if anybody is there, even another server with several loops that was started by mistake. No host means every
+Decision: SO_REUSEADDR always, SO_REUSEPORT where several loops share the port. The first loop sets it after bind, which so
+fails if anybody is there, even another server with several loops that was started by mistake. No host means every
 address of both families, through one dual-stack socket where the host has IPv6.
 """
 
