@@ -120,7 +120,8 @@ def show_traceback() -> None:
 
 def complain(message: str, code: int, as_json: bool, cure: str = "") -> int:
     sentence = f"{message}. {cure}" if cure else message
-    print(f"fastnet: {printable(sentence).rstrip('.')}.", file=sys.stderr)
+    stop = "" if sentence.endswith("?") else "."
+    print(f"fastnet: {printable(sentence).rstrip('.')}{stop}", file=sys.stderr)
     if as_json:
         json = import_module("json")
         print(json.dumps({"event": "error", "code": code, "message": message, "cure": cure}), flush=True)
