@@ -5,7 +5,8 @@ What a signal does:
     SIGINT, SIGTERM    no new connections; established ones may finish for up to `drain` seconds each server; then exit 0
     a second one       every connection is closed and the process exits at once, with 130
     a third one        ends the process on the spot, should a loop hang
-    SIGHUP             log files are opened anew; nothing else of these services can change while they run
+    SIGHUP             log files are opened anew; nothing else of these services can change while they run. When it comes
+                       because the terminal was closed, it is a SIGTERM, or a server nobody sees would keep the port
     SIGUSR1            the statistics so far, one line in the log for each server
     SIGPIPE            nothing
 
@@ -211,6 +212,9 @@ class Watch:
         return self.code
 
     def on_signal(self, number: int) -> None:
+        if number == RELOAD and self.signals.hung_up():
+            log.info("SIGHUP: the terminal is gone")
+            number = STOP[0]
         if number in STOP:
             self.stop_asked += 1
             if self.stop_asked == 1:

@@ -4,7 +4,10 @@ Facts. Python runs signal handlers in the main thread between bytecodes, so a ha
 no time-out. set_wakeup_fd makes the C handler, whichever thread the signal hits, write its number to a descriptor.
 A pipe keeps signals in order and loses none: two SIGTERM are two bytes.
 Python ignores SIGPIPE from its start, so a peer that went away is an error of one call, never the end of the process.
-Decision: SIGINT and SIGTERM stop, SIGHUP reloads, SIGUSR1 reports. Everything else keeps its meaning.
+SIGHUP has two meanings: by hand or by logrotate, "reload"; by the kernel, "your terminal is gone" (credentials(7)). In the
+second case the process has lost its controlling terminal by the time it looks; under nohup it asked not to mind.
+Decision: SIGINT and SIGTERM stop, SIGHUP reloads unless the terminal went away, SIGUSR1 reports. Everything else keeps its
+meaning.
 """
 
 from __future__ import annotations
@@ -18,6 +21,15 @@ RELOAD = signal.SIGHUP
 REPORT = signal.SIGUSR1
 
 
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 class Signals:
     """Catches signals while it is open; only in the main thread. fd: readable when one has come."""
 
@@ -25,6 +37,7 @@ class Signals:
         self.fd, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._wakeup_before = signal.set_wakeup_fd(self._in, warn_on_full_buffer=False)
         self._before: dict[int, Any] = {}
+        self._had_terminal = has_terminal() and signal.getsignal(RELOAD) != signal.SIG_IGN
         for number in (*STOP, RELOAD, REPORT):
             self._before[number] = signal.signal(number, lambda number, frame: None)
 
@@ -34,6 +47,10 @@ class Signals:
             return list(os.read(self.fd, 4096))
         except BlockingIOError:
             return []
+
+    def hung_up(self) -> bool:
+        """Whether the terminal this was started on is gone, so that nobody could stop it there."""
+        return self._had_terminal and not has_terminal()
 
     def let_kill(self) -> None:
         """From now on a stop signal ends the process on the spot."""

