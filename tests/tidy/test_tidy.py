@@ -68,7 +68,7 @@ def test_every_native_function_fits_a_screen(path: Path) -> None:
         i for i, line in enumerate(path.read_text().splitlines()) if re.match(r"(cdef|def|cpdef|cdef class) .*\(", line)
     ]
     ends = [*starts[1:], len(path.read_text().splitlines())]
-    for start, end in zip(starts, ends, strict=True):
+    for start, end in zip(starts, ends, strict=False):
         assert end - start < FUNCTION_LINES_MAX
 
 
@@ -129,7 +129,7 @@ def test_every_limit_says_what_it_is_for() -> None:
 @pytest.mark.parametrize("path", HEADERS, ids=name_of)
 def test_every_header_compiles_alone_without_a_warning(path: Path) -> None:
     strict = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-missing-field-initializers"]
-    source = f'#include "{path.name}"\n'
+    source = f'#define _GNU_SOURCE\n#include "{path.name}"\n'  # as Python.h does
     command = ["cc", *strict, "-I", str(path.parent), "-x", "c", "-fsyntax-only", "-"]
     subprocess.run(command, input=source.encode(), check=True, timeout=60)
 
