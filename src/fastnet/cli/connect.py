@@ -13,7 +13,7 @@ import click
 
 from fastnet.clients.connect import Conversation, Outcome
 from fastnet.clients.connect_udp import DatagramConversation
-from fastnet.clients.stdio import Input, Output, occupy_standard_descriptors
+from fastnet.clients.stdio import Input, Output, interruptible, occupy_standard_descriptors
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
 from fastnet.limits import CLIENT_TIMEOUT_MAX_S, CONNECT_TIMEOUT_S, LAST_REPLIES_S
@@ -58,8 +58,8 @@ def connect(endpoint: str, port: str | None, udp: bool, timeout_s: float | None)
     occupy_standard_descriptors()
     where = read_endpoint(endpoint, port, udp)
     talk = talk_in_datagrams if where.transport == "udp" else talk_in_stream
-    with closing(Output()) as target:
-        talk(where, Input(), target, timeout_s)
+    with closing(Output()) as target, interruptible() as wake_fd:
+        talk(where, Input(), target, timeout_s, wake_fd)
 
 
 def commands() -> dict[str, click.Command]:
@@ -84,18 +84,22 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if is_bare_ipv6 else host
 
 
-def talk_in_stream(endpoint: Endpoint, source: Input, target: Output, timeout_s: float | None) -> None:
+Timeout = float | None
+
+
+def talk_in_stream(endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, wake_fd: int) -> None:
     with dial(endpoint, timeout_s=timeout_s or CONNECT_TIMEOUT_S) as sock:
         if source.is_terminal:
             note(f"connected to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
-        outcome = Conversation(sock, endpoint, source, target, timeout_s).run()
+        outcome = Conversation(sock, endpoint, source, target, timeout_s, wake_fd).run()
     if source.is_terminal and outcome.ended_by == "server":
         note(f"{endpoint} closed the connection {counts(outcome)}")
 
 
-def talk_in_datagrams(endpoint: Endpoint, source: Input, target: Output, timeout_s: float | None) -> None:
+def talk_in_datagrams(endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, wake_fd: int) -> None:
     addresses = deque(resolve(endpoint))
-    with closing(DatagramConversation(endpoint, addresses, source, target, timeout_s or LAST_REPLIES_S)) as talk:
+    last_s = timeout_s or LAST_REPLIES_S
+    with closing(DatagramConversation(endpoint, addresses, source, target, last_s, wake_fd)) as talk:
         if source.is_terminal:
             note(f"each line is a datagram to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
         talk.run()

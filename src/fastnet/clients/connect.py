@@ -43,10 +43,12 @@ class Outcome:
 
 
 class Watch:
-    """poll(2), told only what has changed since the last wait."""
+    """poll(2), told only what has changed since the last wait. wake_fd: also ends a wait; see stdio.interruptible."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake_fd: int) -> None:
         self._poll = select.poll()
+        if wake_fd >= 0:
+            self._poll.register(wake_fd, select.POLLIN)
         self._masks: dict[int, int] = {}
 
     def wait(self, masks: dict[int, int], timeout_s: float | None) -> dict[int, int]:
@@ -127,7 +129,13 @@ class Conversation:
     """
 
     def __init__(
-        self, sock: socket.socket, endpoint: Endpoint, source: Input, target: Output, silence_s: float | None = None
+        self,
+        sock: socket.socket,
+        endpoint: Endpoint,
+        source: Input,
+        target: Output,
+        silence_s: float | None = None,
+        wake_fd: int = -1,
     ) -> None:
         self.sock = sock
         self.endpoint = endpoint
@@ -139,7 +147,7 @@ class Conversation:
         self.has_ended = False
         self.refusal: OSError | None = None
         self.silence = Silence(silence_s)
-        self.watch = Watch()
+        self.watch = Watch(wake_fd)
 
     def run(self) -> Outcome:
         """Pump until both directions have ended, or one end leaves.

@@ -22,10 +22,12 @@ import errno
 import io
 import os
 import select
+import signal
 import socket
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from fastnet.errors import FastnetError, reason
 
@@ -129,3 +131,20 @@ def occupy_standard_descriptors() -> None:
         if getattr(sys, name) is None:
             with suppress(OSError):
                 setattr(sys, name, io.TextIOWrapper(io.FileIO(fd, "w", closefd=False), write_through=True))
+
+
+@contextmanager
+def interruptible() -> Iterator[int]:
+    """A descriptor that becomes readable when a signal with a Python handler has come, for a poll to watch.
+
+    Such a handler runs between bytecodes, so a signal that comes right before poll(2) begins would not end it. The C handler
+    writes to this descriptor at once, the poll returns, and the handler then raises KeyboardInterrupt.
+    """
+    fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    try:
+        yield fd
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(fd)
+        os.close(write_fd)
