@@ -23,7 +23,6 @@ DEADLINE_S = 30.0
 ROOT = Path(__file__).resolve().parent.parent
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("FASTNET_")} | {
-    "PYTHONPATH": str(ROOT / "src"),
     "PYTHONWARNINGS": "",
 }
 

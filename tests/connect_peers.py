@@ -22,7 +22,6 @@ DEADLINE_S = 30.0
 ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: close(2) sends RST."""
 
-SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 
 class Peer:
@@ -160,8 +159,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    path = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "100"}
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "100"}
 
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:

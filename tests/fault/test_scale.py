@@ -30,7 +30,7 @@ class Process:
     """A helper process that answers a line with a line."""
 
     def __init__(self, module: str, *arguments: str) -> None:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", f"tests.fault.{module}", *arguments]
         self.child = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, bufsize=1, stdin=-1, stdout=-1)
 
