@@ -28,7 +28,7 @@ static inline int fn_talk_patience(const struct fn_talk *talk) {
 
 static inline int fn_talk_send_all(struct fn_talk *talk, const char *bytes, size_t n) {
     while (n) {
-        ssize_t sent = fn_send(talk->fd, bytes, n);
+        ssize_t sent = fn_send(talk->fd, bytes, n, 0);
         int turn = 0;
         if (sent == -EAGAIN)
             turn = fn_talk_patience(talk), sent = 0;
@@ -51,7 +51,7 @@ static inline int fn_talk_reply(struct fn_talk *talk, struct fn_reply *reply) {
     int turn = 0;
     size_t skip = 0;
     if (reply->parts > 1) {
-        ssize_t sent = fn_send_parts(talk->fd, reply->part, reply->parts);
+        ssize_t sent = fn_send_parts(talk->fd, reply->part, reply->parts, 0);
         if (sent < 0 && sent != -EAGAIN) return fn_close_for((int)sent);
         if (sent > 0) fn_count(&talk->row->bytes_out, (uint64_t)sent), skip = (size_t)sent;
     }

@@ -101,8 +101,8 @@ static inline int fn_stream_send(struct fn_stream *stream, struct fn_conn *conn,
     if (reply->flags & FN_END) conn->flags |= FN_ENDING;
     if (reply->parts) {
         size_t all = reply->part[0].iov_len + (reply->parts > 1 ? reply->part[1].iov_len : 0);
-        ssize_t sent = reply->parts == 1 ? fn_send(conn->fd, reply->part[0].iov_base, all)
-                                         : fn_send_parts(conn->fd, reply->part, reply->parts);
+        ssize_t sent = reply->parts == 1 ? fn_send(conn->fd, reply->part[0].iov_base, all, MSG_DONTWAIT)
+                                         : fn_send_parts(conn->fd, reply->part, reply->parts, MSG_DONTWAIT);
         if (sent == -EAGAIN) sent = 0;
         if (sent < 0) return fn_close_for((int)sent);
         fn_stream_sent(stream, conn, (size_t)sent);
@@ -120,15 +120,15 @@ static inline int fn_stream_open(struct fn_stream *stream, struct fn_conn *conn)
     return fn_stream_send(stream, conn, &reply);
 }
 
-/* A turn for input: exactly one read. */
-static inline int fn_stream_read(struct fn_stream *stream, struct fn_conn *conn) {
+/* Whether input is dropped: nobody wants it, or we have said our last word. */
+static inline int fn_stream_drops(const struct fn_stream *stream, const struct fn_conn *conn) {
+    return !stream->service->data || (conn->flags & FN_ENDING);
+}
+
+/* What one read brought: n bytes, or with 0 the end. */
+static inline int fn_stream_heard(struct fn_stream *stream, struct fn_conn *conn, char *bytes, size_t n) {
     const struct fn_service *service = stream->service;
     struct fn_reply reply;
-    int drops = !service->data || (conn->flags & FN_ENDING);
-    /* MSG_TRUNC: TCP drops the bytes without copying them (tcp(7)); a Unix socket ignores it and copies. */
-    ssize_t n = fn_recv(conn->fd, stream->buffer, stream->work->read_bytes, drops ? MSG_TRUNC : 0);
-    if (n == -EAGAIN) return 0;
-    if (n < 0) return fn_close_for((int)n);
     reply.parts = reply.flags = 0;
     if (n == 0) {
         conn->flags |= FN_PEER_EOF;
@@ -137,21 +137,30 @@ static inline int fn_stream_read(struct fn_stream *stream, struct fn_conn *conn)
         if (service->eof) reply.flags = 0, service->eof(service, &reply);
         return fn_stream_send(stream, conn, &reply);
     }
-    fn_count(&stream->row->bytes_in, (uint64_t)n);
+    fn_count(&stream->row->bytes_in, n);
     fn_count(&stream->row->messages, 1);
-    if (stream->slots.trace) stream->slots.trace[conn - stream->slots.conn].bytes_in += (uint64_t)n;
+    if (stream->slots.trace) stream->slots.trace[conn - stream->slots.conn].bytes_in += n;
     /* After our FIN the peer's chatter is no activity: it has the idle time-out to finish. */
     if (!(conn->flags & FN_ENDED)) fn_idle_touch(&stream->slots, (uint32_t)(conn - stream->slots.conn), stream->now_ms);
-    if (drops) return 0;
-    service->data(service, stream->buffer, (size_t)n, &reply);
+    if (fn_stream_drops(stream, conn)) return 0;
+    service->data(service, bytes, n, &reply);
     return fn_stream_send(stream, conn, &reply);
+}
+
+/* A turn for input: exactly one read. */
+static inline int fn_stream_read(struct fn_stream *stream, struct fn_conn *conn) {
+    /* MSG_TRUNC: TCP drops the bytes without copying them (tcp(7)); a Unix socket ignores it and copies. */
+    int flags = fn_stream_drops(stream, conn) ? MSG_TRUNC : 0;
+    ssize_t n = fn_recv(conn->fd, stream->buffer, stream->work->read_bytes, flags);
+    if (n == -EAGAIN) return 0;
+    return n < 0 ? fn_close_for((int)n) : fn_stream_heard(stream, conn, stream->buffer, (size_t)n);
 }
 
 /* A turn for output: what is parked first, then what the service has next. */
 static inline int fn_stream_write(struct fn_stream *stream, struct fn_conn *conn) {
     struct fn_reply reply;
     if (conn->parked_bytes) {
-        ssize_t sent = fn_send(conn->fd, conn->parked, conn->parked_bytes);
+        ssize_t sent = fn_send(conn->fd, conn->parked, conn->parked_bytes, MSG_DONTWAIT);
         if (sent == -EAGAIN) return 0;
         if (sent < 0) return fn_close_for((int)sent);
         fn_stream_sent(stream, conn, (size_t)sent);
@@ -178,17 +187,15 @@ static inline uint32_t fn_stream_wants(const struct fn_stream *stream, const str
     return wants;
 }
 
-/* Close what has been idle too long. Returns milliseconds until the next one is due, or -1 for none. */
-static inline int fn_stream_expire(struct fn_stream *stream) {
-    uint32_t patience = stream->work->idle_timeout_ms;
-    if (!patience) return -1;
-    for (;;) {
-        uint32_t oldest = stream->slots.conn[0].newer;
-        if (!oldest) return -1;
-        uint32_t idle = stream->now_ms - stream->slots.conn[oldest].active_ms;
-        if (idle < patience) return (int)(patience - idle);
-        fn_stream_close(stream, oldest, FN_IDLE);
-    }
+/* A connection that has been idle too long, or 0. due_ms: until the next one will have been, -1 if there is none. */
+static inline uint32_t fn_stream_overdue(const struct fn_stream *stream, int *due_ms) {
+    uint32_t patience = stream->work->idle_timeout_ms, oldest = stream->slots.conn[0].newer;
+    *due_ms = -1;
+    if (!patience || !oldest) return 0;
+    uint32_t idle = stream->now_ms - stream->slots.conn[oldest].active_ms;
+    if (idle >= patience) return oldest;
+    *due_ms = (int)(patience - idle);
+    return 0;
 }
 
 #endif

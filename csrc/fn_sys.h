@@ -37,17 +37,17 @@ static inline ssize_t fn_recv(int fd, void *p, size_t n, int flags) {
 }
 
 /* send(2). Returns bytes taken by the kernel, perhaps fewer than n, or -errno (-EAGAIN: its buffer is full). */
-static inline ssize_t fn_send(int fd, const void *p, size_t n) {
+static inline ssize_t fn_send(int fd, const void *p, size_t n, int flags) {
     ssize_t sent;
-    FN_RETRY(sent, send(fd, p, n, MSG_NOSIGNAL));
+    FN_RETRY(sent, send(fd, p, n, flags | MSG_NOSIGNAL));
     return sent;
 }
 
 /* One sendmsg(2) for several pieces. Returns like fn_send. */
-static inline ssize_t fn_send_parts(int fd, struct iovec *part, int parts) {
+static inline ssize_t fn_send_parts(int fd, struct iovec *part, int parts, int flags) {
     struct msghdr message = {.msg_iov = part, .msg_iovlen = (size_t)parts};
     ssize_t sent;
-    FN_RETRY(sent, sendmsg(fd, &message, MSG_NOSIGNAL));
+    FN_RETRY(sent, sendmsg(fd, &message, flags | MSG_NOSIGNAL));
     return sent;
 }
 

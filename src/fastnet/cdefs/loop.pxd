@@ -13,10 +13,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastnet.cdefs.accept cimport FN_SWEEP_MAX, fn_accept
-from fastnet.cdefs.counters cimport FN_REFUSED, FN_STOPPED, fn_count
+from fastnet.cdefs.counters cimport FN_IDLE, FN_REFUSED, FN_STOPPED, fn_count
 from fastnet.cdefs.stream cimport (
     FN_CLOSE, FN_READS, FN_WHY, FN_WRITES, fn_conn, fn_now_ms, fn_slot_of, fn_slot_tag, fn_slot_take, fn_socket_close,
-    fn_stream, fn_stream_close, fn_stream_expire, fn_stream_finish, fn_stream_open, fn_stream_read, fn_stream_start,
+    fn_stream, fn_stream_close, fn_stream_finish, fn_stream_open, fn_stream_overdue, fn_stream_read, fn_stream_start,
     fn_stream_wants, fn_stream_write, fn_trace_open,
 )
 from fastnet.cdefs.sys cimport (
@@ -174,9 +174,14 @@ cdef inline int drain(Loop *loop) noexcept nogil:
 
 
 cdef inline int patience_ms(Loop *loop) noexcept nogil:
-    """How long the poller may wait: until the next connection has been idle too long, or accepting has rested."""
-    cdef int due = fn_stream_expire(&loop.stream)
+    """Close what has been idle too long. Returns how long the poller may wait until the next connection has been, or
+    accepting has rested; -1 for ever."""
+    cdef int due
     cdef int32_t rest
+    cdef uint32_t slot = fn_stream_overdue(&loop.stream, &due)
+    while slot:
+        end(loop, slot, FN_CLOSE(FN_IDLE))
+        slot = fn_stream_overdue(&loop.stream, &due)
     if loop.resting:
         rest = <int32_t>(loop.rest_over_ms - loop.stream.now_ms)
         rest = rest if rest > 0 else 0

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from fastnet.engine._accept import SWEEP_MAX, Pause, Retry, accept, now_ms, shut
 from fastnet.engine._stream import READS, WRITES, Closed, Connection, Stream, socket_closed
 from fastnet.engine.contract import Work
-from fastnet.metrics.counters import ACCEPT_PAUSES, REFUSED, STOPPED
+from fastnet.metrics.counters import ACCEPT_PAUSES, IDLE, REFUSED, STOPPED
 from fastnet.stop import NOW, RUN
 from fastnet.trace import Trace
 
@@ -148,8 +148,12 @@ class Loop:
         return self.swept and not self.stream.connections
 
     def patience_ms(self) -> int:
-        """How long the poller may wait: until the next connection has been idle too long, or accepting has rested."""
-        due = self.stream.expire()
+        """Close what has been idle too long. Returns how long the poller may wait until the next connection has been, or
+        accepting has rested; -1 for ever."""
+        overdue, due = self.stream.overdue()
+        while overdue is not None:
+            self.end(overdue, IDLE)
+            overdue, due = self.stream.overdue()
         if self.rest_over_ms is not None:
             rest = max(0, self.rest_over_ms - self.stream.now_ms)
             due = rest if due < 0 or rest < due else due

@@ -18,7 +18,6 @@ from fastnet.metrics.counters import (
     CLOSED,
     ERROR,
     FINISHED,
-    IDLE,
     MESSAGES,
     OVERLOAD,
     PARKED_BYTES,
@@ -101,9 +100,13 @@ class Stream:
         """The first turn: what the service says before it has read anything."""
         self.send(conn, self.service.open(conn))
 
+    def drops(self, conn: Connection) -> bool:
+        """Whether input is dropped: nobody wants it, or we have said our last word."""
+        return not self.service.reads or conn.ending
+
     def read(self, conn: Connection) -> None:
         """A turn for input: exactly one read."""
-        drops = not self.service.reads or conn.ending
+        drops = self.drops(conn)
         try:
             # MSG_TRUNC: TCP drops the bytes without copying them (tcp(7)); a Unix socket ignores it and copies.
             n = conn.sock.recv_into(self.buffer, 0, socket.MSG_TRUNC if drops else 0)
@@ -111,6 +114,11 @@ class Stream:
             return
         except OSError as error:
             raise closed_by(error) from None
+        self.heard(conn, self.buffer[:n], drops)
+
+    def heard(self, conn: Connection, view: memoryview, drops: bool) -> None:
+        """What one read brought: bytes, or the end."""
+        n = view.nbytes
         if n == 0:
             conn.peer_eof = True
             if conn.ending:
@@ -123,7 +131,7 @@ class Stream:
         if not conn.ended:
             self.touch(conn)
         if not drops:
-            self.send(conn, self.service.data(conn, self.buffer[:n]))
+            self.send(conn, self.service.data(conn, view))
 
     def write(self, conn: Connection) -> None:
         """A turn for output: what is parked first, then what the service has next."""
@@ -191,16 +199,14 @@ class Stream:
             wants |= READS
         return wants
 
-    def expire(self) -> int:
-        """Close what has been idle too long. Returns milliseconds until the next one is due, or -1 for none."""
+    def overdue(self) -> tuple[Connection | None, int]:
+        """A connection that has been idle too long, and milliseconds until the next one will have been, or -1."""
         patience = int(self.work.limits.idle_timeout_s * 1000 + 0.999)
-        while patience and self.idle:
-            fd, active_ms = next(iter(self.idle.items()))
-            idle = self.now_ms - active_ms
-            if idle < patience:
-                return patience - idle
-            self.close(self.connections[fd], IDLE)
-        return -1
+        if not patience or not self.idle:
+            return None, -1
+        fd, active_ms = next(iter(self.idle.items()))
+        idle = self.now_ms - active_ms
+        return (self.connections[fd], -1) if idle >= patience else (None, patience - idle)
 
 
 def socket_closed(sock: socket.socket) -> Closed:
