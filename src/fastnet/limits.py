@@ -34,6 +34,12 @@ DRAIN_S = 5.0
 PARKED_BYTES_MAX = 256 * MIB
 """Bytes that all connections of one loop together may have waiting for slow readers."""
 
+RING_BUFFERS = 16
+"""Buffers that all connections of one uring loop share; a power of two."""
+
+RING_BUFFER_BYTES = 64 * KIB
+"""Size of each. The ring goes round, so all of it must stay in the L2 cache: 1 MiB is half of a common one."""
+
 EVENTS_PER_WAIT = 256
 """Events fetched by one epoll_wait(2)."""
 
@@ -86,6 +92,8 @@ class Limits:
     accept_pause_s: float = ACCEPT_PAUSE_S
     events_per_wait: int = EVENTS_PER_WAIT
     tick_s: float = TICK_S
+    ring_buffers: int = RING_BUFFERS
+    ring_buffer_bytes: int = RING_BUFFER_BYTES
     pool_size: int = POOL_SIZE
     pool_queue_max: int = POOL_QUEUE_MAX
     thread_stack_bytes: int = THREAD_STACK_BYTES

@@ -24,7 +24,7 @@ cdef extern from "fn_ring.h" nogil:
         int32_t result
         uint32_t flags
     struct fn_ring:
-        int incremental
+        int fd
     int fn_ring_open(fn_ring *ring, uint32_t entries, uint32_t completions, uint32_t buffers, uint32_t bytes)
     void fn_ring_close(fn_ring *ring)
     fn_sqe *fn_ring_ask(fn_ring *ring, uint8_t opcode, int fd, uint64_t user_data)
