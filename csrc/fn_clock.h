@@ -19,4 +19,11 @@ static inline uint32_t fn_now_ms(void) {
     return (uint32_t)((uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u);
 }
 
+/* Nanoseconds of processor time that the calling thread has used. A system call. */
+static inline uint64_t fn_thread_cpu_ns(void) {
+    struct timespec used;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
 #endif

@@ -79,6 +79,21 @@ WORKER_RESTART_S = 1.0
 SUFFIX_BYTES_MAX = 4 * KIB
 """Longest --suffix. It is appended to every reply, so it must stay small beside READ_BYTES."""
 
+CONNECT_TIMEOUT_S = 10.0
+"""How long a client waits for a connection, the name look-up included."""
+
+CONNECT_STAGGER_S = 0.25
+"""Head start of one address of a name before the next one is tried beside it (RFC 8305, section 5)."""
+
+LAST_REPLIES_S = 1.0
+"""How long a datagram client listens for last replies: UDP has no end of stream that could tell it to stop."""
+
+CLIENT_TIMEOUT_MAX_S = 7 * 86400.0
+"""Longest --timeout of a client: poll(2) counts milliseconds in 31 bits, which end after 24 days."""
+
+DATAGRAM_BYTES_MAX = 65507
+"""Largest UDP payload over IPv4: 65535 less 20 bytes of IP header and 8 of UDP header (udp(7))."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -103,3 +118,5 @@ assert PARKED_BYTES_MAX >= 2 * (READ_BYTES + SUFFIX_BYTES_MAX), "even one slow r
 assert SUFFIX_BYTES_MAX < READ_BYTES, "a suffix would outweigh the reply it is appended to"
 assert FD_SETSIZE - SELECT_SPARE_DESCRIPTORS >= 1000, "the select engine promises 1000 connections"
 assert TICK_S < DRAIN_S, "a blocking engine would sleep through the whole drain"
+assert CLIENT_TIMEOUT_MAX_S * 1000 < 2**31, "poll(2) could not wait that long"
+assert DATAGRAM_BYTES_MAX <= READ_BYTES, "one read could not hold the largest datagram"

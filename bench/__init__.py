@@ -1,0 +1,1 @@
+"""Measurements: fastnet's twins against each other (pytest bench), and against rivals (python -m bench.run)."""

@@ -1,0 +1,144 @@
+"""Who is measured, and how each is started and stopped.
+
+Facts. All are echo servers in a process of their own which, when ready, print `listening on tcp://HOST:PORT`.
+Decision: a peer is bound to its processor before it executes its first instruction; threads and children inherit it.
+One that cannot run here (no compiler, no uvloop) has a note instead of a command, and the table shows the note.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from fastnet.endpoint import Endpoint
+from fastnet.engine import ENGINES
+from fastnet.limits import POOL_SIZE, READ_BYTES
+from fastnet.table import BACKENDS
+
+RIVALS = Path(__file__).parent / "rivals"
+READY = re.compile(rb"^listening on (tcp://\S+)", re.MULTILINE)
+READY_S = 15.0
+STOP_S = 10.0
+
+YARDSTICK = "c_epoll"
+"""The peer that all others are compared with."""
+
+
+class PeerFailed(Exception):
+    """A peer did not become ready, or died."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """command: how to start it; empty when it cannot run here, and `note` says why.
+
+    connections_max: how many it serves at once; None: as many as it has descriptors.
+    """
+
+    command: tuple[str, ...]
+    note: str = ""
+    connections_max: int | None = None
+
+
+def build_c_epoll(into: Path) -> Peer:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return Peer((), "no C compiler")
+    binary = into / YARDSTICK
+    flags = ["-O2", f"-DREAD_BYTES={READ_BYTES}"]
+    subprocess.run([compiler, *flags, "-o", str(binary), str(RIVALS / "c_epoll.c")], check=True)
+    return Peer((str(binary),))
+
+
+def script(name: str, *arguments: str) -> Peer:
+    return Peer((sys.executable, str(RIVALS / f"{name}.py"), *arguments))
+
+
+def fastnet(engine: str, backend: str) -> Peer:
+    """`fastnet echo`. Connections that only wait in a queue are not served, so the pool's bound is its threads."""
+    served = POOL_SIZE if engine == "pool" else ENGINES[engine].connections
+    options = ("--port", "0", "--engine", engine, "--backend", backend)
+    return Peer((sys.executable, "-m", "fastnet", "echo", *options), connections_max=served or None)
+
+
+def all_peers(into: Path) -> dict[str, Peer]:
+    """Every peer by name. into: a directory for what has to be built."""
+    uvloop = importlib.util.find_spec("uvloop")
+    return {
+        YARDSTICK: build_c_epoll(into),
+        "uvloop": script("uvloop_protocol", str(READ_BYTES)) if uvloop else Peer((), "uvloop is not installed"),
+        "asyncio": script("asyncio_protocol", str(READ_BYTES)),
+        "threads": script("socketserver_threads", str(READ_BYTES)),
+        **{f"{engine}-{backend}": fastnet(engine, backend) for engine in ENGINES for backend in BACKENDS},
+    }
+
+
+GROUPS = {
+    "rivals": (YARDSTICK, "uvloop", "asyncio", "threads"),
+    "default": ("epoll-native", "epoll-python", YARDSTICK, "uvloop", "asyncio", "threads"),
+}
+"""Names for several peers; "all" is every one."""
+
+
+@contextmanager
+def running(peer: Peer, cpu: int | None = None) -> Iterator[tuple[int, Endpoint]]:
+    """Start a peer, bound to a processor, and yield its process id and endpoint once it listens.
+
+    Raises PeerFailed when it does not.
+    """
+
+    def bind() -> None:
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            peer.command, stdout=subprocess.PIPE, stderr=complaints, preexec_fn=bind, start_new_session=True
+        )
+        try:
+            yield process.pid, wait_ready(process, complaints)
+        finally:
+            stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a peer, and by force whatever is left of it and of its children."""
+    assert process.stdout is not None
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # its session is its own, so this reaches nobody else
+    process.wait()
+    process.stdout.close()
+
+
+def wait_ready(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> Endpoint:
+    """Read standard output until the ready line is complete. complaints: where its standard error goes."""
+    assert process.stdout is not None
+    printed = b""
+    deadline = time.monotonic() + READY_S
+    while select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0))[0]:
+        data = os.read(process.stdout.fileno(), 4096)
+        if not data:
+            break
+        printed += data
+        ready = READY.search(printed)
+        if ready and b"\n" in printed[ready.end() :]:
+            return Endpoint.parse(ready.group(1).decode())
+    complaints.seek(0)
+    last = complaints.read().decode(errors="replace").strip().splitlines()
+    raise PeerFailed(f"did not start: {last[-1] if last else 'no ready line'}")

@@ -1,0 +1,32 @@
+"""What is asked of every peer. One row a scenario; the runner, its help and its table read them here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastnet.limits import KIB, MIB
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """connections: open at once. in_flight: messages of message_bytes that each keeps on their way."""
+
+    connections: int
+    message_bytes: int
+    in_flight: int = 1
+    about: str = ""
+
+
+SCENARIOS = {
+    "50x64": Scenario(50, 64, about="request and reply, the usual yardstick"),
+    "1000x64": Scenario(1000, 64, about="many connections, each seldom ready"),
+    "50x64x32": Scenario(50, 64, in_flight=32, about="pipelined: system calls are shared by messages"),
+    "50x16K": Scenario(50, 16 * KIB, in_flight=4, about="bulk: copying outweighs system calls"),
+    "1x64": Scenario(1, 64, about="one client: the round trip itself"),
+    "4x1M": Scenario(4, MIB, about="messages larger than socket buffers"),
+}
+
+CANONICAL = "50x64"
+"""The scenario to name when one number is asked for."""
+
+assert CANONICAL in SCENARIOS

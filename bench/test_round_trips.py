@@ -1,0 +1,60 @@
+"""Native against pure, engine by engine: python -m pytest bench.
+
+One client, one connection: what differs between two rows of a group is the server's part of a round trip, which is
+mostly two wake-ups. For throughput under many connections, see bench/run.py.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench import peers
+from fastnet.engine import ENGINES
+from fastnet.limits import KIB
+from fastnet.table import BACKENDS
+
+ROUND_TRIPS = 200
+PATIENCE_S = 10.0
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def client(engine: str, backend: str) -> Iterator[socket.socket]:
+    """A connection to `fastnet echo` in a process of its own."""
+    with peers.running(peers.fastnet(engine, backend)) as (_, endpoint):
+        with socket.create_connection((endpoint.host, endpoint.port), PATIENCE_S) as connected:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield connected
+
+
+def round_trips(client: socket.socket, message: bytes, into: memoryview) -> None:
+    for _ in range(ROUND_TRIPS):
+        client.sendall(message)
+        got = 0
+        while got < len(message):
+            n = client.recv_into(into[got:])
+            assert n, "the server closed the connection"
+            got += n
+
+
+@pytest.mark.parametrize("message_bytes", [64, 16 * KIB], ids="{}B".format)
+def test_round_trips(benchmark: BenchmarkFixture, client: socket.socket, engine: str, message_bytes: int) -> None:
+    benchmark.group = f"{engine}, {ROUND_TRIPS} round trips of {message_bytes} B"
+    message, into = bytes(range(256)) * (message_bytes // 256 + 1), memoryview(bytearray(message_bytes))
+    benchmark.pedantic(round_trips, (client, message[:message_bytes], into), rounds=10, warmup_rounds=2)
+    assert into == message[:message_bytes]

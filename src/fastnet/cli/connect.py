@@ -1,0 +1,109 @@
+"""`fastnet connect`: arguments in, one conversation, what the user should know about it on standard error.
+
+Standard output carries the server's bytes and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from contextlib import closing
+
+import click
+
+from fastnet.clients.connect import Conversation, Outcome
+from fastnet.clients.connect_udp import DatagramConversation
+from fastnet.clients.stdio import Input, Output, occupy_standard_descriptors
+from fastnet.endpoint import Endpoint
+from fastnet.errors import ConfigError
+from fastnet.limits import CLIENT_TIMEOUT_MAX_S, CONNECT_TIMEOUT_S, LAST_REPLIES_S
+from fastnet.transport.dial import dial, resolve
+
+HELP = """Talk to a server: standard input goes to the socket, and the socket to standard output, both at once.
+
+ENDPOINT is HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unix:@NAME. HOST PORT does as well.
+
+When the input ends, the server is told so (half-close), and whatever it still sends is read until it ends too.
+On a terminal, Ctrl-D or a line that is just q ends the input, and a server that ends first ends the session.
+Otherwise every byte is passed on unchanged.
+
+UDP: each line of input is one datagram, newline included; each reply is written as it is. After the end of input,
+replies are taken until none has come for --timeout.
+
+\b
+Examples:
+  fastnet connect localhost:7
+  fastnet connect localhost 7 < file > back
+  echo hello | fastnet connect --udp localhost:7 --timeout 0.5
+  fastnet connect unix:/run/echo.sock
+
+Exit codes: 0 both ends are done, 2 usage, 3 bad endpoint, 4 network (refused, reset, timed out), 130 interrupted.
+"""
+
+TIMEOUT_HELP = f"""Give up connecting after this long [default: {CONNECT_TIMEOUT_S:g}]. Then, give up when nothing has
+moved in either direction for this long while it is the server's turn: the input has ended, or the server does not take
+it [default: never]. UDP: how long to listen for last replies [default: {LAST_REPLIES_S:g}]."""
+
+
+@click.command(help=HELP)
+@click.argument("endpoint")
+@click.argument("port", required=False)
+@click.option("--udp", is_flag=True, help="Datagrams to HOST:PORT, as udp://HOST:PORT.")
+@click.option("--timeout", "timeout_s", metavar="SECONDS", type=float, help=TIMEOUT_HELP)
+def connect(endpoint: str, port: str | None, udp: bool, timeout_s: float | None) -> None:
+    if timeout_s is not None and not 0 < timeout_s <= CLIENT_TIMEOUT_MAX_S:
+        raise click.BadParameter(
+            f"{timeout_s:g} is not more than 0 and at most {CLIENT_TIMEOUT_MAX_S:g} seconds", param_hint="--timeout"
+        )
+    occupy_standard_descriptors()
+    where = read_endpoint(endpoint, port, udp)
+    talk = talk_in_datagrams if where.transport == "udp" else talk_in_stream
+    with closing(Output()) as target:
+        talk(where, Input(), target, timeout_s)
+
+
+def commands() -> dict[str, click.Command]:
+    return {"connect": connect}
+
+
+def read_endpoint(text: str, port: str | None, udp: bool) -> Endpoint:
+    """Both spellings, `HOST:PORT` and `HOST PORT`. Raises click.UsageError and ConfigError."""
+    if port is not None:
+        if text.lower().startswith("unix:"):
+            raise click.UsageError(f"{text} is a path, it has no port")
+        text = f"{bracketed(text)}:{port}"
+    endpoint = Endpoint.parse(text, default="udp" if udp else "tcp")
+    if udp and endpoint.transport != "udp":
+        raise ConfigError(f"--udp does not go with {endpoint}", "Leave one of them out")
+    return endpoint
+
+
+def bracketed(host: str) -> str:
+    """An IPv6 address in the brackets that a port needs."""
+    is_bare_ipv6 = host.count(":") > 1 and "[" not in host and "://" not in host
+    return f"[{host}]" if is_bare_ipv6 else host
+
+
+def talk_in_stream(endpoint: Endpoint, source: Input, target: Output, timeout_s: float | None) -> None:
+    with dial(endpoint, timeout_s=timeout_s or CONNECT_TIMEOUT_S) as sock:
+        if source.is_terminal:
+            note(f"connected to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
+        outcome = Conversation(sock, endpoint, source, target, timeout_s).run()
+    if source.is_terminal and outcome.ended_by == "server":
+        note(f"{endpoint} closed the connection {counts(outcome)}")
+
+
+def talk_in_datagrams(endpoint: Endpoint, source: Input, target: Output, timeout_s: float | None) -> None:
+    addresses = deque(resolve(endpoint))
+    with closing(DatagramConversation(endpoint, addresses, source, target, timeout_s or LAST_REPLIES_S)) as talk:
+        if source.is_terminal:
+            note(f"each line is a datagram to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
+        talk.run()
+
+
+def counts(outcome: Outcome) -> str:
+    return f"after {outcome.sent_bytes} bytes sent and {outcome.received_bytes} received"
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
