@@ -1,11 +1,13 @@
 """Native against pure, engine by engine: python -m pytest bench.
 
-One client, one connection: what differs between two rows of a group is the server's part of a round trip, which is
-mostly two wake-ups. For throughput under many connections, see bench/run.py.
+Facts. A round trip between two processors is mostly two wake-ups, and where the scheduler puts the two processes changes
+it fourfold; on one processor it is the work of both sides and nothing else.
+Decision: client and server share one processor. Throughput with a processor for each is what bench/run.py measures.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -15,6 +17,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench import peers
 from fastnet.engine import ENGINES
 from fastnet.limits import KIB
+from fastnet.load.session import bound_to
 from fastnet.table import BACKENDS
 
 ROUND_TRIPS = 200
@@ -35,8 +38,9 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def client(engine: str, backend: str) -> Iterator[socket.socket]:
-    """A connection to `fastnet echo` in a process of its own."""
-    with peers.running(peers.fastnet(engine, backend)) as (_, endpoint):
+    """A connection to `fastnet echo` in a process of its own, on the processor of this one."""
+    cpu = min(os.sched_getaffinity(0))
+    with bound_to(cpu), peers.running(peers.fastnet(engine, backend), cpu) as (_, endpoint):
         with socket.create_connection((endpoint.host, endpoint.port), PATIENCE_S) as connected:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield connected
