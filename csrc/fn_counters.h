@@ -18,6 +18,8 @@ Decision: the list stands here once. metrics/counters.py has the same names and 
     WORD(parked_bytes)    \
     WORD(ring_starved)    \
     WORD(ring_overflows)  \
+    WORD(spins_paid)      \
+    WORD(spins_vain)      \
     WORD(closed_finished) \
     WORD(closed_reset)    \
     WORD(closed_idle)     \

@@ -150,9 +150,14 @@ static inline struct fn_sqe *fn_ring_ask(struct fn_ring *ring, uint8_t opcode, i
     return sqe;
 }
 
+/* Whether completions wait to be reaped. */
+static inline int fn_ring_ready(const struct fn_ring *ring) {
+    return ring->cq_head != __atomic_load_n(fn_ring_word(ring, ring->params.cq.tail), __ATOMIC_ACQUIRE);
+}
+
 /* The next completion, copied out, so that its place is free at once. Returns 1, or 0 when there is none. */
 static inline int fn_ring_reap(struct fn_ring *ring, struct fn_cqe *out) {
-    if (ring->cq_head == __atomic_load_n(fn_ring_word(ring, ring->params.cq.tail), __ATOMIC_ACQUIRE)) return 0;
+    if (!fn_ring_ready(ring)) return 0;
     *out = ring->cqe[ring->cq_head++ & (ring->params.cq_entries - 1)];
     __atomic_store_n(fn_ring_word(ring, ring->params.cq.head), ring->cq_head, __ATOMIC_RELEASE);
     return 1;

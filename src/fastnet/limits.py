@@ -46,6 +46,9 @@ EVENTS_PER_WAIT = 256
 TICK_S = 0.25
 """A blocking engine looks up this often to see whether it should stop or the peer has been idle too long."""
 
+BUSY_POLL_US_MAX = 1_000_000
+"""Longest --busy-poll. A loop that looks for a second before it sleeps does not sleep under any load worth the name."""
+
 FD_SETSIZE = 1024
 """Descriptors that select(2) can watch; fixed when glibc was compiled."""
 
@@ -103,6 +106,7 @@ class Limits:
     idle_timeout_s: float = IDLE_TIMEOUT_S
     parked_bytes_max: int = PARKED_BYTES_MAX
     read_bytes: int = READ_BYTES
+    busy_poll_us: int = 0
     accept_burst: int = ACCEPT_BURST
     accept_pause_s: float = ACCEPT_PAUSE_S
     events_per_wait: int = EVENTS_PER_WAIT

@@ -33,6 +33,7 @@ cdef extern from "fn_stream.h" nogil:
         fn_slots slots
         uint32_t now_ms
     uint32_t fn_now_ms()
+    uint64_t fn_now_ns()
     void fn_trace_open(fn_trace *trace, const sockaddr_storage *peer)
     uint32_t fn_slot_take(fn_slots *slots, int fd, uint32_t now_ms)
     fn_conn *fn_slot_of(fn_slots *slots, uint64_t tag)

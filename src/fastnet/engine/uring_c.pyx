@@ -26,10 +26,10 @@ from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.ring cimport (
     FN_ACCEPT_MULTISHOT, FN_CQE_MORE, FN_OP_ACCEPT, FN_OP_ASYNC_CANCEL, FN_OP_POLL_ADD, FN_OP_RECV, FN_OP_SEND,
     FN_RECV_MULTISHOT, FN_SQE_BUFFER_SELECT, fn_cqe, fn_ring, fn_ring_ask, fn_ring_bytes, fn_ring_close, fn_ring_done,
-    fn_ring_enter, fn_ring_open, fn_ring_overflowed, fn_ring_reap, fn_sqe,
+    fn_ring_enter, fn_ring_open, fn_ring_overflowed, fn_ring_ready, fn_ring_reap, fn_sqe,
 )
 from fastnet.cdefs.stream cimport (
-    FN_CLOSE, FN_PEER_EOF, FN_READS, FN_WHY, FN_WRITES, fn_close_for, fn_conn, fn_idle_touch, fn_map, fn_now_ms, fn_slot_take,
+    FN_CLOSE, FN_PEER_EOF, FN_READS, FN_WHY, FN_WRITES, fn_close_for, fn_conn, fn_idle_touch, fn_map, fn_now_ms, fn_now_ns, fn_slot_take,
     fn_stream, fn_stream_close, fn_stream_drops, fn_stream_finish, fn_stream_flushed, fn_stream_heard, fn_stream_open,
     fn_stream_order, fn_stream_overdue, fn_stream_start, fn_trace_open, fn_unmap,
 )
@@ -373,10 +373,27 @@ cdef int complete(Loop *loop, const fn_cqe *cqe) noexcept nogil:
     return 0
 
 
+cdef int wait(Loop *loop, int timeout_ms) noexcept nogil:
+    """Hand over requests and wait for completions; first without sleeping, for as long as busy polling allows."""
+    cdef int failed
+    cdef uint64_t until_ns
+    if loop.work.busy_poll_ns and timeout_ms:
+        until_ns = fn_now_ns() + loop.work.busy_poll_ns
+        while True:
+            failed = fn_ring_enter(&loop.ring, 0, 0)
+            if failed or fn_ring_ready(&loop.ring):
+                fn_count(&loop.stream.row.spins_paid, 1)
+                return failed
+            if fn_now_ns() >= until_ns:
+                break
+        fn_count(&loop.stream.row.spins_vain, 1)
+    return fn_ring_enter(&loop.ring, 1, timeout_ms)
+
+
 cdef int turn(Loop *loop, int timeout_ms) noexcept nogil:
     """Hand over requests, wait for completions, deal with all there are. Returns 0 or -errno."""
     cdef fn_cqe cqe
-    cdef int failed = fn_ring_enter(&loop.ring, 1, timeout_ms)
+    cdef int failed = wait(loop, timeout_ms)
     loop.stream.now_ms = fn_now_ms()
     if fn_ring_overflowed(&loop.ring):
         fn_count(&loop.stream.row.ring_overflows, 1)
