@@ -73,7 +73,9 @@ class ServerConfig:
         if self.ttl is not None and self.ttl > 255:
             raise ConfigError(f"ttl {self.ttl} is out of range", "It goes from 1 to 255")
         if self.busy_poll > limits.BUSY_POLL_US_MAX:
-            raise ConfigError(f"busy_poll {self.busy_poll} is too long", f"At most {limits.BUSY_POLL_US_MAX} microseconds")
+            raise ConfigError(
+                f"busy_poll {self.busy_poll} is too long", f"At most {limits.BUSY_POLL_US_MAX} microseconds"
+            )
         if self.workers > limits.WORKERS_MAX:
             raise ConfigError(
                 f"{self.workers} workers are too many", f"At most {limits.WORKERS_MAX}; one a core is enough"

@@ -13,7 +13,17 @@ from typing import Any
 
 from fastnet.engine._stream import Closed, closed_by, gather
 from fastnet.engine.contract import Work
-from fastnet.metrics.counters import BYTES_IN, BYTES_OUT, CLOSED, FINISHED, IDLE, MESSAGES, SPINS_PAID, SPINS_VAIN, STOPPED
+from fastnet.metrics.counters import (
+    BYTES_IN,
+    BYTES_OUT,
+    CLOSED,
+    FINISHED,
+    IDLE,
+    MESSAGES,
+    SPINS_PAID,
+    SPINS_VAIN,
+    STOPPED,
+)
 from fastnet.service.contract import Item
 from fastnet.stop import NOW
 from fastnet.trace import Trace
