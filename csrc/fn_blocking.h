@@ -83,7 +83,9 @@ static inline int fn_talk_heard(struct fn_talk *talk, ssize_t n, int drops) {
     }
     fn_count(&talk->row->bytes_in, (uint64_t)n);
     fn_count(&talk->row->messages, 1);
-    if (!(talk->flags & FN_ENDING)) talk->active_ms = fn_now_ms();
+    /* After our FIN the peer's chatter is no activity, and keeps recv from ever giving up: look at the clock here. */
+    if (talk->flags & FN_ENDING) return fn_talk_patience(talk);
+    talk->active_ms = fn_now_ms();
     if (drops) return 0;
     service->data(service, talk->buffer, (size_t)n, &reply);
     return fn_talk_reply(talk, &reply);

@@ -1,1 +1,141 @@
-"""Fixtures of all tests. Being here, it also lets a test import the modules beside it, as connect_peers."""
+"""Fixtures every suite shares: the axes from the tables, servers and peers that are closed, and proof that nothing is left.
+
+Facts. A row of a table is a claim that something works; a row that cannot work here says why (Table.why_not).
+Decision: `engine`, `backend`, `transport` and `service` are parametrised from the tables, so a new row is tested the day
+it is added, and one that cannot work is skipped with its own reason. FASTNET_BACKEND narrows the run to one backend.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import fastnet
+from fastnet.engine import ENGINES
+from fastnet.server import Server
+from fastnet.service import SERVICES
+from fastnet.table import BACKENDS
+from fastnet.transport import TRANSPORTS
+from tests.leftovers import Leftovers
+from tests.peers import Peer, connect
+
+Serve = Callable[..., Server]
+Dial = Callable[..., Peer]
+
+
+def why_skip(backend: str, engine: str = "", service: str = "") -> str:
+    """Why this combination cannot be tested here, or ""."""
+    wanted = os.environ.get("FASTNET_BACKEND", "auto")
+    if wanted not in ("auto", backend):
+        return f"FASTNET_BACKEND={wanted}"
+    if engine and (why := ENGINES.why_not(engine, backend)):
+        return why
+    return SERVICES.why_not(service or "echo", backend)
+
+
+def marks(backend: str, engine: str = "", service: str = "") -> list[pytest.MarkDecorator]:
+    why = why_skip(backend, engine, service)
+    native = [pytest.mark.native] if backend == "native" else []
+    return native + ([pytest.mark.skip(reason=why)] if why else [])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give `engine`, `backend`, `transport` and `service` their values; ids read like epoll-native-tcp."""
+    wants = set(metafunc.fixturenames)
+    given = {name for each in metafunc.definition.iter_markers("parametrize") for name in names(each.args[0])}
+    wants -= given
+    services = list(SERVICES) if "service" in wants else [""]
+    engines = list(ENGINES) if "engine" in wants else [""]
+    if "backend" in wants:
+        axes = [name for name in ("service", "engine", "backend") if name in wants]
+        rows = []
+        for values in itertools.product(services, engines, BACKENDS):
+            row = dict(zip(("service", "engine", "backend"), values, strict=True))
+            rows.append(
+                pytest.param(*(row[axis] for axis in axes), id="-".join(v for v in values if v), marks=marks(**row))
+            )
+        metafunc.parametrize(axes, rows)
+    else:
+        for axis, values in (("service", services), ("engine", engines)):
+            if axis in wants:
+                metafunc.parametrize(axis, values)
+    if "transport" in wants:
+        metafunc.parametrize("transport", list(TRANSPORTS))
+
+
+def names(argnames: str | list[str]) -> list[str]:
+    return [each.strip() for each in argnames.split(",")] if isinstance(argnames, str) else list(argnames)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No descriptor, child or thread outlives the test that made it."""
+    before = Leftovers.now()
+    yield
+    left = before.what_is_new()
+    assert not left, f"left over: {left}"
+
+
+@pytest.fixture
+def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
+    """Start a server of this test's engine, backend and transport on a port or path of its own; it is closed in the end."""
+    callspec = getattr(request.node, "callspec", None)
+    params: dict[str, Any] = dict(callspec.params) if callspec else {}
+    servers: list[Server] = []
+
+    def start(service: str = "", endpoint: str = "", **options: Any) -> Server:
+        if not endpoint and params.get("transport") == "unix":
+            endpoint = f"unix:{request.getfixturevalue('tmp_path')}/{len(servers)}"
+        for axis in ("engine", "backend"):
+            if axis in params:
+                options.setdefault(axis, params[axis])
+        options.setdefault("pool_size", 4)
+        service = service or params.get("service", "echo")
+        server = fastnet.serve(service, endpoint or "tcp://127.0.0.1:0", **options)
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.close(drain_s=2)
+
+
+@pytest.fixture
+def dial(serve: Serve) -> Iterator[Dial]:
+    """Connect to a server. It depends on `serve`, so that peers are closed before servers drain."""
+    peers: list[Peer] = []
+
+    def open_one(server: Server, **options: Any) -> Peer:
+        peers.append(connect(server.endpoint, **options))
+        return peers[-1]
+
+    yield open_one
+    for peer in peers:
+        peer.close()
+
+
+@pytest.fixture
+def at_once(engine: str) -> Callable[[Server], int]:
+    """How many connections an engine really serves at the same time, by the attributes of its row."""
+
+    def count(server: Server) -> int:
+        row, limits = ENGINES[engine], server.plan.limits
+        return min(row.parts(limits) or limits.max_connections, row.bound or limits.max_connections)
+
+    return count
+
+
+def pytest_report_header() -> list[str]:
+    """Which rows are missing here, once, at the top."""
+    missing = [
+        f"{name}-{backend}: {why}"
+        for backend in BACKENDS
+        for name in ENGINES
+        if (why := ENGINES.why_not(name, backend))
+    ]
+    return [f"fastnet {fastnet.__version__}, IPv6 {'yes' if socket.has_dualstack_ipv6() else 'no'}", *missing]

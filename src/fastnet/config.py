@@ -66,7 +66,7 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.service not in SERVICES:
+        if not isinstance(self.service, str) or self.service not in SERVICES:
             raise ConfigError(f"there is no service {self.service!r}", f"There are: {', '.join(SERVICES)}")
         if self.port > PORT_MAX:
             raise ConfigError(f"port {self.port} is out of range", f"Ports go from 0 (pick one) to {PORT_MAX}")
@@ -110,13 +110,56 @@ class ServerConfig:
 
     @property
     def socket_options(self) -> SocketOptions:
-        names = {each.name for each in dataclasses.fields(SocketOptions)}
+        names = {each.name for each in dataclasses.fields(SocketOptions)} & {
+            each.name for each in options(ServerConfig)
+        }
         values = {name: getattr(self, name) for name in names}
-        return SocketOptions(**(values | {"reuse_port": self.reuse_port or self.workers > 1}))
+        shared = self.workers > 1
+        return SocketOptions(
+            **(values | {"reuse_port": self.reuse_port or shared, "claim": shared and not self.reuse_port})
+        )
 
     @property
     def access(self) -> AccessList:
         return AccessList.parse(self.allow, self.deny)
+
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """The process around one or several servers. Raises ConfigError."""
+
+    daemon: bool = option(False, "Detach from the terminal as soon as everything listens.")
+    pidfile: str | None = option(None, "Write the process id here, and refuse to run twice.", "PATH")
+    log_file: str | None = option(None, "Log here, not on standard error; SIGHUP reopens it.", "PATH")
+    error_log: str | None = option(None, "Log errors here as well; SIGHUP reopens it.", "PATH")
+    log_level: str = option(
+        "info", "Least weight of what is logged; debug has a line a connection.", choices=LOG_LEVELS
+    )
+    log_format: str = option("text", "Lines to read, or one JSON object a line.", choices=("text", "json"))
+    metrics: str | None = option(None, "Counters for Prometheus at http://HOST:PORT/metrics.", "[HOST:]PORT")
+    json: bool = option(False, "Events and errors on standard output, one JSON object a line.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in ("pidfile", "log_file", "error_log"):
+            path = getattr(self, name)
+            if path is not None and (not path or "\0" in path):
+                raise ConfigError(f"{name} = {path!r} is not a path", "Write the name of a file")
+        self.metrics_endpoint  # noqa: B018 - raises ConfigError for a bad address
+
+    @property
+    def metrics_endpoint(self) -> Endpoint | None:
+        """Where counters are served; a bare port is one of the loopback address."""
+        if self.metrics is None:
+            return None
+        bare = self.metrics.isascii() and self.metrics.isdigit()
+        where = Endpoint.parse(f"127.0.0.1:{self.metrics}" if bare else self.metrics)
+        if where.transport != "tcp":
+            raise ConfigError(f"metrics cannot be served on {where}", "Write HOST:PORT")
+        return where
 
 
 C = TypeVar("C")
@@ -144,6 +187,8 @@ def check(config: Any) -> None:
             continue
         expected = value_type(type(config), each.name)
         fits = isinstance(value, (int, float) if expected is float else expected)
+        if expected is tuple and fits:
+            fits = all(isinstance(item, str) for item in value)
         if not fits or (isinstance(value, bool) and expected is not bool):
             raise ConfigError(f"{each.name} = {value!r} is not {ARTICLE[expected]}")
         choices, least = each.metadata["choices"], each.metadata["least"]
@@ -151,6 +196,9 @@ def check(config: Any) -> None:
             raise ConfigError(f"{each.name} cannot be {value!r}", f"It is one of: {', '.join(choices)}")
         if least is not None and not value >= least:
             raise ConfigError(f"{each.name} = {value} is too small", f"At least {least:g}")
+        most = {int: limits.NUMBER_MAX, float: limits.SECONDS_MAX}.get(expected)
+        if most is not None and value > most:
+            raise ConfigError(f"{each.name} = {value} is too large", f"At most {most:.0f}")
 
 
 ARTICLE = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}

@@ -60,3 +60,13 @@ def reason(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return str(error.strerror or error).lower()
+
+
+def printable(text: str) -> str:
+    """text with everything that is not a printable character or a space escaped, for terminals and logs.
+
+    Messages quote what users, files and peers wrote; a newline in it would forge a line, an escape sequence repaint a screen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -73,6 +73,22 @@ THREAD_STACK_BYTES = 128 * KIB
 SPARE_DESCRIPTORS = 64
 """Descriptors that the default connection limit leaves to files, logs and Python itself."""
 
+DESCRIPTORS_WANTED = 1 << 20
+"""Descriptors that a command which serves asks the system for; a hard limit may be lower, and one of a billion is not
+used up: a closing child walks, and tables are sized by, what the soft limit says."""
+
+METRICS_CONNECTIONS_MAX = 8
+"""Readers of the metrics served at once; one more is turned away."""
+
+METRICS_DEADLINE_S = 5.0
+"""A reader of the metrics that is not done by then is cut off, however busily it dribbles."""
+
+NUMBER_MAX = 2**31 - 1
+"""Largest whole number any option takes: the kernel's int."""
+
+SECONDS_MAX = 1_000_000.0
+"""Longest time any option takes, eleven days; native loops keep milliseconds in 32 bits, which hold four times that."""
+
 WORKERS_MAX = 256
 """Loops of one server."""
 
@@ -121,6 +137,7 @@ class Limits:
 assert PARKED_BYTES_MAX >= 2 * (READ_BYTES + SUFFIX_BYTES_MAX), "even one slow reader would exceed the parked bytes"
 assert SUFFIX_BYTES_MAX < READ_BYTES, "a suffix would outweigh the reply it is appended to"
 assert FD_SETSIZE - SELECT_SPARE_DESCRIPTORS >= 1000, "the select engine promises 1000 connections"
+assert SECONDS_MAX * 1000 < 2**32, "a time-out would wrap around in the native loops"
 assert TICK_S < DRAIN_S, "a blocking engine would sleep through the whole drain"
 assert CLIENT_TIMEOUT_MAX_S * 1000 < 2**31, "poll(2) could not wait that long"
 assert DATAGRAM_BYTES_MAX <= READ_BYTES, "one read could not hold the largest datagram"

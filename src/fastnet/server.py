@@ -9,9 +9,12 @@ Cost: one thread that sleeps.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 
 from fastnet.endpoint import Endpoint
@@ -27,7 +30,8 @@ from fastnet.workers import WorkerProcesses
 class Server:
     """A plan being served. Use it as a context, or call start, and then drain, wait and close.
 
-    endpoint: where it listens, known after start. on_connection is the write end of a pipe for trace records, or -1.
+    endpoint: where it listens, known after start. trace_fd: the write end of a pipe for connection records, or -1.
+    ended_fd: a descriptor that becomes readable when all loops have ended, asked to or not; -1 unless it runs.
     """
 
     def __init__(self, plan: Plan, trace_fd: int = -1) -> None:
@@ -41,29 +45,48 @@ class Server:
         self._processes: WorkerProcesses | None = None
         self._stop: Stop | None = None
         self._failure: BaseException | None = None
+        self._running = 0
+        self._lock = threading.Lock()
+        """Guards _running: how many loops have not ended."""
+        self.ended_fd = -1
 
     def start(self) -> Server:
         """Listen and serve. Raises NetworkError, ConfigError or UnsupportedError; nothing is then left open."""
-        workers = self.plan.config.workers
+        self._listen(self.plan.config.workers)
+        try:
+            self._start_loops(self.plan.config.workers)
+        except BaseException:
+            self.close(drain_s=0)
+            self._close_listeners()
+            raise
+        return self
+
+    def _start_loops(self, workers: int) -> None:
         engine = ENGINES.load(self.plan.choice.engine, self.plan.choice.backend)
         service = self.plan.service()
-        self._listen(workers)
         self._stop = Stop()
+        self.ended_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._counters = [CounterTable(self.plan.rows) for _ in range(workers)]
         works = [
             Work([listener], service, self.plan.limits, self._stop, counters, self.plan.access, self._trace_fd)
             for listener, counters in zip(self._each_listener(workers), self._counters, strict=True)
         ]
-        if workers > 1 and self.plan.choice.backend == "python":
-            self._processes = WorkerProcesses(engine.run, works)
+        self._begin(engine.run, works)
+
+    def _begin(self, run: Callable[[Work], None], works: list[Work]) -> None:
+        """Give each work its thread or process."""
+        if len(works) > 1 and self.plan.choice.backend == "python":
+            self._running = 1
+            self._processes = WorkerProcesses(run, works, self._ended)
             self._processes.start()
-            return self
+            return
         for i, work in enumerate(works):
             name = f"fastnet-{self.plan.config.service}-{i}"
-            self._threads.append(threading.Thread(target=self._run, args=(engine.run, work), name=name, daemon=True))
-        for thread in self._threads:
+            thread = threading.Thread(target=self._run, args=(run, work), name=name, daemon=True)
+            with self._lock:
+                self._running += 1
             thread.start()
-        return self
+            self._threads.append(thread)
 
     def _listen(self, workers: int) -> None:
         options = self.plan.config.socket_options
@@ -72,23 +95,34 @@ class Server:
             # A Unix socket cannot be bound twice, so its loops share one listener; a TCP port can, and each loop has its own.
             for _ in range(workers if endpoint.transport == "tcp" else 1):
                 self._listeners.append(self._transport.listen(endpoint, options))
-                endpoint = self._transport.name(self._listeners[0], endpoint)
+                self.endpoint = self._transport.name(self._listeners[0], endpoint)
+                # Only the port is taken over: a name of "::" would make the next listener one for IPv6 alone.
+                endpoint = replace(endpoint, port=self.endpoint.port)
+                options = replace(options, claim=False)
         except BaseException:
             self._close_listeners()
             raise
-        self.endpoint = endpoint
 
     def _each_listener(self, workers: int) -> list[socket.socket]:
         return [self._listeners[i % len(self._listeners)] for i in range(workers)]
 
-    def _run(self, run: object, work: Work) -> None:
+    def _run(self, run: Callable[[Work], None], work: Work) -> None:
         """The body of a loop's thread."""
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            run(work)  # type: ignore[operator]
+            run(work)
         except BaseException as error:
             self._failure = self._failure or error
             work.stop.now()
+        finally:
+            self._ended()
+
+    def _ended(self) -> None:
+        """A loop, or all worker processes, have ended."""
+        with self._lock:
+            self._running -= 1
+            if self._running == 0:
+                os.eventfd_write(self.ended_fd, 1)
 
     def drain(self) -> None:
         """Stop accepting and let established connections finish. Returns at once."""
@@ -120,11 +154,15 @@ class Server:
                     self.stop_now()
             self.wait()
         finally:
+            join_all(self._threads, None)  # one failed and told the others to stop; they still use what is closed below
             stop, self._stop = self._stop, None
             self._threads.clear()
             self._processes = None
             self._close_listeners()
             stop.close()
+            if self.ended_fd >= 0:
+                os.close(self.ended_fd)
+                self.ended_fd = -1
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,8 +30,10 @@ log = logging.getLogger("fastnet")
 class WorkerProcesses:
     """One process for each work, until all have ended after a stop."""
 
-    def __init__(self, run: Callable[[Work], None], works: Sequence[Work]) -> None:
+    def __init__(self, run: Callable[[Work], None], works: Sequence[Work], ended: Callable[[], None]) -> None:
+        """ended: called when the last worker has ended."""
         self._run = run
+        self._tell_ended = ended
         self._works = works
         self._alive: dict[int, tuple[int, int, float]] = {}
         """By pidfd: index of the work, pid, time of the fork."""
@@ -38,9 +41,11 @@ class WorkerProcesses:
         self._watcher = threading.Thread(target=self._watch, name="fastnet-workers", daemon=True)
 
     def start(self) -> None:
-        for index in range(len(self._works)):
-            self._spawn(index)
-        self._watcher.start()
+        try:
+            for index in range(len(self._works)):
+                self._spawn(index)
+        finally:
+            self._watcher.start()
 
     def pids(self) -> list[int]:
         """Process ids of the workers alive now."""
@@ -52,9 +57,15 @@ class WorkerProcesses:
         return not self._watcher.is_alive()
 
     def _spawn(self, index: int) -> None:
-        pid = os.fork()
-        if pid == 0:
-            self._be_worker(self._works[index])
+        # Blocked until the child has left the parent's handlers: it shares the pipe they write to, and a Ctrl-C that
+        # arrives in between would reach the parent twice.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._be_worker(self._works[index])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._alive[os.pidfd_open(pid)] = (index, pid, time.monotonic())
 
     def _be_worker(self, work: Work) -> None:
@@ -84,6 +95,7 @@ class WorkerProcesses:
                 self._ended(pidfd)
         os.close(self._lifeline)
         os.close(self._lifeline_out)
+        self._tell_ended()
 
     def _ended(self, pidfd: int) -> None:
         index, pid, born_s = self._alive.pop(pidfd)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from connect_peers import (
+from tests.connect_peers import (
     DEADLINE_S,
     client,
     command,

@@ -18,7 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connect_peers import (
+from fastnet.clients.connect import Conversation
+from fastnet.clients.stdio import Input, Output
+from fastnet.endpoint import Endpoint
+from tests.connect_peers import (
     DEADLINE_S,
     abort,
     client,
@@ -30,9 +33,6 @@ from connect_peers import (
     swallow,
     talk_until_enough,
 )
-from fastnet.clients.connect import Conversation
-from fastnet.clients.stdio import Input, Output
-from fastnet.endpoint import Endpoint
 
 MIB = 1024 * 1024
 

@@ -13,7 +13,7 @@ from time import monotonic
 
 import pytest
 
-from connect_peers import DEADLINE_S, client, free_port, read_until, run
+from tests.connect_peers import DEADLINE_S, client, free_port, read_until, run
 
 EVERY_BYTE = bytes(range(256)) * 4000
 

@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from connect_peers import DEADLINE_S, swallow
 from fastnet.clients.connect import Conversation
 from fastnet.clients.stdio import Input, Output
 from fastnet.endpoint import Endpoint
+from tests.connect_peers import DEADLINE_S, swallow
 
 
 def test_an_input_whose_bytes_another_reader_took_is_not_at_its_end() -> None:

@@ -12,11 +12,11 @@ from time import monotonic
 
 import pytest
 
-from connect_peers import echo, free_port, listen, peer
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError
 from fastnet.transport import dial as module
 from fastnet.transport.dial import dial, resolve
+from tests.connect_peers import echo, free_port, listen, peer
 
 
 @pytest.fixture

@@ -55,6 +55,10 @@ cdef inline uint64_t listener_tag(int which) noexcept nogil:
     return <uint64_t>which << 32
 
 
+cdef inline bint is_listener(uint64_t tag) noexcept nogil:
+    return <uint32_t>tag == 0 and tag != listener_tag(STOP_TAG)
+
+
 cdef inline int set_accepting(Loop *loop, int accepting) noexcept nogil:
     """Watch all listeners, or none."""
     cdef int i, failed
@@ -106,7 +110,8 @@ cdef inline int accept_some(Loop *loop, int which, int most) noexcept nogil:
     cdef int fd, i
     for i in range(most):
         if loop.stream.slots.open == loop.stream.slots.capacity:
-            fn_count(&loop.stream.row.accept_pauses, 1)
+            if loop.accepting:
+                fn_count(&loop.stream.row.accept_pauses, 1)
             return set_accepting(loop, False)
         fd = fn_accept(loop.work, loop.work.listener[which], SOCK_NONBLOCK, &peer)
         if fd >= 0:
@@ -158,7 +163,7 @@ cdef inline int drain(Loop *loop) noexcept nogil:
         loop.poller.watch(loop.poller, loop.work.now_fd, 0, FN_READS, listener_tag(STOP_TAG))
     if fn_stop_now(loop.work) == FN_NOW:
         return 1
-    if not loop.swept and not loop.resting:
+    if not loop.swept and not loop.resting and loop.stream.slots.open < loop.stream.slots.capacity:
         for i in range(loop.work.listeners):
             state = accept_some(loop, i, loop.work.accept_burst)
             if state < 0:
@@ -174,14 +179,13 @@ cdef inline int drain(Loop *loop) noexcept nogil:
 
 
 cdef inline int patience_ms(Loop *loop) noexcept nogil:
-    """Close what has been idle too long. Returns how long the poller may wait until the next connection has been, or
-    accepting has rested; -1 for ever."""
+    """Close what has been idle too long. How long the poller may wait: until the next one is, or accepting has rested."""
     cdef int due
     cdef int32_t rest
-    cdef uint32_t slot = fn_stream_overdue(&loop.stream, &due)
-    while slot:
-        end(loop, slot, FN_CLOSE(FN_IDLE))
-        slot = fn_stream_overdue(&loop.stream, &due)
+    cdef uint32_t overdue = fn_stream_overdue(&loop.stream, &due)
+    while overdue:
+        end(loop, overdue, FN_CLOSE(FN_IDLE))
+        overdue = fn_stream_overdue(&loop.stream, &due)
     if loop.resting:
         rest = <int32_t>(loop.rest_over_ms - loop.stream.now_ms)
         rest = rest if rest > 0 else 0
@@ -222,7 +226,7 @@ cdef inline int serve(Loop *loop) noexcept nogil:
             tag = loop.events[i].data.u64
             if <uint32_t>tag:
                 turn(loop, tag, loop.events[i].events)
-            elif tag != listener_tag(STOP_TAG) and loop.accepting:
+            elif is_listener(tag) and loop.accepting:
                 state = accept_some(loop, <int>(tag >> 32), loop.work.accept_burst)
                 if state < 0:
                     return state

@@ -15,6 +15,9 @@ def main() -> None:
 
         print(f"fastnet {__version__}")
         return
-    from fastnet.cli.main import run
+    try:
+        from fastnet.cli.main import run
 
-    sys.exit(run())
+        sys.exit(run())
+    except KeyboardInterrupt:  # while modules were still being imported
+        sys.exit(130)

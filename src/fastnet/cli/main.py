@@ -10,11 +10,14 @@ import errno
 import os
 import sys
 from importlib import import_module
+from itertools import pairwise
 
 import click
 
 from fastnet import __version__
-from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, FastnetError, reason
+from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, FastnetError, printable, reason
+
+DEBUG_VARIABLE = "FASTNET_LOG_LEVEL"
 
 COMMANDS = {
     "echo": ("fastnet.cli.serve", "Echo server (RFC 862): every byte goes back to its sender."),
@@ -59,25 +62,42 @@ def fastnet() -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code. Errors become one line on standard error."""
+    """Run one command and return its exit code. Errors become one line on standard error, and with --json a document."""
+    as_json = wants_json(sys.argv[1:] if arguments is None else arguments)
     try:
         result = fastnet.main(args=arguments, prog_name="fastnet", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except click.UsageError as error:
-        return complain(usage_line(error), EXIT_USAGE)
+        return complain(usage_line(error), EXIT_USAGE, as_json)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
+    except SystemExit:
+        # Out of standalone mode click exits for one reason only: the reader went away (`fastnet doctor | head -1`).
+        return EXIT_OK
     except FastnetError as error:
-        return complain(str(error), error.exit_code)
+        show_traceback()
+        return complain(error.message, error.exit_code, as_json, error.cure)
     except BrokenPipeError:
         # The reader of our output went away (`fastnet doctor | head -1`): not an error, and nothing left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EIO) or error.filename is not None:
-            return complain(f"{error.filename or 'standard output'}: {reason(error)}", EXIT_UNEXPECTED)
-        raise
+            return complain(f"{error.filename or 'standard output'}: {reason(error)}", EXIT_UNEXPECTED, as_json)
+        return unexpected(error, as_json)
+    except Exception as error:
+        return unexpected(error, as_json)
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Whether --json is among the options; known even when click could not read them."""
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in words or os.environ.get("FASTNET_JSON", "").lower() in ("1", "true", "yes", "on")
+
+
+def debug_asked(arguments: list[str]) -> bool:
+    return "--log-level=debug" in arguments or ("--log-level", "debug") in pairwise(arguments)
 
 
 def usage_line(error: click.UsageError) -> str:
@@ -85,6 +105,24 @@ def usage_line(error: click.UsageError) -> str:
     return f"{error.format_message().rstrip('.')}. See {path} --help."
 
 
-def complain(sentence: str, code: int) -> int:
-    print(f"fastnet: {sentence.rstrip('.')}.", file=sys.stderr)
+def unexpected(error: Exception, as_json: bool) -> int:
+    """A mistake of ours: one line, and where it happened for who asks for that."""
+    show_traceback()
+    cure = f"This is a bug of fastnet; {DEBUG_VARIABLE}=debug shows where"
+    return complain(f"unexpected {type(error).__name__}: {error}", EXIT_UNEXPECTED, as_json, cure)
+
+
+def show_traceback() -> None:
+    if os.environ.get(DEBUG_VARIABLE) == "debug" or debug_asked(sys.argv):
+        traceback = import_module("traceback")
+        traceback.print_exc()
+
+
+def complain(message: str, code: int, as_json: bool, cure: str = "") -> int:
+    sentence = f"{message}. {cure}" if cure else message
+    stop = "" if sentence.endswith("?") else "."
+    print(f"fastnet: {printable(sentence).rstrip('.')}{stop}", file=sys.stderr)
+    if as_json:
+        json = import_module("json")
+        print(json.dumps({"event": "error", "code": code, "message": message, "cure": cure}), flush=True)
     return code

@@ -17,7 +17,7 @@ def parameter(config: type[Any], each: dataclasses.Field[Any]) -> click.Option:
     name = each.name.replace("_", "-")
     help = each.metadata["help"]
     if each.default not in (None, "", ()) and kind is not bool:
-        help += f"  [default: {each.default:g}]" if kind in (int, float) else f"  [default: {each.default}]"
+        help += f"  [default: {each.default:g}]" if kind is float else f"  [default: {each.default}]"
     if kind is bool:
         flags = f"--{name}/--no-{name}" if each.default else f"--{name}"
         return click.Option([flags, each.name], is_flag=True, default=None, help=help)

@@ -1,16 +1,32 @@
-"""`fastnet echo | discard | chargen | daytime`: one command a service, all with the same options."""
+"""`fastnet echo | discard | chargen | daytime`: one command a service, all with the same options.
+
+Standard output: the lines "listening on ...", "metrics on ..." and at the end "stopped ...", or with --json the same as
+one JSON object a line. Everything else is on standard error.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from typing import Any
 
 import click
 
 from fastnet.cli.options import collect, parameters
-from fastnet.config import ServerConfig
-from fastnet.plan import make_plan
-from fastnet.server import Server
+from fastnet.config import ProcessConfig, ServerConfig
+from fastnet.errors import printable
+from fastnet.process import Tell, run, words
 from fastnet.service import SERVICES, ServiceRow
+
+SIGNALS = """\b
+Signals: INT and TERM stop accepting and let connections finish for up to
+--drain seconds; a second one stops at once. HUP opens log files anew.
+USR1 logs the statistics.
+
+\b
+Exit codes: 0 stopped, 2 usage, 3 configuration, 4 network (address in use,
+not permitted), 7 not supported here, 130 interrupted while draining."""
 
 
 def commands() -> dict[str, click.Command]:
@@ -21,23 +37,36 @@ def command(name: str, row: ServiceRow) -> click.Command:
     leave_out = () if "suffix" in row.options else ("suffix",)
 
     def callback(**typed: Any) -> int:
-        return serve(collect(ServerConfig, typed, {"service": name}))
+        process = collect(ProcessConfig, typed, {})
+        return run([collect(ServerConfig, typed, {"service": name})], process, teller(process.json))
 
     return click.Command(
         name,
         callback=callback,
-        params=parameters(ServerConfig, leave_out),
-        help=f"{name.capitalize()} server (RFC {row.rfc}): {row.about}.",
-        epilog=f"Example: fastnet {name} --host 0.0.0.0 --port {8000 + row.port}",
+        params=[*parameters(ServerConfig, leave_out), *parameters(ProcessConfig)],
+        help=f"{name.capitalize()} server (RFC {row.rfc}): {row.about}.\n\n{SIGNALS}",
+        epilog=f"Example: fastnet {name} --port {8000 + row.port} --idle-timeout 60",
     )
 
 
-def serve(config: ServerConfig) -> int:
-    import signal
+def teller(as_json: bool) -> Tell:
+    """How events reach whoever started the command."""
 
-    server = Server(make_plan(config)).start()
-    print(f"listening on {server}", flush=True)
-    signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    server.close()
-    print(server.statistics())
-    return 0
+    def tell(events: list[dict[str, Any]]) -> None:
+        try:
+            say(events)
+        except BrokenPipeError:
+            # Whoever read our output is gone; its peers are not, so serving goes on unheard.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def say(events: list[dict[str, Any]]) -> None:
+        for event in events:
+            if as_json:
+                print(json.dumps(event))
+            elif event["event"] == "draining":
+                print(f"fastnet: {printable(words(event))}", file=sys.stderr, flush=True)
+            else:
+                print(printable(words(event)))
+        sys.stdout.flush()
+
+    return tell

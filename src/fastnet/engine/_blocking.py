@@ -5,6 +5,7 @@ The twin of csrc/fn_blocking.h, which has the argument, function for function.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -52,7 +53,7 @@ class Talk:
     def send_all(self, view: memoryview) -> None:
         while view.nbytes:
             try:
-                sent = self.sock.send(view)
+                sent = self.sock.send(view, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 self.patience()
                 continue
@@ -75,10 +76,8 @@ class Talk:
             self.ending = True
             if self.peer_eof:
                 raise Closed(FINISHED)
-            try:
+            with contextlib.suppress(OSError):  # a peer that vanished meanwhile: the next read tells
                 self.sock.shutdown(socket.SHUT_WR)
-            except OSError as error:
-                raise closed_by(error) from None
 
     def heard(self, n: int, drops: bool) -> None:
         """What one read brought: n bytes, or the end."""
@@ -90,8 +89,9 @@ class Talk:
             return self.reply(service.eof(self))
         self.row[BYTES_IN] += n
         self.row[MESSAGES] += 1
-        if not self.ending:
-            self.active_s = time.monotonic()
+        if self.ending:
+            return self.patience()
+        self.active_s = time.monotonic()
         if not drops:
             self.reply(service.data(self, self.buffer[:n]))
 

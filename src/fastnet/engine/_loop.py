@@ -88,7 +88,8 @@ class Loop:
         """Accept up to `most`. True if nobody waits any more, False if somebody may."""
         for _ in range(most):
             if self.is_full():
-                self.stream.row[ACCEPT_PAUSES] += 1
+                if self.accepting:
+                    self.stream.row[ACCEPT_PAUSES] += 1
                 self.set_accepting(False)
                 return False
             try:
@@ -138,7 +139,7 @@ class Loop:
             self.poller.watch(self.work.stop.now_fd, 0, READS)
         if self.work.stop.state == NOW:
             return True
-        if not self.swept and self.rest_over_ms is None:
+        if not self.swept and self.rest_over_ms is None and not self.is_full():
             burst = self.work.limits.accept_burst
             emptied = [self.accept_some(listener, burst) for listener in self.work.listeners]
             self.sweep -= burst

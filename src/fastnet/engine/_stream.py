@@ -5,6 +5,8 @@ The twin of csrc/fn_stream.h, which has the argument, function for function. A t
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -28,6 +30,9 @@ from fastnet.trace import Trace
 
 READS, WRITES = 1, 2
 """What a connection is watched for."""
+
+IOV_MAX = os.sysconf("SC_IOV_MAX")
+"""Pieces that one sendmsg(2) takes."""
 
 
 class Closed(Exception):
@@ -90,7 +95,7 @@ class Stream:
         del self.connections[conn.fd], self.idle[conn.fd]
         conn.sock.close()
         self.row[CLOSED + why] += 1
-        if conn.parked is not None:
+        if conn.parked is not None and not self.service.stable:
             self.row[PARKED_BYTES] -= conn.parked.nbytes
         if conn.trace is not None:
             conn.trace.close(why, self.work.trace_fd)
@@ -137,7 +142,8 @@ class Stream:
         """A turn for output: what is parked first, then what the service has next."""
         if conn.parked is not None:
             sent = self._push(conn, [conn.parked])
-            self.row[PARKED_BYTES] -= sent
+            if not self.service.stable:
+                self.row[PARKED_BYTES] -= sent
             conn.parked = conn.parked[sent:] if sent < conn.parked.nbytes else None
             return self.settle(conn)
         if self.service.speaks and not conn.ending:
@@ -152,7 +158,10 @@ class Stream:
 
     def _push(self, conn: Connection, parts: list[memoryview]) -> int:
         try:
-            sent = conn.sock.send(parts[0]) if len(parts) == 1 else conn.sock.sendmsg(parts)
+            if len(parts) == 1:
+                sent = conn.sock.send(parts[0], socket.MSG_NOSIGNAL)
+            else:
+                sent = conn.sock.sendmsg(parts[:IOV_MAX], (), socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -164,9 +173,13 @@ class Stream:
         return sent
 
     def _park(self, conn: Connection, parts: list[memoryview], skip: int) -> None:
-        """Keep what is left of a reply after its first skip bytes. A bytes object is kept as it is, without a copy."""
+        """Keep what is left of a reply after its first skip bytes. A bytes object is kept as it is, without a copy, and not
+        even counted when it outlives the connection."""
         left = sum(part.nbytes for part in parts) - skip
         if not left:
+            return
+        if self.service.stable:
+            conn.parked = memoryview(b"".join(parts) if len(parts) > 1 else parts[0])[skip:]
             return
         if self.row[PARKED_BYTES] + left > self.work.limits.parked_bytes_max:
             raise Closed(OVERLOAD)
@@ -183,10 +196,8 @@ class Stream:
         if conn.peer_eof:
             raise Closed(FINISHED)
         if not conn.ended:
-            try:
+            with contextlib.suppress(OSError):  # a peer that vanished meanwhile: the next read tells
                 conn.sock.shutdown(socket.SHUT_WR)
-            except OSError as error:
-                raise closed_by(error) from None
         conn.ended = True
 
     def wants(self, conn: Connection) -> int:
@@ -200,7 +211,7 @@ class Stream:
         return wants
 
     def overdue(self) -> tuple[Connection | None, int]:
-        """A connection that has been idle too long, and milliseconds until the next one will have been, or -1."""
+        """One that has been idle too long, for the engine to close, and milliseconds until the next one is, -1 for none."""
         patience = int(self.work.limits.idle_timeout_s * 1000 + 0.999)
         if not patience or not self.idle:
             return None, -1

@@ -4,14 +4,14 @@ Facts. A level-triggered descriptor is reported on every wait until it is draine
 itself. Several loops may watch one listener, as they must for a Unix socket; EPOLLEXCLUSIVE then wakes one, not all.
 Consequence: one read an event is enough, and the EAGAIN that an edge-triggered loop needs before it may sleep is saved.
 Decision: descriptors are added once, with our tag as data; listeners are added exclusively, and removed while accepting
-pauses because an exclusive entry cannot be modified (epoll_ctl(2)).
+pauses because an exclusive entry cannot be modified (epoll_ctl(2)). The request to stop is not: it must wake all.
 Cost: one epoll_ctl a connection, and two more each time a peer stops reading and resumes.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastnet.cdefs.errno cimport raise_errno
-from fastnet.cdefs.loop cimport Poller, run_loop
+from fastnet.cdefs.loop cimport Poller, is_listener, run_loop
 from fastnet.cdefs.stream cimport FN_READS, FN_WRITES
 from fastnet.cdefs.sys cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, close, epoll_create1,
@@ -32,7 +32,7 @@ cdef int watch(Poller *poller, int fd, uint32_t before, uint32_t wants, uint64_t
         return fn_epoll_set(epoll, EPOLL_CTL_DEL, fd, 0, tag)
     if before:
         return fn_epoll_set(epoll, EPOLL_CTL_MOD, fd, events, tag)
-    if <uint32_t>tag == 0:
+    if is_listener(tag):
         events |= EPOLLEXCLUSIVE
     return fn_epoll_set(epoll, EPOLL_CTL_ADD, fd, events, tag)
 

@@ -19,8 +19,8 @@ from fastnet.cdefs.child cimport fn_child_keep_only, fn_child_reap, fn_child_sig
 from fastnet.cdefs.counters cimport FN_KILLED, FN_REFUSED, fn_count_closed
 from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.sys cimport (
-    EAGAIN, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN, ESHUTDOWN, close, epoll_create1, epoll_event, fn_epoll_set,
-    fn_epoll_wait, fn_pidfd_open, sockaddr_storage,
+    EAGAIN, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, ESHUTDOWN, close, epoll_create1, epoll_event,
+    fn_epoll_set, fn_epoll_wait, fn_pidfd_open, sockaddr_storage,
 )
 from fastnet.cdefs.work cimport fn_row, fn_work
 from fastnet.cdefs.work_c cimport NativeWork
@@ -48,6 +48,8 @@ cdef void reap(Nursery *nursery, int timeout_ms) noexcept nogil:
         child = &nursery.child[ended[i].data.u64]
         if fn_child_reap(child.pid):
             fn_count_closed(fn_row(nursery.work, 0), FN_KILLED)
+        # A sibling just forked may still hold a copy, and only the last one's close would take it out of the set.
+        fn_epoll_set(nursery.deaths, EPOLL_CTL_DEL, child.pidfd, 0, 0)
         close(child.pidfd)
         child.next_free = nursery.free
         nursery.free = <uint32_t>ended[i].data.u64

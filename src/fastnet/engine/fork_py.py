@@ -34,6 +34,8 @@ class Nursery:
         for pidfd, _ in self.deaths.poll(timeout_s):
             pid, place = self.children.pop(pidfd)
             self.bury(pid, place)
+            # A sibling just forked may still hold a copy, and only the last one's close would take it out of the set.
+            self.deaths.unregister(pidfd)
             os.close(pidfd)
 
     def bury(self, pid: int, place: int) -> None:

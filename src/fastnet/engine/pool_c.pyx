@@ -34,10 +34,11 @@ cdef struct Member:
 
 cdef struct Pool:
     const fn_work *work
-    pthread_mutex_t mutex # guards the three words below and the queue
+    pthread_mutex_t mutex # guards the four words below and the queue
     pthread_cond_t filled
     uint32_t first
     uint32_t waiting
+    uint32_t held         # waiting or being served
     int closing           # no more connections will come
     Waiting *queue        # a ring of work.pool_queue_max
     Member *member
@@ -45,7 +46,7 @@ cdef struct Pool:
 
 
 cdef bint is_full(const Pool *pool) noexcept nogil:
-    return pool.waiting >= pool.work.pool_queue_max
+    return pool.waiting >= pool.work.pool_queue_max or pool.held >= pool.work.max_connections
 
 
 cdef void *take_turns(void *argument) noexcept nogil:
@@ -53,8 +54,13 @@ cdef void *take_turns(void *argument) noexcept nogil:
     cdef Member *member = <Member *>argument
     cdef Pool *pool = member.pool
     cdef Waiting next
+    cdef uint32_t served = 0
     while True:
         pthread_mutex_lock(&pool.mutex)
+        if served and is_full(pool):
+            eventfd_write(pool.room_fd, 1)
+        pool.held -= served
+        served = 1
         while pool.waiting == 0 and not pool.closing:
             pthread_cond_wait(&pool.filled, &pool.mutex)
         if pool.waiting == 0:
@@ -82,6 +88,7 @@ cdef int serve(Pool *pool) noexcept nogil:
             pthread_mutex_lock(&pool.mutex)
             pool.queue[(pool.first + pool.waiting) % pool.work.pool_queue_max] = next
             pool.waiting += 1
+            pool.held += 1
             pthread_cond_signal(&pool.filled)
             pthread_mutex_unlock(&pool.mutex)
         elif next.fd == -EAGAIN:
@@ -128,7 +135,7 @@ def run(work):
     cdef Pool pool
     cdef uint32_t hired = 0
     cdef int result = -ENOMEM
-    pool.work, pool.first, pool.waiting, pool.closing = &native.c, 0, 0, False
+    pool.work, pool.first, pool.waiting, pool.held, pool.closing = &native.c, 0, 0, 0, False
     pool.room_fd = raise_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
     with nogil:
         pthread_mutex_init(&pool.mutex, NULL)

@@ -17,15 +17,18 @@ class Pool:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.filled = threading.Condition()
-        """Guards the two below."""
+        """Guards the three below."""
         self.queue: deque[tuple[socket.socket, Any]] = deque()
+        self.held = 0
+        """Connections waiting or being served."""
         self.closing = False
         self.members: list[threading.Thread] = []
         self.room_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         """Written when a full pool has room again."""
 
     def is_full(self) -> bool:
-        return len(self.queue) >= self.work.limits.pool_queue_max
+        limits = self.work.limits
+        return len(self.queue) >= limits.pool_queue_max or self.held >= limits.max_connections
 
     def take_turns(self, index: int) -> None:
         """The whole life of a pool thread: connection after connection."""
@@ -38,6 +41,10 @@ class Pool:
                     os.eventfd_write(self.room_fd, 1)
                 sock, peer = self.queue.popleft()
             serve(self.work, self.work.counters.row(index + 1), sock, peer)
+            with self.filled:
+                if self.is_full():
+                    os.eventfd_write(self.room_fd, 1)
+                self.held -= 1
 
     def hire(self) -> None:
         for index in range(self.work.limits.pool_size):
@@ -58,6 +65,7 @@ class Pool:
                 continue
             with self.filled:
                 self.queue.append(accepted)
+                self.held += 1
                 self.filled.notify()
 
     def dismiss(self) -> None:

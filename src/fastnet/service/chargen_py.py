@@ -32,6 +32,7 @@ def block() -> bytes:
 class Chargen(Service):
     reads = False
     speaks = True
+    stable = True
 
     def __init__(self) -> None:
         self.block = block()

@@ -13,6 +13,8 @@ send, or END, after which nothing follows and the stream is half-closed.
  S6. `close` is called once when the connection is over, however it ended.
  S7. `conn.state` belongs to the service; the rest of `conn` to the engine.
  S8. One service object serves all connections of a loop, and with several loops several threads.
+ S9. With `stable` true every item outlives the connection, so what a slow reader parks of it costs nothing and is not
+     counted.
 
 The native form of the same is a struct fn_service (csrc/fn_service.h).
 """
@@ -46,6 +48,7 @@ class Service:
 
     reads = True
     speaks = False
+    stable = False
 
     def open(self, conn: Conn) -> Sequence[Item]:
         """The connection was made."""

@@ -19,10 +19,14 @@ from fastnet.limits import BACKLOG
 
 @dataclass(frozen=True)
 class SocketOptions:
-    """Options of a listener and, through it, of its connections. Bytes and counts as named; None: the kernel's default."""
+    """Options of a listener and, through it, of its connections. Bytes and counts as named; None: the kernel's default.
+
+    claim: the port must be free, though it will be shared from then on; for the first of several loops of one server.
+    """
 
     backlog: int = BACKLOG
     reuse_port: bool = False
+    claim: bool = False
     nodelay: bool = True
     keepalive: bool = False
     rcvbuf: int | None = None

@@ -3,14 +3,17 @@
 Facts. SO_REUSEADDR lets a server bind while connections of the one before are still in TIME_WAIT, and on Linux never
 lets two live listeners share a port; SO_REUSEPORT does, and the kernel spreads connections over them by a hash.
 An IPv6 socket bound to :: takes IPv4 peers too unless IPV6_V6ONLY is set (ipv6(7)).
-Decision: SO_REUSEADDR always, SO_REUSEPORT where several loops share the port. No host means every address of both
-families, through one dual-stack socket where the host has IPv6.
+Whether SO_REUSEPORT is set counts when a socket is bound and again when it listens.
+Decision: SO_REUSEADDR always, SO_REUSEPORT where several loops share the port. The first loop sets it after bind, which so
+fails if anybody is there, even another server with several loops that was started by mistake. No host means every
+address of both families, through one dual-stack socket where the host has IPv6.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+from dataclasses import replace
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
@@ -38,9 +41,11 @@ def listen(endpoint: Endpoint, options: SocketOptions) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(endpoint.host)))
-        set_tcp(listener, options)
+        set_tcp(listener, replace(options, reuse_port=options.reuse_port and not options.claim))
         try:
             listener.bind(address)
+            if options.claim:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.listen(options.backlog)
         except OSError as error:
             raise cannot_listen(endpoint, error) from error

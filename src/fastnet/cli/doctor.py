@@ -1,0 +1,39 @@
+"""`fastnet doctor`: what this host and this build support, and what will bite."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+
+import click
+
+from fastnet.doctor import as_document, examine
+
+HELP = """What this host and this build support, and why not.
+
+Every feature is tried, not guessed from a version. A line marked ! has something below it that you may want to know;
+that alone is no failure, and the exit code is 0.
+"""
+
+WIDTH = 110
+
+
+def commands() -> dict[str, click.Command]:
+    return {"doctor": command}
+
+
+@click.command("doctor", help=HELP, epilog="Example: fastnet doctor --json")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document with a schema version.")
+def command(as_json: bool) -> None:
+    sections = examine()
+    if as_json:
+        click.echo(json.dumps(as_document(sections), indent=1))
+        return
+    width = max(len(fact.name) for section in sections.values() for fact in section)
+    for name, section in sections.items():
+        click.echo(name)
+        for fact in section:
+            click.echo(f"{' ' if fact.good else '!'} {fact.name:<{width}}  {fact.value}")
+            if fact.hint:
+                indent = " " * (width + 6)
+                click.echo(textwrap.fill(fact.hint, WIDTH, initial_indent=indent, subsequent_indent=indent))

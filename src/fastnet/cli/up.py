@@ -1,0 +1,42 @@
+"""`fastnet up FILE`: all servers of a TOML file in one process."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from fastnet.cli.options import parameters
+from fastnet.cli.serve import SIGNALS, teller
+from fastnet.config import ProcessConfig, build, from_environment, options
+from fastnet.configfile import read
+from fastnet.process import run
+
+HELP = f"""Run a set of servers from a TOML file.
+
+FILE has a table [[server]] for each server, with its service and any option of `fastnet SERVICE --help`, dashes written
+as underscores; and a table [process] with the options below. Options typed here win over the file, and the file wins over
+FASTNET_* variables. All servers start, or none.
+
+{SIGNALS}"""
+
+
+def commands() -> dict[str, click.Command]:
+    return {"up": command}
+
+
+def callback(file: str, **typed: Any) -> int:
+    found = read(file)
+    given = {each.name: typed[each.name] for each in options(ProcessConfig) if typed[each.name] is not None}
+    process = build(ProcessConfig, from_environment(ProcessConfig, os.environ) | found.process | given, "")
+    return run(found.servers, process, teller(process.json))
+
+
+command = click.Command(
+    "up",
+    callback=callback,
+    params=[click.Argument(["file"], metavar="FILE"), *parameters(ProcessConfig)],
+    help=HELP,
+    epilog="Example: fastnet up docs/example.toml",
+)

@@ -1,0 +1,182 @@
+"""Counters for Prometheus: one page of text over HTTP (https://prometheus.io/docs/instrumenting/exposition_formats/).
+
+Facts. Whoever can reach the port can send garbage, or one byte a second, for ever. A thread of this process can read the
+counters at any time, for the loops only write them (metrics/counters.py).
+Decision: the standard library's HTTP server in a thread of its own, at most METRICS_CONNECTIONS_MAX readers at once, each
+cut off after METRICS_DEADLINE_S whatever it does. What it does wrong is its own fault and at most a line at debug.
+The listener is made before the servers start, so that a port in use is an error of the start, and its thread after them,
+so that pure-Python workers are forked from a process without it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from fastnet import __version__
+from fastnet.endpoint import Endpoint
+from fastnet.limits import ACCEPT_PAUSE_S, METRICS_CONNECTIONS_MAX, METRICS_DEADLINE_S
+from fastnet.metrics.counters import Statistics
+from fastnet.transport import tcp
+from fastnet.transport.contract import SocketOptions
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Source = tuple[dict[str, str], Callable[[], Statistics]]
+"""The labels of a server and where its numbers come from."""
+
+FAMILIES: tuple[tuple[str, str, str, Callable[[Statistics], Any]], ...] = (
+    ("accepted_total", "counter", "Connections accepted.", lambda s: s.accepted),
+    ("closed_total", "counter", "Connections ended, by reason.", lambda s: s.closed),
+    ("open_connections", "gauge", "Connections being served now.", lambda s: s.open),
+    ("bytes_in_total", "counter", "Payload bytes received.", lambda s: s.bytes_in),
+    ("bytes_out_total", "counter", "Payload bytes sent.", lambda s: s.bytes_out),
+    ("messages_total", "counter", "Reads that brought any bytes.", lambda s: s.messages),
+    ("parked_bytes", "gauge", "Bytes waiting for slow readers now.", lambda s: s.parked_bytes),
+    ("accept_pauses_total", "counter", "How often accepting rested.", lambda s: s.accept_pauses),
+)
+
+log = logging.getLogger("fastnet.metrics")
+
+
+def page(sources: Sequence[Source]) -> str:
+    """All counters of all servers."""
+    lines = [
+        "# HELP fastnet_info The version that runs.",
+        "# TYPE fastnet_info gauge",
+        f"fastnet_info{labels({'version': __version__})} 1",
+    ]
+    found = [(own, read()) for own, read in sources]
+    for name, kind, about, value in FAMILIES:
+        lines += [f"# HELP fastnet_{name} {about}", f"# TYPE fastnet_{name} {kind}"]
+        for own, statistics in found:
+            number = value(statistics)
+            if isinstance(number, int):
+                lines.append(f"fastnet_{name}{labels(own)} {number}")
+                continue
+            lines += [f"fastnet_{name}{labels(own | {'reason': why})} {count}" for why, count in number.items()]
+    return "\n".join(lines) + "\n"
+
+
+def labels(values: dict[str, str]) -> str:
+    return "{" + ",".join(f'{name}="{escaped(text)}"' for name, text in values.items()) + "}"
+
+
+def escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request: HTTP/1.0, the connection ends with the answer."""
+
+    server: MetricsServer
+    server_version = f"fastnet/{__version__}"
+    sys_version = ""
+    timeout = METRICS_DEADLINE_S
+
+    def do_GET(self) -> None:
+        found = self.path.partition("?")[0] == "/metrics"
+        text = page(self.server.sources) if found else "The counters are at /metrics.\n"
+        body = text.encode("utf-8", "backslashreplace")
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Type", CONTENT_TYPE if found else "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug("%s: " + format, self.address_string(), *args)
+
+
+class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """Listens from its making on, and answers from start to close. Raises NetworkError."""
+
+    daemon_threads = False
+    block_on_close = True
+    sources: Sequence[Source] = ()
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        listener = tcp.listen(endpoint, SocketOptions())
+        super().__init__(("", 0), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.endpoint = tcp.name(listener, endpoint)
+        self._deadlines: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+        """Guards _deadlines: when each reader is cut off."""
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{str(self.endpoint).replace('tcp:', 'http:')}/metrics"
+
+    def start(self, sources: Sequence[Source]) -> None:
+        """Answer in a thread."""
+        self.sources = sources
+        self._thread = threading.Thread(target=self.serve_forever, name="fastnet-metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Cut all readers off and end the thread."""
+        if self._thread is not None:
+            # A listener that is shut down is readable, which wakes the thread now instead of at its next half second.
+            self.socket.shutdown(socket.SHUT_RDWR)
+            self.shutdown()
+            self._thread.join()
+        self._cut_off(float("inf"))
+        self.server_close()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return self.socket.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                time.sleep(ACCEPT_PAUSE_S)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            room = len(self._deadlines) < METRICS_CONNECTIONS_MAX
+            if room:
+                self._deadlines[request] = time.monotonic() + METRICS_DEADLINE_S
+        if room:
+            super().process_request(request, client_address)
+        else:
+            super().shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._deadlines.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called twice a second by serve_forever."""
+        super().service_actions()
+        self._cut_off(time.monotonic())
+
+    def _cut_off(self, now: float) -> None:
+        with self._lock:
+            for request in [request for request, deadline in self._deadlines.items() if deadline <= now]:
+                try:
+                    request.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue  # it is gone already
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("a reader of the metrics failed", exc_info=True)
+
+    def __enter__(self) -> MetricsServer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

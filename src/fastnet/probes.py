@@ -1,0 +1,120 @@
+"""What the kernel here can do, found out by doing it.
+
+A version number says what a kernel may do; a container's filter, a sysctl or a build option says what it does. Each probe
+returns "" or why it does not work, opens what it needs and closes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable
+
+from fastnet.errors import reason
+
+SYS_IO_URING_SETUP = 425
+"""The same on all architectures but Alpha."""
+
+IO_URING_PARAMS_BYTES = 120
+
+
+def epoll() -> None:
+    select.epoll().close()
+
+
+def eventfd() -> None:
+    os.close(os.eventfd(0, os.EFD_CLOEXEC))
+
+
+def pidfd() -> None:
+    os.close(os.pidfd_open(os.getpid()))
+
+
+def io_uring() -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(SYS_IO_URING_SETUP, 1, ctypes.create_string_buffer(IO_URING_PARAMS_BYTES))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    os.close(fd)
+
+
+def sendfile() -> None:
+    left, right = socket.socketpair()
+    with left, right, open(__file__, "rb") as file:
+        if os.sendfile(left.fileno(), file.fileno(), 0, 1) != 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def splice() -> None:
+    left, right = socket.socketpair()
+    out, into = os.pipe()
+    try:
+        with left, right:
+            left.send(b".")
+            if os.splice(right.fileno(), into, 1) != 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+    finally:
+        os.close(out)
+        os.close(into)
+
+
+def reuse_port() -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for sock in (first, second):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        first.bind(("127.0.0.1", 0))
+        second.bind(first.getsockname())
+
+
+def ipv6() -> None:
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.bind(("::1", 0))
+
+
+def dual_stack() -> None:
+    """An IPv6 listener that an IPv4 peer reaches."""
+    with socket.socket(socket.AF_INET6) as listener:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(("::", 0))
+        listener.listen(1)
+        socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=1).close()
+
+
+def abstract() -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(f"\0fastnet-doctor-{os.getpid()}")
+
+
+FEATURES: dict[str, tuple[Callable[[], None], str]] = {
+    "epoll": (epoll, "the epoll engine is not to be had; select serves up to about a thousand connections"),
+    "eventfd": (eventfd, "servers cannot be told to stop; fastnet needs it"),
+    "pidfd": (pidfd, "the fork engine and pure-Python workers are not to be had; they need Linux 5.3"),
+    "io_uring": (
+        io_uring,
+        "nothing is lost with the engines above; `sysctl kernel.io_uring_disabled` and filters forbid it",
+    ),
+    "sendfile": (sendfile, "files are copied through user space"),
+    "splice": (splice, "files are received through user space"),
+    "SO_REUSEPORT": (reuse_port, "--workers above 1 is not to be had on TCP"),
+    "IPv6": (ipv6, "only IPv4 addresses can be served"),
+    "dual stack": (dual_stack, "serving every address means every IPv4 address"),
+    "abstract sockets": (abstract, "unix:@NAME is not to be had; unix:PATH is"),
+}
+"""By name: the probe, and what its failing means."""
+
+
+def why_not(probe: Callable[[], None]) -> str:
+    """Run one probe. "" if it works, else why it does not, with the errno's name, which is what manuals list."""
+    try:
+        probe()
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "")
+        return f"{reason(error)} ({name})" if name else reason(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

@@ -1,0 +1,54 @@
+"""Signals as bytes in a pipe, so that one poll(2) waits for them and for everything else.
+
+Facts. Python runs signal handlers in the main thread between bytecodes, so a handler alone does not end a poll that has
+no time-out. set_wakeup_fd makes the C handler, whichever thread the signal hits, write its number to a descriptor.
+A pipe keeps signals in order and loses none: two SIGTERM are two bytes.
+Python ignores SIGPIPE from its start, so a peer that went away is an error of one call, never the end of the process.
+Decision: SIGINT and SIGTERM stop, SIGHUP reloads, SIGUSR1 reports. Everything else keeps its meaning.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+STOP = (signal.SIGINT, signal.SIGTERM)
+RELOAD = signal.SIGHUP
+REPORT = signal.SIGUSR1
+
+
+class Signals:
+    """Catches signals while it is open; only in the main thread. fd: readable when one has come."""
+
+    def __init__(self) -> None:
+        self.fd, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup_before = signal.set_wakeup_fd(self._in, warn_on_full_buffer=False)
+        self._before: dict[int, Any] = {}
+        for number in (*STOP, RELOAD, REPORT):
+            self._before[number] = signal.signal(number, lambda number, frame: None)
+
+    def read(self) -> list[int]:
+        """The signals that came since the last call, in order."""
+        try:
+            return list(os.read(self.fd, 4096))
+        except BlockingIOError:
+            return []
+
+    def let_kill(self) -> None:
+        """From now on a stop signal ends the process on the spot."""
+        for number in STOP:
+            signal.signal(number, signal.SIG_DFL)
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(self._wakeup_before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        os.close(self.fd)
+        os.close(self._in)
+
+    def __enter__(self) -> Signals:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,255 @@
+"""What engine/contract.py promises while a server runs (E1 to E7); the ends of it are in test_engine_ends.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from fastnet.engine import ENGINES
+from fastnet.limits import KIB, MIB, READ_BYTES
+from tests.conftest import Dial, Serve
+from tests.leftovers import descriptors
+from tests.loops import prepared, running
+from tests.peers import Peer, connect, eventually, pattern, settled, statistics_reach
+
+STUCK_MS = 150
+"""A send buffer that has had no room for so long is full."""
+
+
+def fill(peer: Peer) -> int:
+    """Send without ever reading until no more fits or the server ends it. Returns the bytes that fitted."""
+    poll = select.poll()
+    poll.register(peer.sock, select.POLLOUT)
+    peer.sock.setblocking(False)
+    sent, block = 0, bytes(64 * KIB)
+    with contextlib.suppress(ConnectionError):
+        while poll.poll(STUCK_MS):
+            with contextlib.suppress(BlockingIOError):
+                sent += peer.sock.send(block)
+    peer.sock.settimeout(10)
+    return sent
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing more while the block lasts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("transport")
+def test_a_stopped_server_has_closed_and_counted_every_connection(
+    engine, backend, serve: Serve, dial: Dial, at_once
+) -> None:
+    """E1."""
+    server = serve()
+    peers = [dial(server) for _ in range(min(3, at_once(server)))]
+    for peer in peers:
+        peer.send(b"x")
+        assert peer.read(1) == b"x"
+    assert not server.wait(0.01), "it returned although nobody had stopped it"
+    server.stop_now()
+    assert server.wait(5)
+    assert [peer.read_to_end() for peer in peers] == [b""] * len(peers)
+    now = server.statistics()
+    assert (now.accepted, now.open, now.closed["stopped"]) == (len(peers), 0, len(peers))
+
+
+def test_connections_are_accepted_from_every_listener(engine, backend) -> None:
+    """E2."""
+    with running(engine, backend, listeners=3) as loop:
+        for endpoint in [*loop.endpoints, *reversed(loop.endpoints)]:
+            peer = connect(endpoint)
+            assert peer.exchange(b"hello") == b"hello"
+            peer.close()
+        assert settled(loop)["accepted"] == 6
+
+
+def test_a_burst_of_arrivals_leaves_established_connections_their_turn(engine, backend) -> None:
+    """E2. With a burst of one and more arrivals than fit a wait, everybody is served all the same."""
+    with prepared(engine, backend, accept_burst=1, events_per_wait=2) as loop:
+        peers = [connect(loop.endpoint) for _ in range(20)]
+        for peer in peers:
+            peer.send(b"ping")
+        loop.start(engine, backend)
+        for peer in peers:
+            assert peer.read(4) == b"ping"
+            peer.close()
+        assert settled(loop)["accepted"] == 20
+
+
+@pytest.mark.usefixtures("transport")
+def test_accepting_pauses_at_the_connection_limit_and_goes_on_below_it(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
+    """E3."""
+    bound = ENGINES[engine].bound
+    limit = 1 if bound == 1 else 2
+    server = serve(max_connections=limit)
+    inside = [dial(server) for _ in range(limit)]
+    for peer in inside:
+        peer.send(b"a")
+        assert peer.read(1) == b"a"
+    waiting = dial(server)
+    waiting.send(b"b")
+    if bound != 1:  # one that serves one at a time is always at its limit, and has nothing to count
+        eventually(lambda: server.statistics().accept_pauses, why=server.statistics)
+    inside[0].send(b"c")
+    assert inside[0].read(1) == b"c"
+    assert server.statistics().accepted == limit
+    inside[0].close()
+    assert waiting.read(1) == b"b"
+    assert server.statistics().accepted == limit + 1
+
+
+def test_no_descriptor_left_pauses_accepting_and_is_counted_not_fatal(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
+    """E3."""
+    server = serve()
+    first = dial(server)
+    assert first.exchange(b"it runs") == b"it runs"
+    first.close()
+    settled(server)
+    eventually(lambda: "anon_inode:[pidfd]" not in descriptors().values())
+    with socket.socket() as peer:
+        peer.settimeout(10)
+        with no_descriptors():
+            peer.connect((server.endpoint.host, server.endpoint.port))
+            peer.sendall(b"x")
+            eventually(lambda: server.statistics().accept_pauses >= 2, why=server.statistics)
+            assert server.statistics().accepted == 1
+        assert peer.recv(1) == b"x"
+
+
+def test_a_lack_of_descriptors_spares_the_connections_there_are(
+    engine, backend, serve: Serve, dial: Dial, at_once
+) -> None:
+    """E3, E6."""
+    server = serve()
+    if at_once(server) < 2:
+        pytest.skip(f"{engine} serves one connection at a time")
+    inside, outside = dial(server), socket.socket()
+    inside.send(b"x")
+    assert inside.read(1) == b"x"
+    with outside, no_descriptors():
+        outside.connect((server.endpoint.host, server.endpoint.port))
+        eventually(lambda: server.statistics().accept_pauses, why=server.statistics)
+        inside.send(b"still here")
+        assert inside.read(10) == b"still here"
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:0", "tcp://:0"])
+def test_a_denied_peer_gets_nothing_and_an_allowed_one_service(
+    engine, backend, serve: Serve, dial: Dial, endpoint
+) -> None:
+    """E4. On a dual-stack listener an IPv4 peer appears as ::ffff:a.b.c.d and is judged by its IPv4 address."""
+    server = serve("daytime", endpoint, allow=("127.0.0.0/8",), deny=("127.0.0.2",))
+    denied = dial(server, source="127.0.0.2", host="127.0.0.1")
+    with contextlib.suppress(ConnectionResetError):
+        assert denied.read_to_end() == b"", "the service spoke to a denied peer"
+    allowed = dial(server, source="127.0.0.3", host="127.0.0.1")
+    assert allowed.read_to_end().endswith(b"-UTC\r\n")
+    allowed.close()
+    now = settled(server)
+    assert (now["accepted"], now["closed"]["denied"], now["closed"]["finished"]) == (2, 1, 1)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_a_list_of_allowed_networks_shuts_out_the_other_family(engine, backend, serve: Serve, dial: Dial) -> None:
+    """E4."""
+    server = serve("echo", "tcp://:0", allow=("127.0.0.0/8",))
+    assert dial(server, host="127.0.0.1").exchange(b"in") == b"in"
+    outsider = dial(server, host="::1")
+    with contextlib.suppress(ConnectionResetError):
+        assert outsider.read_to_end() == b""
+    assert settled(server)["closed"]["denied"] == 1
+
+
+@pytest.mark.usefixtures("transport")
+@pytest.mark.parametrize("size", [0, 1, 64 * KIB, 1 * MIB, 10 * MIB], ids="size={}".format)
+def test_echo_returns_every_byte_once_and_in_order_before_its_end(
+    engine, backend, serve: Serve, dial: Dial, size
+) -> None:
+    """E5. What was received before the peer's half-close goes back, then the end; 10 MiB is more than every buffer holds."""
+    server, data = serve(), pattern(size)
+    peer = dial(server)
+    assert peer.exchange(data) == data
+    peer.close()
+    now = settled(server)
+    assert (now["bytes_in"], now["bytes_out"], now["closed"]["finished"]) == (size, size, 1)
+
+
+@pytest.mark.usefixtures("transport")
+def test_a_reader_slower_than_the_server_still_gets_every_byte(engine, backend, serve: Serve, dial: Dial) -> None:
+    """E5, E7. A peer with tiny buffers that reads in crumbs makes the server park, stop and resume again and again."""
+    server, data = serve(sndbuf=8 * KIB), pattern(600 * KIB)
+    peer = dial(server, rcvbuf=4 * KIB)
+    got = bytearray()
+    with peer.sending(data):
+        while piece := peer.sock.recv(4999):
+            got += piece
+    assert bytes(got) == data
+    peer.close()
+    assert settled(server)["bytes_out"] == len(data)
+
+
+def test_bytes_written_one_by_one_come_back_one_by_one(engine, backend, serve: Serve, dial: Dial) -> None:
+    """E5."""
+    server = serve()
+    peer = dial(server)
+    for byte in range(256):
+        peer.send(bytes([byte]))
+        assert peer.read(1) == bytes([byte])
+    with peer.sending(bytes(range(256)) * 4, chunk=1):
+        assert peer.read_to_end() == bytes(range(256)) * 4
+
+
+def test_a_peer_that_does_not_read_is_no_longer_read_and_harms_nobody(
+    engine, backend, serve: Serve, dial: Dial, at_once
+) -> None:
+    """E6, E7. Its own TCP stops it; what the server keeps for it is bounded by one read."""
+    server = serve(sndbuf=64 * KIB, rcvbuf=64 * KIB)
+    deaf = dial(server, rcvbuf=16 * KIB, sndbuf=16 * KIB)
+    fitted = fill(deaf)
+    now = server.statistics()
+    assert now.parked_bytes <= READ_BYTES
+    assert fitted < 4 * MIB, "the server went on reading from a peer that does not read"
+    if at_once(server) > 1:
+        assert dial(server).exchange(b"hello") == b"hello"
+    deaf.half_close()
+    assert len(deaf.read_to_end()) == fitted
+    deaf.close()
+    assert settled(server)["bytes_out"] == server.statistics().bytes_in
+
+
+def test_too_many_parked_bytes_close_only_the_connection_that_parks_more(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
+    """E6. An engine that blocks in send parks nothing, so it has nothing to close."""
+    server = serve(sndbuf=4 * KIB, rcvbuf=READ_BYTES, max_parked=READ_BYTES)
+    if server.plan.engine.parts(server.plan.limits) or server.plan.engine.bound == 1:
+        pytest.skip(f"{engine} parks nothing")
+    good = dial(server)
+    deaf = [dial(server, rcvbuf=4 * KIB) for _ in range(6)]
+    for peer in deaf:
+        fill(peer)
+    statistics_reach(server, open=1 + len(deaf) - server.statistics().closed["overload"])
+    assert server.statistics().closed["overload"] >= 1
+    assert server.statistics().parked_bytes <= READ_BYTES
+    assert good.exchange(b"hello") == b"hello"
+    for peer in deaf:
+        peer.reset()
+    settled(server)
