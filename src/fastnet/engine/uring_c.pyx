@@ -14,228 +14,31 @@ Sources: io_uring_setup(2), io_uring_enter(2), io_uring_multishot(7), io_uring_p
 Python has no way to make these calls.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memset
-
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 from fastnet.cdefs.accept cimport FN_SWEEP_MAX, fn_accept, fn_accept_failed, fn_admit, fn_names_peers, fn_turn_away
-from fastnet.cdefs.counters cimport (
-    FN_IDLE, FN_REFUSED, FN_RESET, FN_STOPPED, FN_OVERLOAD, fn_closed, fn_count, fn_count_closed,
-)
+from fastnet.cdefs.counters cimport FN_IDLE, FN_REFUSED, FN_RESET, FN_STOPPED, fn_count, fn_count_closed
 from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.ring cimport (
-    FN_ACCEPT_MULTISHOT, FN_CQE_MORE, FN_OP_ACCEPT, FN_OP_ASYNC_CANCEL, FN_OP_POLL_ADD, FN_OP_RECV, FN_OP_SEND,
-    FN_RECV_MULTISHOT, FN_SQE_BUFFER_SELECT, fn_cqe, fn_ring, fn_ring_ask, fn_ring_bytes, fn_ring_close, fn_ring_done,
-    fn_ring_enter, fn_ring_open, fn_ring_overflowed, fn_ring_ready, fn_ring_reap, fn_sqe,
+    FN_ACCEPT_MULTISHOT, FN_CQE_MORE, FN_OP_ACCEPT, FN_OP_POLL_ADD, FN_OP_RECV, FN_RECV_MULTISHOT,
+    FN_SQE_BUFFER_SELECT, fn_cqe, fn_ring, fn_ring_ask, fn_ring_close, fn_ring_done, fn_ring_enter, fn_ring_open,
+    fn_ring_overflowed, fn_ring_ready, fn_ring_reap, fn_sqe,
+)
+from fastnet.cdefs.ringloop cimport (
+    RECV, SEND, ACCEPT, STOP, SUBMISSIONS, LEAST_COMPLETIONS, Side, Loop, tag, cancel, end, settle, received, taken,
 )
 from fastnet.cdefs.stream cimport (
-    FN_CLOSE, FN_PEER_EOF, FN_READS, FN_WHY, FN_WRITES, fn_close_for, fn_conn, fn_idle_touch, fn_map, fn_now_ms, fn_now_ns, fn_slot_take,
-    fn_stream, fn_stream_close, fn_stream_drops, fn_stream_finish, fn_stream_flushed, fn_stream_heard, fn_stream_open,
-    fn_stream_order, fn_stream_overdue, fn_stream_start, fn_trace_open, fn_unmap,
+    fn_idle_touch, fn_map, fn_now_ms, fn_now_ns, fn_slot_take, fn_stream_finish, fn_stream_open, fn_stream_overdue,
+    fn_stream_start, fn_trace_open, fn_unmap,
 )
 from fastnet.cdefs.sys cimport (
-    EAGAIN, ECANCELED, ECONNABORTED, EMFILE, ENOBUFS, ENOMEM, EPOLLIN, ETIMEDOUT, F_GETFL, F_SETFL, MSG_NOSIGNAL, MSG_TRUNC,
-    O_NONBLOCK, SHUT_RDWR, SOCK_CLOEXEC, close, fcntl, fn_peer, shutdown, sockaddr_storage,
+    EAGAIN, ECANCELED, ECONNABORTED, EMFILE, ENOMEM, EPOLLIN, ETIMEDOUT, F_GETFL, F_SETFL, O_NONBLOCK, SHUT_RDWR,
+    SOCK_CLOEXEC, close, fcntl, fn_peer, shutdown, sockaddr_storage,
 )
-from fastnet.cdefs.work cimport FN_LISTENERS_MAX, FN_NOW, FN_RUN, fn_stop_now, fn_work
+from fastnet.cdefs.work cimport FN_NOW, FN_RUN, fn_stop_now
 from fastnet.cdefs.work_c cimport NativeWork
 
 import socket
-
-cdef enum:
-    RECV = 1       # what a completion answers: the top byte of user_data
-    SEND = 2
-    ACCEPT = 3
-    STOP = 4
-    CANCEL = 5
-
-cdef enum:
-    SUBMISSIONS = 512          # requests handed over in one call; more go in two
-    LEAST_COMPLETIONS = 4096   # and otherwise two for each connection, capped by the kernel
-
-cdef struct Side:              # what a connection needs beside its slot because requests are out
-    char *pending              # input that came while a send was out
-    uint32_t pending_bytes
-    uint32_t pending_room
-    uint8_t requests           # that the kernel still holds
-    uint8_t eof                # the peer's FIN came behind the pending input
-    uint8_t cancelling         # the receive has been asked to end
-    uint8_t closing            # shut down; freed when no request is out
-    uint8_t why                # enum fn_closed, once closing
-
-cdef struct Loop:
-    fn_stream stream
-    const fn_work *work
-    fn_ring ring
-    Side *side
-    uint8_t[FN_LISTENERS_MAX] armed        # an accept is out: 1 a single one, 2 a multishot
-    uint8_t[FN_LISTENERS_MAX] cancelling   # and has been asked to end
-    int full
-    int resting
-    uint32_t rest_over_ms
-    int draining
-    int sweep
-    int swept
-
-
-cdef inline uint64_t tag(int operation, uint32_t generation, uint32_t slot) noexcept nogil:
-    return <uint64_t>operation << 56 | <uint64_t>(generation & 0xFFFFFF) << 32 | slot
-
-
-cdef void cancel(Loop *loop, uint64_t user_data) noexcept nogil:
-    fn_ring_ask(&loop.ring, FN_OP_ASYNC_CANCEL, -1, tag(CANCEL, 0, 0)).address = user_data
-
-
-cdef void ask_recv(Loop *loop, uint32_t slot) noexcept nogil:
-    cdef fn_conn *conn = &loop.stream.slots.conn[slot]
-    cdef fn_sqe *sqe = fn_ring_ask(&loop.ring, FN_OP_RECV, conn.fd, tag(RECV, conn.generation, slot))
-    sqe.flags = FN_SQE_BUFFER_SELECT
-    sqe.ioprio = FN_RECV_MULTISHOT
-    sqe.op_flags = MSG_TRUNC if fn_stream_drops(&loop.stream, conn) else 0
-    conn.flags |= FN_READS
-    loop.side[slot].requests += 1
-
-
-cdef void ask_send(Loop *loop, uint32_t slot) noexcept nogil:
-    """Without MSG_WAITALL: each part the peer takes is a completion, and so a sign of life."""
-    cdef fn_conn *conn = &loop.stream.slots.conn[slot]
-    cdef fn_sqe *sqe = fn_ring_ask(&loop.ring, FN_OP_SEND, conn.fd, tag(SEND, conn.generation, slot))
-    sqe.address = <uint64_t><uintptr_t>conn.parked
-    sqe.length = conn.parked_bytes
-    sqe.op_flags = MSG_NOSIGNAL
-    conn.flags |= FN_WRITES
-    loop.side[slot].requests += 1
-
-
-cdef void free_slot(Loop *loop, uint32_t slot, fn_closed why) noexcept nogil:
-    cdef Side *side = &loop.side[slot]
-    if side.pending_bytes:
-        fn_count(&loop.stream.row.parked_bytes, -<uint64_t>side.pending_bytes)
-    free(side.pending)
-    memset(side, 0, sizeof(Side))
-    fn_stream_close(&loop.stream, slot, why)
-
-
-cdef void end(Loop *loop, uint32_t slot, fn_closed why) noexcept nogil:
-    """Close the connection, now or when the kernel has given back what is out."""
-    cdef Side *side = &loop.side[slot]
-    if side.requests == 0:
-        free_slot(loop, slot, why)
-    elif not side.closing:
-        side.closing, side.why = True, why
-        shutdown(loop.stream.slots.conn[slot].fd, SHUT_RDWR)
-
-
-cdef int keep(Loop *loop, uint32_t slot, const char *bytes, uint32_t n) noexcept nogil:
-    """Keep input until what is parked is out. Returns 0 or FN_CLOSE."""
-    cdef Side *side = &loop.side[slot]
-    cdef uint32_t room = side.pending_room
-    cdef char *larger
-    if loop.stream.row.parked_bytes + n > loop.work.parked_bytes_max:
-        return FN_CLOSE(FN_OVERLOAD)
-    if side.pending_bytes + n > room:
-        room = side.pending_bytes + n if side.pending_bytes + n > 2 * room else 2 * room
-        larger = <char *>realloc(side.pending, room)
-        if larger == NULL:
-            return FN_CLOSE(FN_OVERLOAD)
-        side.pending, side.pending_room = larger, room
-    memcpy(side.pending + side.pending_bytes, bytes, n)
-    side.pending_bytes += n
-    fn_count(&loop.stream.row.parked_bytes, n)
-    return 0
-
-
-cdef int catch_up(Loop *loop, uint32_t slot) noexcept nogil:
-    """Nothing is parked any more: give the service what came meanwhile. Returns 0 or FN_CLOSE."""
-    cdef Side *side = &loop.side[slot]
-    cdef fn_conn *conn = &loop.stream.slots.conn[slot]
-    cdef uint32_t n = side.pending_bytes
-    cdef int result = 0
-    if n:
-        side.pending_bytes = 0
-        fn_count(&loop.stream.row.parked_bytes, -<uint64_t>n)
-        result = fn_stream_heard(&loop.stream, conn, side.pending, n)
-        free(side.pending)
-        side.pending, side.pending_room = NULL, 0
-    if result == 0 and side.eof and conn.parked_bytes == 0:
-        side.eof = False
-        result = fn_stream_heard(&loop.stream, conn, NULL, 0)
-    return result
-
-
-cdef inline bint wants_input(Loop *loop, uint32_t slot) noexcept nogil:
-    cdef fn_conn *conn = &loop.stream.slots.conn[slot]
-    if conn.flags & FN_PEER_EOF or loop.side[slot].eof:
-        return False
-    return conn.parked_bytes == 0 or loop.side[slot].pending_bytes < loop.work.read_bytes or fn_stream_drops(&loop.stream, conn)
-
-
-cdef inline void settle(Loop *loop, uint32_t slot, int result) noexcept nogil:
-    """After a completion: ask for what the connection waits for now, or end it."""
-    cdef Side *side = &loop.side[slot]
-    cdef fn_conn *conn = &loop.stream.slots.conn[slot]
-    if side.closing:
-        if side.requests == 0:
-            free_slot(loop, slot, <fn_closed>side.why)
-        return
-    if result == 0 and conn.parked_bytes == 0 and (side.pending_bytes or side.eof):
-        result = catch_up(loop, slot)
-    if result == 0 and conn.parked_bytes == 0 and loop.stream.service.sent != NULL:
-        result = fn_stream_order(&loop.stream, conn)
-    if result:
-        end(loop, slot, FN_WHY(result))
-        return
-    if conn.parked_bytes and not conn.flags & FN_WRITES:
-        ask_send(loop, slot)
-    if wants_input(loop, slot):
-        if not conn.flags & FN_READS:
-            ask_recv(loop, slot)
-    elif conn.flags & FN_READS and not side.cancelling:
-        side.cancelling = True
-        cancel(loop, tag(RECV, conn.generation, slot))
-
-
-cdef inline void received(Loop *loop, uint32_t slot, const fn_cqe *cqe) noexcept nogil:
-    cdef Side *side = &loop.side[slot]
-    cdef fn_conn *conn = &loop.stream.slots.conn[slot]
-    cdef int result = 0
-    if not cqe.flags & FN_CQE_MORE:
-        conn.flags &= ~<uint32_t>FN_READS
-        side.requests -= 1
-        side.cancelling = False
-    if side.closing:
-        pass
-    elif cqe.result > 0:
-        if conn.parked_bytes and not fn_stream_drops(&loop.stream, conn):
-            result = keep(loop, slot, fn_ring_bytes(&loop.ring, cqe), cqe.result)
-        else:
-            result = fn_stream_heard(&loop.stream, conn, fn_ring_bytes(&loop.ring, cqe), cqe.result)
-    elif cqe.result == 0:
-        if conn.parked_bytes and not fn_stream_drops(&loop.stream, conn):
-            side.eof = True
-        else:
-            result = fn_stream_heard(&loop.stream, conn, NULL, 0)
-    elif cqe.result == -ENOBUFS:
-        fn_count(&loop.stream.row.ring_starved, 1)
-    elif cqe.result != -ECANCELED and cqe.result != -EAGAIN:
-        result = fn_close_for(cqe.result)
-    fn_ring_done(&loop.ring, cqe)
-    settle(loop, slot, result)
-
-
-cdef inline void taken(Loop *loop, uint32_t slot, int n) noexcept nogil:
-    """A send request ended with n bytes taken by the kernel, or -errno."""
-    cdef fn_conn *conn = &loop.stream.slots.conn[slot]
-    cdef int result = 0
-    conn.flags &= ~<uint32_t>FN_WRITES
-    loop.side[slot].requests -= 1
-    if not loop.side[slot].closing:
-        if n >= 0:
-            result = fn_stream_flushed(&loop.stream, conn, n)
-        elif n != -EAGAIN:
-            result = fn_close_for(n)
-    settle(loop, slot, result)
-
 
 cdef void begin(Loop *loop, int fd, const sockaddr_storage *peer) noexcept nogil:
     """Give an accepted connection a slot and its first turn."""
