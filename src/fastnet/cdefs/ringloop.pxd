@@ -143,7 +143,7 @@ cdef inline bint wants_input(Loop *loop, uint32_t slot) noexcept nogil:
     cdef fn_conn *conn = &loop.stream.slots.conn[slot]
     if conn.flags & FN_PEER_EOF or loop.side[slot].eof:
         return False
-    return conn.parked_bytes == 0 or loop.side[slot].pending_bytes < loop.work.read_bytes or fn_stream_drops(&loop.stream, conn)
+    return conn.parked_bytes == 0 or fn_stream_drops(&loop.stream, conn)
 
 
 cdef inline void settle(Loop *loop, uint32_t slot, int result) noexcept nogil:

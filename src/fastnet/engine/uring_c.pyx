@@ -207,11 +207,12 @@ cdef int turn(Loop *loop, int timeout_ms) noexcept nogil:
 
 cdef int serve(Loop *loop) noexcept nogil:
     """Serve until stopped. Returns 0 or -errno."""
-    cdef int failed = 0
+    cdef int timeout_ms, failed = 0
     watch_stop(loop, loop.work.drain_fd)
     while failed == 0:
+        timeout_ms = patience_ms(loop)  # first, for it ends connections and rests
         tend_listeners(loop)
-        failed = turn(loop, patience_ms(loop))
+        failed = turn(loop, timeout_ms)
         if failed == 0 and fn_stop_now(loop.work) != FN_RUN and drain(loop):
             return 0
     return failed
