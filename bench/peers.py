@@ -53,14 +53,27 @@ class Peer:
     connections_max: int | None = None
 
 
-def build_c_epoll(into: Path) -> Peer:
+def compiled(name: str, into: Path, *libraries: str) -> Peer:
+    """A rival in C, built on the spot when there is a compiler and what it links with."""
     compiler = shutil.which("cc")
     if compiler is None:
         return Peer((), "no C compiler")
-    binary = into / YARDSTICK
-    flags = ["-O2", f"-DREAD_BYTES={READ_BYTES}"]
-    subprocess.run([compiler, *flags, "-o", str(binary), str(RIVALS / "c_epoll.c")], check=True)
+    binary = into / name
+    command = [compiler, "-O2", f"-DREAD_BYTES={READ_BYTES}", "-o", str(binary), str(RIVALS / f"{name}.c")]
+    built = subprocess.run([*command, *(f"-l{library}" for library in libraries)], capture_output=True, check=False)
+    if built.returncode:
+        return Peer((), f"does not build here; it needs lib{', lib'.join(libraries)} and its headers")
     return Peer((str(binary),))
+
+
+def compiled_go(name: str, into: Path) -> Peer:
+    """A rival in Go, on one processor like the others."""
+    if shutil.which("go") is None:
+        return Peer((), "no Go compiler")
+    binary = into / name
+    environment = os.environ | {"GOCACHE": str(into / "go-cache"), "GO111MODULE": "off", "GOFLAGS": ""}
+    subprocess.run(["go", "build", "-o", str(binary), str(RIVALS / f"{name}.go")], check=True, env=environment)
+    return Peer(("env", "GOMAXPROCS=1", str(binary)))
 
 
 def script(name: str, *arguments: str) -> Peer:
@@ -77,9 +90,14 @@ def fastnet(engine: str, backend: str) -> Peer:
 def all_peers(into: Path) -> dict[str, Peer]:
     """Every peer by name. into: a directory for what has to be built."""
     uvloop = importlib.util.find_spec("uvloop")
+    gevent = importlib.util.find_spec("gevent")
     return {
-        YARDSTICK: build_c_epoll(into),
+        YARDSTICK: compiled(YARDSTICK, into),
+        "c_uring": compiled("c_uring", into, "uring"),
+        "c_libuv": compiled("c_libuv", into, "uv"),
+        "go_net": compiled_go("go_net", into),
         "uvloop": script("uvloop_protocol", str(READ_BYTES)) if uvloop else Peer((), "uvloop is not installed"),
+        "gevent": script("gevent_sockets", str(READ_BYTES)) if gevent else Peer((), "gevent is not installed"),
         "asyncio": script("asyncio_protocol", str(READ_BYTES)),
         "threads": script("socketserver_threads", str(READ_BYTES)),
         **{f"{engine}-{backend}": fastnet(engine, backend) for engine in ENGINES for backend in BACKENDS},
@@ -87,8 +105,8 @@ def all_peers(into: Path) -> dict[str, Peer]:
 
 
 GROUPS = {
-    "rivals": (YARDSTICK, "uvloop", "asyncio", "threads"),
-    "default": ("epoll-native", "epoll-python", YARDSTICK, "uvloop", "asyncio", "threads"),
+    "rivals": (YARDSTICK, "c_uring", "c_libuv", "go_net", "uvloop", "asyncio", "gevent", "threads"),
+    "default": ("epoll-native", "uring-native", "epoll-python", YARDSTICK, "uvloop", "asyncio", "threads"),
 }
 """Names for several peers; "all" is every one."""
 

@@ -24,19 +24,21 @@ static inline void fn_turn_away(const struct fn_work *work, int fd, const struct
     fn_trace_close(&trace, why, work->trace_fd);
 }
 
-/* Accept one connection that the access list lets in. flags: SOCK_NONBLOCK or 0. peer is filled when list or trace want it.
-   Returns a descriptor; -EAGAIN: none waiting; -ECONNABORTED: that one is gone, try again; -EMFILE: pause, already
-   counted; any other -errno: the listener itself is unusable. */
-static inline int fn_accept(const struct fn_work *work, int listener, int flags, struct sockaddr_storage *peer) {
-    int named = work->access.networks || work->trace_fd >= 0;
-    int fd = fn_accept4(listener, named ? peer : NULL, flags);
-    if (fd >= 0) {
-        fn_count(&fn_row(work, 0)->accepted, 1);
-        if (fn_access_allows(&work->access, peer)) return fd;
-        fn_turn_away(work, fd, peer, FN_DENIED);
-        return -ECONNABORTED;
-    }
-    switch (-fd) {
+/* Whether anybody wants to know who a peer is. */
+static inline int fn_names_peers(const struct fn_work *work) { return work->access.networks || work->trace_fd >= 0; }
+
+/* Count an accepted connection and ask the access list. Returns fd, or -ECONNABORTED when it was turned away. */
+static inline int fn_admit(const struct fn_work *work, int fd, const struct sockaddr_storage *peer) {
+    fn_count(&fn_row(work, 0)->accepted, 1);
+    if (fn_access_allows(&work->access, peer)) return fd;
+    fn_turn_away(work, fd, peer, FN_DENIED);
+    return -ECONNABORTED;
+}
+
+/* What an error of accept(2) means: -ECONNABORTED: that connection is gone, try again; -EMFILE: pause, counted here;
+   anything else as it is. */
+static inline int fn_accept_failed(const struct fn_work *work, int error) {
+    switch (-error) {
     case EMFILE: case ENFILE: case ENOMEM: case ENOBUFS:
         fn_count(&fn_row(work, 0)->accept_pauses, 1);
         return -EMFILE;
@@ -44,10 +46,17 @@ static inline int fn_accept(const struct fn_work *work, int listener, int flags,
     case EHOSTDOWN: case ENONET: case EHOSTUNREACH: case ENETUNREACH: case ETIMEDOUT:
         return -ECONNABORTED;
     default:
-        return fd;
+        return error;
     }
 }
 
+/* Accept one connection that the access list lets in. flags: SOCK_NONBLOCK or 0. peer is filled when list or trace want it.
+   Returns a descriptor; -EAGAIN: none waiting; -ECONNABORTED: that one is gone, try again; -EMFILE: pause, already
+   counted; any other -errno: the listener itself is unusable. */
+static inline int fn_accept(const struct fn_work *work, int listener, int flags, struct sockaddr_storage *peer) {
+    int fd = fn_accept4(listener, fn_names_peers(work) ? peer : NULL, flags);
+    return fd >= 0 ? fn_admit(work, fd, peer) : fn_accept_failed(work, fd);
+}
 /* The listeners of an engine that waits for connections and nothing else. */
 struct fn_acceptor {
     const struct fn_work *work;

@@ -91,6 +91,20 @@ static inline int fn_talk_heard(struct fn_talk *talk, ssize_t n, int drops) {
     return fn_talk_reply(talk, &reply);
 }
 
+/* Read; first without sleeping, for as long as busy polling allows. Returns like fn_recv. */
+static inline ssize_t fn_talk_recv(struct fn_talk *talk, int flags) {
+    const struct fn_work *work = talk->work;
+    if (work->busy_poll_ns && !(flags & MSG_DONTWAIT)) {
+        uint64_t until_ns = fn_now_ns() + work->busy_poll_ns;
+        do {
+            ssize_t n = fn_recv(talk->fd, talk->buffer, work->read_bytes, flags | MSG_DONTWAIT);
+            if (n != -EAGAIN) return fn_count(&talk->row->spins_paid, 1), n;
+        } while (fn_now_ns() < until_ns);
+        fn_count(&talk->row->spins_vain, 1);
+    }
+    return fn_recv(talk->fd, talk->buffer, work->read_bytes, flags);
+}
+
 /* Talk until one side ends it. Returns FN_CLOSE(why). */
 static inline int fn_talk_through(struct fn_talk *talk) {
     const struct fn_service *service = talk->work->service;
@@ -104,7 +118,7 @@ static inline int fn_talk_through(struct fn_talk *talk) {
         int drops = !service->data || (talk->flags & FN_ENDING);
         if (!(talk->flags & FN_PEER_EOF)) {
             int flags = (drops ? MSG_TRUNC : 0) | (speaks ? MSG_DONTWAIT : 0);
-            ssize_t n = fn_recv(talk->fd, talk->buffer, talk->work->read_bytes, flags);
+            ssize_t n = fn_talk_recv(talk, flags);
             if (n != -EAGAIN)
                 turn = fn_talk_heard(talk, n, drops);
             else if (!speaks)

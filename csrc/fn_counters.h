@@ -16,6 +16,10 @@ Decision: the list stands here once. metrics/counters.py has the same names and 
     WORD(bytes_out)       \
     WORD(messages)        \
     WORD(parked_bytes)    \
+    WORD(ring_starved)    \
+    WORD(ring_overflows)  \
+    WORD(spins_paid)      \
+    WORD(spins_vain)      \
     WORD(closed_finished) \
     WORD(closed_reset)    \
     WORD(closed_idle)     \

@@ -45,6 +45,10 @@ static inline void *fn_map(size_t bytes) {
     return p == MAP_FAILED ? NULL : p;
 }
 
+static inline void fn_unmap(void *p, size_t bytes) {
+    if (p) munmap(p, bytes);
+}
+
 /* Returns 0 or -ENOMEM. */
 static inline int fn_slots_open(struct fn_slots *slots, uint32_t capacity, int traced) {
     *slots = (struct fn_slots){.capacity = capacity};
@@ -59,8 +63,8 @@ static inline int fn_slots_open(struct fn_slots *slots, uint32_t capacity, int t
 }
 
 static inline void fn_slots_close(struct fn_slots *slots) {
-    if (slots->conn) munmap(slots->conn, (slots->capacity + 1) * sizeof(struct fn_conn));
-    if (slots->trace) munmap(slots->trace, (slots->capacity + 1) * sizeof(struct fn_trace));
+    fn_unmap(slots->conn, (slots->capacity + 1) * sizeof(struct fn_conn));
+    fn_unmap(slots->trace, (slots->capacity + 1) * sizeof(struct fn_trace));
 }
 
 static inline void fn_idle_unlink(struct fn_slots *slots, uint32_t slot) {

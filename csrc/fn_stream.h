@@ -156,6 +156,18 @@ static inline int fn_stream_read(struct fn_stream *stream, struct fn_conn *conn)
     return n < 0 ? fn_close_for((int)n) : fn_stream_heard(stream, conn, stream->buffer, (size_t)n);
 }
 
+/* The kernel took n of the parked bytes. */
+static inline int fn_stream_flushed(struct fn_stream *stream, struct fn_conn *conn, size_t n) {
+    fn_stream_sent(stream, conn, n);
+    if (conn->block) fn_count(&stream->row->parked_bytes, -(uint64_t)n);
+    conn->parked += n;
+    conn->parked_bytes -= (uint32_t)n;
+    if (conn->parked_bytes) return 0;
+    free(conn->block);
+    conn->block = NULL;
+    return fn_stream_settle(conn);
+}
+
 /* A turn for output: what is parked first, then what the service has next. */
 static inline int fn_stream_write(struct fn_stream *stream, struct fn_conn *conn) {
     struct fn_reply reply;
@@ -163,19 +175,22 @@ static inline int fn_stream_write(struct fn_stream *stream, struct fn_conn *conn
         ssize_t sent = fn_send(conn->fd, conn->parked, conn->parked_bytes, MSG_DONTWAIT);
         if (sent == -EAGAIN) return 0;
         if (sent < 0) return fn_close_for((int)sent);
-        fn_stream_sent(stream, conn, (size_t)sent);
-        if (conn->block) fn_count(&stream->row->parked_bytes, -(uint64_t)sent);
-        conn->parked += sent;
-        conn->parked_bytes -= (uint32_t)sent;
-        if (conn->parked_bytes) return 0;
-        free(conn->block);
-        conn->block = NULL;
-        return fn_stream_settle(conn);
+        return fn_stream_flushed(stream, conn, (size_t)sent);
     }
     if (!stream->service->sent || (conn->flags & FN_ENDING)) return 0;
     reply.parts = reply.flags = 0;
     stream->service->sent(stream->service, &reply);
     return fn_stream_send(stream, conn, &reply);
+}
+
+/* What the service has next is only parked, for an engine that sends by request. Nothing is parked yet. */
+static inline int fn_stream_order(struct fn_stream *stream, struct fn_conn *conn) {
+    struct fn_reply reply;
+    if (conn->flags & FN_ENDING) return 0;
+    reply.parts = reply.flags = 0;
+    stream->service->sent(stream->service, &reply);
+    if (reply.flags & FN_END) conn->flags |= FN_ENDING;
+    return reply.parts ? fn_stream_park(stream, conn, &reply, 0) : fn_stream_settle(conn);
 }
 
 /* What to watch for next: FN_READS, FN_WRITES, both or neither. */

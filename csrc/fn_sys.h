@@ -11,6 +11,7 @@ gone even when it says EINTR, and may already belong to another thread. */
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -57,6 +58,12 @@ static inline int fn_accept4(int listener, struct sockaddr_storage *peer, int fl
     int fd;
     FN_RETRY(fd, accept4(listener, (struct sockaddr *)peer, peer ? &size : NULL, flags | SOCK_CLOEXEC));
     return fd;
+}
+
+/* getpeername(2). Returns 0 or -errno (-ENOTCONN: the peer is gone already). */
+static inline int fn_peer(int fd, struct sockaddr_storage *peer) {
+    socklen_t size = sizeof *peer;
+    return getpeername(fd, (struct sockaddr *)peer, &size) < 0 ? -errno : 0;
 }
 
 /* poll(2). timeout_ms: -1 waits for ever. Returns the number of ready descriptors or -errno. */

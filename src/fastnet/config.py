@@ -52,6 +52,7 @@ class ServerConfig:
     max_parked: int = option(
         limits.PARKED_BYTES_MAX, "Most bytes of one loop that wait for slow readers.", "BYTES", least=limits.READ_BYTES
     )
+    busy_poll: int = option(0, "Look so long for input before sleeping: latency for a core.", "USEC", least=0)
     allow: tuple[str, ...] = option((), "Let in this network only; may be given again.", "CIDR")
     deny: tuple[str, ...] = option((), "Turn this network away; may be given again.", "CIDR")
     backlog: int = option(limits.BACKLOG, "Connections the kernel holds until they are accepted.", "N", least=1)
@@ -71,6 +72,10 @@ class ServerConfig:
             raise ConfigError(f"port {self.port} is out of range", f"Ports go from 0 (pick one) to {PORT_MAX}")
         if self.ttl is not None and self.ttl > 255:
             raise ConfigError(f"ttl {self.ttl} is out of range", "It goes from 1 to 255")
+        if self.busy_poll > limits.BUSY_POLL_US_MAX:
+            raise ConfigError(
+                f"busy_poll {self.busy_poll} is too long", f"At most {limits.BUSY_POLL_US_MAX} microseconds"
+            )
         if self.workers > limits.WORKERS_MAX:
             raise ConfigError(
                 f"{self.workers} workers are too many", f"At most {limits.WORKERS_MAX}; one a core is enough"

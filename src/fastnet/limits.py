@@ -34,11 +34,20 @@ DRAIN_S = 5.0
 PARKED_BYTES_MAX = 256 * MIB
 """Bytes that all connections of one loop together may have waiting for slow readers."""
 
+RING_BUFFERS = 16
+"""Buffers that all connections of one uring loop share; a power of two."""
+
+RING_BUFFER_BYTES = 64 * KIB
+"""Size of each. The ring goes round, so all of it must stay in the L2 cache: 1 MiB is half of a common one."""
+
 EVENTS_PER_WAIT = 256
 """Events fetched by one epoll_wait(2)."""
 
 TICK_S = 0.25
 """A blocking engine looks up this often to see whether it should stop or the peer has been idle too long."""
+
+BUSY_POLL_US_MAX = 1_000_000
+"""Longest --busy-poll. A loop that looks for a second before it sleeps does not sleep under any load worth the name."""
 
 FD_SETSIZE = 1024
 """Descriptors that select(2) can watch; fixed when glibc was compiled."""
@@ -113,10 +122,13 @@ class Limits:
     idle_timeout_s: float = IDLE_TIMEOUT_S
     parked_bytes_max: int = PARKED_BYTES_MAX
     read_bytes: int = READ_BYTES
+    busy_poll_us: int = 0
     accept_burst: int = ACCEPT_BURST
     accept_pause_s: float = ACCEPT_PAUSE_S
     events_per_wait: int = EVENTS_PER_WAIT
     tick_s: float = TICK_S
+    ring_buffers: int = RING_BUFFERS
+    ring_buffer_bytes: int = RING_BUFFER_BYTES
     pool_size: int = POOL_SIZE
     pool_queue_max: int = POOL_QUEUE_MAX
     thread_stack_bytes: int = THREAD_STACK_BYTES

@@ -49,6 +49,7 @@ def make_plan(config: ServerConfig) -> Plan:
         idle_timeout_s=config.idle_timeout,
         parked_bytes_max=config.max_parked,
         pool_size=config.pool_size,
+        busy_poll_us=config.busy_poll,
     )
     return Plan(config, config.endpoint, choice, limits, config.access)
 

@@ -7,6 +7,10 @@ cdef extern from "fn_counters.h" nogil:
         uint64_t accepted
         uint64_t accept_pauses
         uint64_t parked_bytes
+        uint64_t ring_starved
+        uint64_t ring_overflows
+        uint64_t spins_paid
+        uint64_t spins_vain
     enum fn_closed:
         FN_FINISHED
         FN_RESET

@@ -15,7 +15,7 @@ from libc.string cimport memset
 from fastnet.cdefs.accept cimport FN_SWEEP_MAX, fn_accept
 from fastnet.cdefs.counters cimport FN_IDLE, FN_REFUSED, FN_STOPPED, fn_count
 from fastnet.cdefs.stream cimport (
-    FN_CLOSE, FN_READS, FN_WHY, FN_WRITES, fn_conn, fn_now_ms, fn_slot_of, fn_slot_tag, fn_slot_take, fn_socket_close,
+    FN_CLOSE, FN_READS, FN_WHY, FN_WRITES, fn_conn, fn_now_ms, fn_now_ns, fn_slot_of, fn_slot_tag, fn_slot_take, fn_socket_close,
     fn_stream, fn_stream_close, fn_stream_finish, fn_stream_open, fn_stream_overdue, fn_stream_read, fn_stream_start,
     fn_stream_wants, fn_stream_write, fn_trace_open,
 )
@@ -193,6 +193,23 @@ cdef inline int patience_ms(Loop *loop) noexcept nogil:
     return due
 
 
+cdef inline int wait(Loop *loop, int timeout_ms) noexcept nogil:
+    """Wait for events; first without sleeping, for as long as busy polling allows. Returns their number or -errno."""
+    cdef int n
+    cdef uint64_t until_ns
+    if loop.work.busy_poll_ns and timeout_ms:
+        until_ns = fn_now_ns() + loop.work.busy_poll_ns
+        while True:
+            n = loop.poller.wait(loop.poller, loop.events, loop.work.events_per_wait, 0)
+            if n:
+                fn_count(&loop.stream.row.spins_paid, 1)
+                return n
+            if fn_now_ns() >= until_ns:
+                break
+        fn_count(&loop.stream.row.spins_vain, 1)
+    return loop.poller.wait(loop.poller, loop.events, loop.work.events_per_wait, timeout_ms)
+
+
 cdef inline int serve(Loop *loop) noexcept nogil:
     """Serve until stopped. Returns 0 or -errno."""
     cdef int i, n, state
@@ -201,7 +218,7 @@ cdef inline int serve(Loop *loop) noexcept nogil:
     if state == 0:
         state = set_accepting(loop, True)
     while state >= 0:
-        n = loop.poller.wait(loop.poller, loop.events, loop.work.events_per_wait, patience_ms(loop))
+        n = wait(loop, patience_ms(loop))
         if n < 0:
             return n
         loop.stream.now_ms = fn_now_ms()

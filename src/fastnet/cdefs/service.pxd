@@ -6,6 +6,7 @@ cdef extern from "fn_service.h" nogil:
         FN_STABLE
         FN_SCRATCH_BYTES
     struct fn_reply:
+        int parts
         int flags
         char *scratch
     struct fn_service:

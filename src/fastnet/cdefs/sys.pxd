@@ -3,6 +3,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from posix.types cimport pid_t
 
 cdef extern from "fn_sys.h" nogil:
+    int ECANCELED, ENOBUFS, ENOTCONN, ENOSYS, ETIMEDOUT, EPERM, EACCES
+    int MSG_NOSIGNAL, MSG_TRUNC, SOCK_CLOEXEC, F_GETFL, F_SETFL, O_NONBLOCK
     int EAGAIN, ESHUTDOWN, EMFILE, ECONNABORTED, ENOMEM, EINVAL, EBADF, ECHILD
     int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLEXCLUSIVE
     int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
@@ -17,6 +19,8 @@ cdef extern from "fn_sys.h" nogil:
         pass
 
     int errno
+    int fcntl(int fd, int command, int argument)
+    int fn_peer(int fd, sockaddr_storage *peer)
     int close(int fd)
     int shutdown(int fd, int how)
     int epoll_create1(int flags)

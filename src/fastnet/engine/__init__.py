@@ -39,6 +39,21 @@ def needs_pidfd() -> str:
     return ""
 
 
+def needs_io_uring() -> str:
+    """Why the uring engine cannot work here, or ""."""
+    try:
+        from fastnet.engine.uring_c import probe
+    except ImportError:
+        return ""  # the table says why an extension is not there
+    try:
+        probe()
+    except PermissionError:
+        return "io_uring is blocked here: by seccomp, as in most containers, or by sysctl kernel.io_uring_disabled"
+    except OSError as error:
+        return f"this kernel's io_uring is missing or too old: {error.strerror}"
+    return ""
+
+
 ENGINES: Table[EngineRow] = Table(
     __name__,
     {
@@ -47,6 +62,12 @@ ENGINES: Table[EngineRow] = Table(
             "epoll_py",
             "epoll_c",
             when="the reference, and the choice of `auto`",
+        ),
+        "uring": EngineRow(
+            "one loop over io_uring, the fewest system calls",
+            native="uring_c",
+            needs=needs_io_uring,
+            when="many small messages on Linux 6.0 or newer",
         ),
         "select": EngineRow(
             "one loop over select(2), about a thousand connections",

@@ -14,7 +14,17 @@ from typing import Any
 
 from fastnet.engine._stream import Closed, closed_by, gather
 from fastnet.engine.contract import Work
-from fastnet.metrics.counters import BYTES_IN, BYTES_OUT, CLOSED, FINISHED, IDLE, MESSAGES, STOPPED
+from fastnet.metrics.counters import (
+    BYTES_IN,
+    BYTES_OUT,
+    CLOSED,
+    FINISHED,
+    IDLE,
+    MESSAGES,
+    SPINS_PAID,
+    SPINS_VAIN,
+    STOPPED,
+)
 from fastnet.service.contract import Item
 from fastnet.stop import NOW
 from fastnet.trace import Trace
@@ -85,6 +95,22 @@ class Talk:
         if not drops:
             self.reply(service.data(self, self.buffer[:n]))
 
+    def recv(self, flags: int) -> int:
+        """Read; first without sleeping, for as long as busy polling allows. Raises BlockingIOError if nothing came."""
+        busy_poll_us = self.work.limits.busy_poll_us
+        if busy_poll_us and not flags & socket.MSG_DONTWAIT:
+            until_ns = time.monotonic_ns() + busy_poll_us * 1000
+            while True:
+                try:
+                    n = self.sock.recv_into(self.buffer, 0, flags | socket.MSG_DONTWAIT)
+                    self.row[SPINS_PAID] += 1
+                    return n
+                except BlockingIOError:
+                    if time.monotonic_ns() >= until_ns:
+                        break
+            self.row[SPINS_VAIN] += 1
+        return self.sock.recv_into(self.buffer, 0, flags)
+
     def through(self) -> None:
         """Talk until one side ends it, by raising Closed."""
         service = self.work.service
@@ -97,7 +123,7 @@ class Talk:
             if not self.peer_eof:
                 flags = (socket.MSG_TRUNC if drops else 0) | (socket.MSG_DONTWAIT if speaks else 0)
                 try:
-                    self.heard(self.sock.recv_into(self.buffer, 0, flags), drops)
+                    self.heard(self.recv(flags), drops)
                 except BlockingIOError:
                     if not speaks:
                         self.patience()

@@ -7,12 +7,13 @@ descriptor, so a batch serves them before it accepts, and no number can change h
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any, Protocol
 
 from fastnet.engine._accept import SWEEP_MAX, Pause, Retry, accept, now_ms, shut
 from fastnet.engine._stream import READS, WRITES, Closed, Connection, Stream, socket_closed
 from fastnet.engine.contract import Work
-from fastnet.metrics.counters import ACCEPT_PAUSES, IDLE, REFUSED, STOPPED
+from fastnet.metrics.counters import ACCEPT_PAUSES, IDLE, REFUSED, SPINS_PAID, SPINS_VAIN, STOPPED
 from fastnet.stop import NOW, RUN
 from fastnet.trace import Trace
 
@@ -160,12 +161,26 @@ class Loop:
             due = rest if due < 0 or rest < due else due
         return due
 
+    def wait(self, timeout_ms: int) -> list[tuple[int, int]]:
+        """Wait for events; first without sleeping, for as long as busy polling allows."""
+        limits = self.work.limits
+        if limits.busy_poll_us and timeout_ms:
+            until_ns = time.monotonic_ns() + limits.busy_poll_us * 1000
+            while True:
+                if events := self.poller.wait(limits.events_per_wait, 0):
+                    self.stream.row[SPINS_PAID] += 1
+                    return events
+                if time.monotonic_ns() >= until_ns:
+                    break
+            self.stream.row[SPINS_VAIN] += 1
+        return self.poller.wait(limits.events_per_wait, timeout_ms)
+
     def serve(self) -> None:
         """Serve until stopped."""
         self.poller.watch(self.work.stop.drain_fd, 0, READS)
         self.set_accepting(True)
         while True:
-            events = self.poller.wait(self.work.limits.events_per_wait, self.patience_ms())
+            events = self.wait(self.patience_ms())
             self.stream.now_ms = now_ms()
             knocking = []
             for fd, ready in events:

@@ -24,12 +24,17 @@ FIELDS = (
     "bytes_out",
     "messages",
     "parked_bytes",
+    "ring_starved",
+    "ring_overflows",
+    "spins_paid",
+    "spins_vain",
     *(f"closed_{why}" for why in CLOSED_REASONS),
 )
 """The words of a row, in the order of FN_COUNTERS in csrc/fn_counters.h; cdefs/work_c.pyx compares the two at import."""
 
-ACCEPTED, ACCEPT_PAUSES, BYTES_IN, BYTES_OUT, MESSAGES, PARKED_BYTES, CLOSED = range(7)
-"""Indices into a row; CLOSED is the first of the closed_* words."""
+ACCEPTED, ACCEPT_PAUSES, BYTES_IN, BYTES_OUT, MESSAGES, PARKED_BYTES = range(6)
+SPINS_PAID, SPINS_VAIN, CLOSED = 8, 9, 10
+"""Indices into a row, of the words that pure loops write; CLOSED is the first of the closed_* words."""
 
 FINISHED, RESET, IDLE, DENIED, REFUSED, OVERLOAD, KILLED, STOPPED, ERROR = range(len(CLOSED_REASONS))
 """Reasons as numbers: CLOSED + RESET is the index of closed_reset."""
@@ -46,6 +51,8 @@ class Statistics:
 
     open: connections being served now. closed: how many ended, by reason. parked_bytes: bytes waiting for slow readers now.
     accept_pauses: how often accepting rested because descriptors, memory or the connection limit were used up.
+    ring_starved: receives the uring engine had to ask for again because all buffers were in use. ring_overflows: turns in
+    which its completion queue had been too small. spins_paid, spins_vain: waits that busy polling spared, and did not.
     """
 
     accepted: int
@@ -56,6 +63,10 @@ class Statistics:
     messages: int
     parked_bytes: int
     accept_pauses: int
+    ring_starved: int
+    ring_overflows: int
+    spins_paid: int
+    spins_vain: int
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -95,4 +106,8 @@ def statistics(tables: list[CounterTable]) -> Statistics:
         messages=word["messages"],
         parked_bytes=word["parked_bytes"],
         accept_pauses=word["accept_pauses"],
+        ring_starved=word["ring_starved"],
+        ring_overflows=word["ring_overflows"],
+        spins_paid=word["spins_paid"],
+        spins_vain=word["spins_vain"],
     )
