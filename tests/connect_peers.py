@@ -23,7 +23,6 @@ ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: close(2) sends RST."""
 
 
-
 class Peer:
     """A listener on `endpoint` whose connections are served by `serve`, one after the other."""
 
