@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 from fastnet.limits import (
     FD_SETSIZE,
@@ -42,11 +43,9 @@ def needs_pidfd() -> str:
 def needs_io_uring() -> str:
     """Why the uring engine cannot work here, or ""."""
     try:
-        from fastnet.engine.uring_c import probe
+        import_module("fastnet.engine.uring_c").probe()
     except ImportError:
         return ""  # the table says why an extension is not there
-    try:
-        probe()
     except PermissionError:
         return "io_uring is blocked here: by seccomp, as in most containers, or by sysctl kernel.io_uring_disabled"
     except OSError as error:
