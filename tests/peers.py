@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import socket
 import struct
 import threading
@@ -75,10 +77,8 @@ class Peer:
         with self.sending(data):
             return self.read_to_end()
 
-    def sending(
-        self, data: bytes, chunk: int = 1 << 20, half_close: bool = True
-    ) -> contextlib.AbstractContextManager[None]:
-        """Send from a second thread as long as the block lasts; it ends before the block does."""
+    def sending(self, data: bytes, chunk: int = 1 << 20, half_close: bool = True) -> Sending:
+        """Send from a second thread while the block lasts; what is not sent by its end is not sent at all."""
         return Sending(self.sock, data, chunk, half_close)
 
     def reset(self) -> None:
@@ -92,21 +92,40 @@ class Peer:
 
 
 class Sending:
+    """A thread that sends until all is sent, the stream breaks or its block ends.
+
+    Fact. A descriptor that is closed while another thread waits for it stays open until that wait is over.
+    Consequence: it waits in short pieces, and is stopped and joined before anybody closes or resets.
+    """
+
+    WAIT_MS = 20
+
     def __init__(self, sock: socket.socket, data: bytes, chunk: int, half_close: bool) -> None:
-        self.sock, self.data, self.chunk, self.half_close = sock, memoryview(data), chunk, half_close
+        self.sock, self.left, self.chunk, self.half_close = sock, memoryview(data), chunk, half_close
+        self.stopped = False
         self.thread = threading.Thread(target=self.run)
 
     def run(self) -> None:
-        with contextlib.suppress(OSError):  # the reader sees what became of it
-            for at in range(0, len(self.data), self.chunk):
-                self.sock.sendall(self.data[at : at + self.chunk])
-            if self.half_close:
+        poll = select.poll()
+        poll.register(self.sock, select.POLLOUT)
+        with contextlib.suppress(ConnectionError):  # the reader sees what became of it
+            while self.left and not self.stopped:
+                if poll.poll(self.WAIT_MS):
+                    with contextlib.suppress(BlockingIOError):
+                        self.left = self.left[os.write(self.sock.fileno(), self.left[: self.chunk]) :]
+            if self.half_close and not self.stopped:
                 self.sock.shutdown(socket.SHUT_WR)
 
-    def __enter__(self) -> None:
+    def finish(self) -> None:
+        """Wait until everything is sent or the stream broke."""
+        self.thread.join(DEADLINE_S)
+
+    def __enter__(self) -> Sending:
         self.thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
+        self.stopped = True
         self.thread.join(DEADLINE_S)
 
 
@@ -144,5 +163,5 @@ def settled(server: Server) -> dict[str, Any]:
 
 def pattern(n: int) -> bytes:
     """n bytes that differ from place to place, so that a lost, doubled or swapped piece shows."""
-    block = b"".join(struct.pack(">I", i) for i in range(1 << 16))
+    block = b"".join(struct.pack(">I", i) for i in range(0, 1 << 16))
     return (block * (n // len(block) + 1))[:n]

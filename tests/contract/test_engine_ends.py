@@ -85,12 +85,12 @@ def test_a_reset_ends_that_connection_and_is_counted(engine, backend, serve: Ser
         assert echoes(peer)
     if moment == "after half-close":
         peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
-        with peer.sending(pattern(64 * KIB)):
-            peer.read(1)
+        peer.send(pattern(64 * KIB))
+        peer.half_close()
+        peer.read(1)
     if moment == "in the middle of 8 MiB":
         with peer.sending(pattern(8 * MIB)):
             peer.read(1 * MIB)
-            peer.reset()
     peer.reset()
     statistics_reach(server, accepted=1, open=0)
     assert dial(server).exchange(b"next") == b"next"

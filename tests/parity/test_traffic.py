@@ -83,14 +83,14 @@ def speak(peer: Peer, traffic: Traffic) -> bytes:
         peer.send(pattern(n))
         heard += peer.read(n + tail)
     if traffic.end == "half-close":
-        with peer.sending(pattern(traffic.bulk), traffic.chunk):
+        with peer.sending(pattern(traffic.bulk), traffic.chunk) as sending:
             heard += peer.read_to_end(1999 if traffic.slow else 1 << 18)
+            sending.finish()
     elif traffic.service in ("chargen", "daytime"):
         heard += peer.read(traffic.read)
     elif traffic.bulk and traffic.service == "echo":
         with peer.sending(pattern(traffic.bulk), traffic.chunk, half_close=False):
             heard += peer.read(min(traffic.read, traffic.bulk))
-            peer.reset()
     return bytes(heard)
 
 
@@ -101,7 +101,7 @@ def replay(server: Server, dial: Dial, traffic: Traffic) -> Outcome:
     heard, error = b"", ""
     try:
         heard = speak(peer, traffic)
-    except OSError as caught:
+    except ConnectionError as caught:
         error = type(caught).__name__
     if traffic.end == "reset":
         peer.reset()
