@@ -1,14 +1,20 @@
 """Fixtures every suite shares: the axes from the tables, servers and peers that are closed, and proof that nothing is left.
 
 Facts. A row of a table is a claim that something works; a row that cannot work here says why (Table.why_not).
+<<<<<<< HEAD
 Decision: `engine`, `backend`, `transport` and `service` are parametrised from the tables, so a new row is tested the day
 it is added, and one that cannot work is skipped with its own reason. FASTNET_BACKEND narrows the run to one backend.
+=======
+Decision: `engine`, `backend`, `transport` and `service` are parametrised from the tables, so a new row is tested the
+day it is added; one that cannot work is skipped with its own reason. FASTNET_BACKEND narrows the run to one backend.
+>>>>>>> 9bebbe6 (tests: a close in full flight on a Unix socket may look either way)
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +29,11 @@ from fastnet.table import BACKENDS
 from fastnet.transport import TRANSPORTS
 from tests.leftovers import Leftovers
 from tests.peers import Peer, connect
+
+for number in (signal.SIGINT, signal.SIGHUP):
+    # A suite started in the background or under nohup inherits these as ignored, and so would every child it tests.
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 Serve = Callable[..., Server]
 Dial = Callable[..., Peer]
@@ -85,7 +96,11 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
+<<<<<<< HEAD
     """Start a server of this test's engine, backend and transport on a port or path of its own; it is closed in the end."""
+=======
+    """Start a server of this test's engine, backend and transport on a port or path of its own, closed at the end."""
+>>>>>>> 9bebbe6 (tests: a close in full flight on a Unix socket may look either way)
     callspec = getattr(request.node, "callspec", None)
     params: dict[str, Any] = dict(callspec.params) if callspec else {}
     servers: list[Server] = []

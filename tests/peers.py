@@ -130,7 +130,11 @@ class Sending:
 
 
 def connect(endpoint: Endpoint, rcvbuf: int = 0, sndbuf: int = 0, source: str = "", host: str = "") -> Peer:
+<<<<<<< HEAD
     """A client of a server on this host. rcvbuf, sndbuf: bytes, small for a slow reader. source: the address to come from."""
+=======
+    """A client of a server on this host. rcvbuf, sndbuf: bytes, small for a slow reader. source: its address."""
+>>>>>>> 9bebbe6 (tests: a close in full flight on a Unix socket may look either way)
     unix = endpoint.transport == "unix"
     host = host or endpoint.host
     family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET
