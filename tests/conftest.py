@@ -1,13 +1,8 @@
 """Fixtures every suite shares: the axes from the tables, servers and peers that are closed, and proof that nothing is left.
 
 Facts. A row of a table is a claim that something works; a row that cannot work here says why (Table.why_not).
-<<<<<<< HEAD
-Decision: `engine`, `backend`, `transport` and `service` are parametrised from the tables, so a new row is tested the day
-it is added, and one that cannot work is skipped with its own reason. FASTNET_BACKEND narrows the run to one backend.
-=======
 Decision: `engine`, `backend`, `transport` and `service` are parametrised from the tables, so a new row is tested the
 day it is added; one that cannot work is skipped with its own reason. FASTNET_BACKEND narrows the run to one backend.
->>>>>>> 9bebbe6 (tests: a close in full flight on a Unix socket may look either way)
 """
 
 from __future__ import annotations
@@ -96,11 +91,7 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
-<<<<<<< HEAD
-    """Start a server of this test's engine, backend and transport on a port or path of its own; it is closed in the end."""
-=======
     """Start a server of this test's engine, backend and transport on a port or path of its own, closed at the end."""
->>>>>>> 9bebbe6 (tests: a close in full flight on a Unix socket may look either way)
     callspec = getattr(request.node, "callspec", None)
     params: dict[str, Any] = dict(callspec.params) if callspec else {}
     servers: list[Server] = []

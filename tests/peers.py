@@ -130,11 +130,7 @@ class Sending:
 
 
 def connect(endpoint: Endpoint, rcvbuf: int = 0, sndbuf: int = 0, source: str = "", host: str = "") -> Peer:
-<<<<<<< HEAD
-    """A client of a server on this host. rcvbuf, sndbuf: bytes, small for a slow reader. source: the address to come from."""
-=======
     """A client of a server on this host. rcvbuf, sndbuf: bytes, small for a slow reader. source: its address."""
->>>>>>> 9bebbe6 (tests: a close in full flight on a Unix socket may look either way)
     unix = endpoint.transport == "unix"
     host = host or endpoint.host
     family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -167,5 +163,5 @@ def settled(server: Server) -> dict[str, Any]:
 
 def pattern(n: int) -> bytes:
     """n bytes that differ from place to place, so that a lost, doubled or swapped piece shows."""
-    block = b"".join(struct.pack(">I", i) for i in range(0, 1 << 16))
+    block = b"".join(struct.pack(">I", i) for i in range(1 << 16))
     return (block * (n // len(block) + 1))[:n]

@@ -1,13 +1,7 @@
 """Very many clients in a process of their own: `python -m tests.fault.crowd ENDPOINT IDLE ACTIVE`.
 
-<<<<<<< HEAD
-Every connection echoes one message when it is made; the active ones go on until the end of input. Prints a line when
-all are connected and one when all have gone. Source addresses of 127/8 are used in turn, so that no range of ports is
-exhausted.
-=======
 Every connection echoes one message when it is made; the active ones go on until the end of input. Prints a
 line when all are connected and one when all have gone. Source addresses of 127/8 are used in turn, so that no port range is exhausted.
->>>>>>> 9bebbe6 (tests: a close in full flight on a Unix socket may look either way)
 """
 
 from __future__ import annotations
