@@ -150,12 +150,8 @@ class Loop:
         return self.swept and not self.stream.connections
 
     def patience_ms(self) -> int:
-<<<<<<< HEAD
         """Close what has been idle too long. Returns how long the poller may wait until the next connection has been, or
         accepting has rested; -1 for ever."""
-=======
-        """Close what was idle too long. How long the poller may wait: until the next is, or accepting has rested."""
->>>>>>> 9bebbe6 (tests: a close in full flight on a Unix socket may look either way)
         overdue, due = self.stream.overdue()
         while overdue is not None:
             self.end(overdue, IDLE)

@@ -173,8 +173,8 @@ class Stream:
         return sent
 
     def _park(self, conn: Connection, parts: list[memoryview], skip: int) -> None:
-        """Keep what is left of a reply after its first skip bytes. A bytes object is kept as it is, without a copy, and
-        not even counted when it outlives the connection."""
+        """Keep what is left of a reply after its first skip bytes. A bytes object is kept as it is, without a copy, and not
+        even counted when it outlives the connection."""
         left = sum(part.nbytes for part in parts) - skip
         if not left:
             return
@@ -211,7 +211,7 @@ class Stream:
         return wants
 
     def overdue(self) -> tuple[Connection | None, int]:
-        """One that was idle too long, for the engine to close, and milliseconds until the next one is, -1 for none."""
+        """One that has been idle too long, for the engine to close, and milliseconds until the next one is, -1 for none."""
         patience = int(self.work.limits.idle_timeout_s * 1000 + 0.999)
         if not patience or not self.idle:
             return None, -1
