@@ -8,6 +8,7 @@ shows. FASTNET_NO_NATIVE=1 builds none. FASTNET_SANITIZE=1 builds with AddressSa
 
 import json
 import os
+import re
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -35,11 +36,10 @@ def extensions() -> list[Extension]:
             depends=headers,
             extra_compile_args=FLAGS + (SANITIZE if sanitize else []),
             extra_link_args=["-pthread", *(SANITIZE if sanitize else [])],
-            optional=True,
         )
         for path in sorted((SOURCE / "fastnet").rglob("*_c.pyx"))
     ]
-    return cythonize(
+    made = cythonize(
         found,
         build_dir="build/cython",
         include_path=[str(SOURCE)],
@@ -50,6 +50,9 @@ def extensions() -> list[Extension]:
             "wraparound": False,
         },
     )
+    for extension in made:
+        extension.optional = True  # cythonize makes new objects and leaves this out
+    return made
 
 
 class build_ext_or_say_why(build_ext):
@@ -70,7 +73,9 @@ class build_ext_or_say_why(build_ext):
         try:
             super().build_extension(ext)
         except Exception as error:
-            self.missing[ext.name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            command = re.search(r"[Cc]ommand '?\['?([^']+)'", str(error))
+            why = f"the compiler {command[1]} failed" if command else f"{error}".splitlines()[0]
+            self.missing[ext.name] = why
             raise
 
 

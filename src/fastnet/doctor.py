@@ -115,8 +115,9 @@ def table(rows: Table[Any]) -> Section:
     """Which rows work with which backend, and why not."""
     section = []
     for name in rows:
-        missing = {backend: rows.why_not(name, backend) for backend in BACKENDS}
-        value = ", ".join(backend for backend in BACKENDS if not missing[backend]) or "absent"
+        forms = [backend for backend in BACKENDS if rows[name].module(backend)]
+        missing = {backend: rows.why_not(name, backend) for backend in forms}
+        value = ", ".join(backend for backend in forms if not missing[backend]) or "absent"
         hint = "; ".join(f"no {backend}: {why}" for backend, why in missing.items() if why)
         section.append(Fact(name, value, not hint, hint))
     return section
