@@ -40,6 +40,12 @@ RING_BUFFERS = 16
 RING_BUFFER_BYTES = 64 * KIB
 """Size of each. The ring goes round, so all of it must stay in the L2 cache: 1 MiB is half of a common one."""
 
+RING_BULK_BYTES = 8 * KIB
+"""A uring connection that sends this much at once is read like an epoll one: then copying counts, not system calls."""
+
+RING_BULK_READS = 16
+"""Shorter reads in a row after which it is not any more."""
+
 EVENTS_PER_WAIT = 256
 """Events fetched by one epoll_wait(2)."""
 
@@ -129,6 +135,8 @@ class Limits:
     tick_s: float = TICK_S
     ring_buffers: int = RING_BUFFERS
     ring_buffer_bytes: int = RING_BUFFER_BYTES
+    ring_bulk_bytes: int = RING_BULK_BYTES
+    ring_bulk_reads: int = RING_BULK_READS
     pool_size: int = POOL_SIZE
     pool_queue_max: int = POOL_QUEUE_MAX
     thread_stack_bytes: int = THREAD_STACK_BYTES

@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "fn_ring.h" nogil:
     enum:
+        FN_OP_NOP
         FN_OP_POLL_ADD
         FN_OP_ACCEPT
         FN_OP_ASYNC_CANCEL
@@ -11,6 +12,7 @@ cdef extern from "fn_ring.h" nogil:
         FN_SQE_BUFFER_SELECT
         FN_RECV_MULTISHOT
         FN_ACCEPT_MULTISHOT
+        FN_POLL_MULTISHOT
         FN_CQE_BUFFER
         FN_CQE_MORE
     struct fn_sqe:

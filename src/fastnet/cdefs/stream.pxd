@@ -31,6 +31,7 @@ cdef extern from "fn_stream.h" nogil:
         const fn_service *service
         fn_counters *row
         fn_slots slots
+        char *buffer
         uint32_t now_ms
     uint32_t fn_now_ms()
     uint64_t fn_now_ns()

@@ -25,7 +25,8 @@ from fastnet.cdefs.ring cimport (
     fn_ring_overflowed, fn_ring_ready, fn_ring_reap, fn_sqe,
 )
 from fastnet.cdefs.ringloop cimport (
-    RECV, SEND, ACCEPT, STOP, SUBMISSIONS, LEAST_COMPLETIONS, Side, Loop, tag, cancel, end, settle, received, taken,
+    RECV, SEND, ACCEPT, STOP, POLL, AGAIN, SUBMISSIONS, LEAST_COMPLETIONS, Side, Loop, tag, cancel, end, settle, readable,
+    received, reread, taken,
 )
 from fastnet.cdefs.stream cimport (
     fn_idle_touch, fn_map, fn_now_ms, fn_now_ns, fn_slot_take, fn_stream_finish, fn_stream_open, fn_stream_overdue,
@@ -166,13 +167,18 @@ cdef int complete(Loop *loop, const fn_cqe *cqe) noexcept nogil:
     cdef uint32_t slot = <uint32_t>cqe.user_data
     if operation == ACCEPT:
         return accepted(loop, slot, cqe)
-    if operation == RECV or operation == SEND:
-        if (loop.stream.slots.conn[slot].generation & 0xFFFFFF) != (cqe.user_data >> 32 & 0xFFFFFF):
-            fn_ring_done(&loop.ring, cqe)
-        elif operation == RECV:
-            received(loop, slot, cqe)
-        else:
-            taken(loop, slot, cqe.result)
+    if slot == 0:
+        return 0  # a request to stop or to cancel has been dealt with
+    if (loop.stream.slots.conn[slot].generation & 0xFFFFFF) != (cqe.user_data >> 32 & 0xFFFFFF):
+        fn_ring_done(&loop.ring, cqe)
+    elif operation == RECV:
+        received(loop, slot, cqe)
+    elif operation == SEND:
+        taken(loop, slot, cqe.result)
+    elif operation == POLL:
+        readable(loop, slot, cqe)
+    elif operation == AGAIN:
+        reread(loop, slot)
     return 0
 
 
@@ -257,6 +263,7 @@ def run(work):
     cdef int result
     memset(&loop, 0, sizeof(Loop))
     loop.work = &native.c
+    loop.bulk_bytes, loop.bulk_reads = work.limits.ring_bulk_bytes, work.limits.ring_bulk_reads
     loop.ring.fd = -1
     with nogil:
         result = run_ring(&loop, buffers, buffer_bytes)
