@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fastnet import limits
+from fastnet import affinity, limits
 from fastnet.access import AccessList
 from fastnet.endpoint import PORT_MAX, Endpoint
 from fastnet.engine import ENGINES
@@ -26,9 +26,15 @@ from fastnet.transport.contract import SocketOptions
 ENVIRONMENT_PREFIX = "FASTNET_"
 
 
-def option(default: Any, help: str, unit: str = "", choices: Iterable[str] = (), least: float | None = None) -> Any:
-    """A field that is also an option. unit: what its value is called in --help. least: the smallest value allowed."""
-    return field(default=default, metadata={"help": help, "unit": unit, "choices": tuple(choices), "least": least})
+def option(
+    default: Any, help: str, unit: str = "", choices: Iterable[str] = (), least: float | None = None, word: str = ""
+) -> Any:
+    """A field that is also an option. unit: what its value is called in --help. least: the smallest value allowed.
+
+    word: a text that it takes in place of a number.
+    """
+    metadata = {"help": help, "unit": unit, "choices": tuple(choices), "least": least, "word": word}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,15 @@ class ServerConfig:
     unix: str | None = option(None, "Listen on a Unix socket instead; @NAME is an abstract one.", "PATH")
     engine: str = option("auto", "Who waits; auto takes the best that works here.", choices=("auto", *ENGINES))
     backend: str = option("auto", "Native or pure-Python loops.", choices=("auto", *BACKENDS))
-    workers: int = option(1, "Loops that share the port: native threads, pure-Python processes.", "N", least=1)
+    workers: int | str = option(
+        1, "Loops that share the port; auto is one a processor.", "N|auto", least=1, word=affinity.AUTO
+    )
+    worker_processes: bool = option(
+        False, "Make workers processes, with a descriptor limit each; pure-Python ones always are."
+    )
+    cpu_affinity: str | None = option(
+        None, "Keep each loop on one of these processors, in turn, as 0-3,6; auto is every usable one.", "CPUS"
+    )
     pool_size: int = option(limits.POOL_SIZE, "Threads of the pool engine.", "N", least=1)
     suffix: str = option("", "Text appended to each reply (echo only).", "TEXT")
     max_connections: int | None = option(None, "Most connections of one loop at once.", "N", least=1)
@@ -76,7 +90,7 @@ class ServerConfig:
             raise ConfigError(
                 f"busy_poll {self.busy_poll} is too long", f"At most {limits.BUSY_POLL_US_MAX} microseconds"
             )
-        if self.workers > limits.WORKERS_MAX:
+        if isinstance(self.workers, int) and self.workers > limits.WORKERS_MAX:
             raise ConfigError(
                 f"{self.workers} workers are too many", f"At most {limits.WORKERS_MAX}; one a core is enough"
             )
@@ -86,6 +100,8 @@ class ServerConfig:
             raise ConfigError(
                 "allow and deny mean nothing on a Unix socket", "Guard it with the permissions of its folder"
             )
+        if self.cpu_affinity is not None:
+            affinity.parse(self.cpu_affinity)
         AccessList.parse(self.allow, self.deny)
         self.endpoint  # noqa: B018 - raises ConfigError for a bad path
 
@@ -114,7 +130,7 @@ class ServerConfig:
             each.name for each in options(ServerConfig)
         }
         values = {name: getattr(self, name) for name in names}
-        shared = self.workers > 1
+        shared = self.workers != 1
         return SocketOptions(
             **(values | {"reuse_port": self.reuse_port or shared, "claim": shared and not self.reuse_port})
         )
@@ -183,14 +199,15 @@ def check(config: Any) -> None:
     """Type, choice and lower bound of every option of a config object."""
     for each in options(type(config)):
         value = getattr(config, each.name)
-        if value is None and each.default is None:
+        if (value is None and each.default is None) or (value and value == each.metadata["word"]):
             continue
         expected = value_type(type(config), each.name)
         fits = isinstance(value, (int, float) if expected is float else expected)
         if expected is tuple and fits:
             fits = all(isinstance(item, str) for item in value)
         if not fits or (isinstance(value, bool) and expected is not bool):
-            raise ConfigError(f"{each.name} = {value!r} is not {ARTICLE[expected]}")
+            or_word = f" or {each.metadata['word']!r}" if each.metadata["word"] else ""
+            raise ConfigError(f"{each.name} = {value!r} is not {ARTICLE[expected]}{or_word}")
         choices, least = each.metadata["choices"], each.metadata["least"]
         if choices and value not in choices:
             raise ConfigError(f"{each.name} cannot be {value!r}", f"It is one of: {', '.join(choices)}")
@@ -233,11 +250,13 @@ def from_environment(config: type[Any], environment: Mapping[str, str]) -> dict[
     for each in options(config):
         variable = ENVIRONMENT_PREFIX + each.name.upper()
         if variable in environment:
-            found[each.name] = from_text(environment[variable], value_type(config, each.name), variable)
+            found[each.name] = from_text(environment[variable], value_type(config, each.name), variable, each)
     return found
 
 
-def from_text(text: str, kind: type[Any], variable: str) -> Any:
+def from_text(text: str, kind: type[Any], variable: str, each: dataclasses.Field[Any]) -> Any:
+    if text and text == each.metadata["word"]:
+        return text
     if kind is bool:
         words = {
             "1": True,

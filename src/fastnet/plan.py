@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from dataclasses import dataclass
 
+from fastnet import affinity
 from fastnet.access import AccessList
 from fastnet.catalog import Choice, choose
 from fastnet.config import ServerConfig
@@ -16,17 +17,28 @@ from fastnet.service import SERVICES
 
 @dataclass(frozen=True)
 class Plan:
-    """One server, decided. choice.reason says why it is not faster."""
+    """One server, decided. choice.reason says why nothing faster runs.
+
+    workers: how many loops. processes: whether each is a process of its own. cpus: a processor for each, None for any.
+    """
 
     config: ServerConfig
     endpoint: Endpoint
     choice: Choice
     limits: Limits
     access: AccessList
+    workers: int
+    processes: bool
+    cpus: tuple[int | None, ...]
 
     @property
     def engine(self) -> EngineRow:
         return ENGINES[self.choice.engine]
+
+    @property
+    def how(self) -> str:
+        """The decision in words, as the ready line has it."""
+        return how(self.choice.engine, self.choice.backend, self.workers, self.processes, self.choice.reason)
 
     @property
     def rows(self) -> int:
@@ -41,23 +53,34 @@ class Plan:
         return module.create(**{name: values[name] for name in row.options})
 
 
+def how(engine: str, backend: str, workers: int, worker_processes: bool, reason: str) -> str:
+    """What runs, in words, and why nothing faster."""
+    kind = "worker processes" if worker_processes else "workers"
+    words = f"engine {engine}, backend {backend}, {kind} {workers}"
+    return f"{words}; {reason}" if reason else words
+
+
 def make_plan(config: ServerConfig) -> Plan:
     """Decide everything. Raises UnsupportedError."""
     choice = choose(config.engine, config.backend, config.service)
+    workers = config.workers if isinstance(config.workers, int) else len(affinity.usable())
+    processes = config.worker_processes or (workers > 1 and choice.backend == "python")
+    cpus = affinity.assign(config.cpu_affinity, workers) if config.cpu_affinity is not None else [None] * workers
     limits = Limits(
-        max_connections=config.max_connections or default_connections(ENGINES[choice.engine], config.workers),
+        max_connections=config.max_connections
+        or default_connections(ENGINES[choice.engine], 1 if processes else workers),
         idle_timeout_s=config.idle_timeout,
         parked_bytes_max=config.max_parked,
         pool_size=config.pool_size,
         busy_poll_us=config.busy_poll,
     )
-    return Plan(config, config.endpoint, choice, limits, config.access)
+    return Plan(config, config.endpoint, choice, limits, config.access, workers, processes, tuple(cpus))
 
 
-def default_connections(row: EngineRow, workers: int) -> int:
-    """The engine's own limit, or what the descriptor limit leaves to each worker of one process."""
+def default_connections(row: EngineRow, loops: int) -> int:
+    """The engine's own limit, or what the descriptor limit leaves to each of the loops of one process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 20
-    descriptors = max(1, (soft - SPARE_DESCRIPTORS) // workers)
+    descriptors = max(1, (soft - SPARE_DESCRIPTORS) // loops)
     return min(row.connections, descriptors) if row.connections else descriptors

@@ -34,7 +34,7 @@ from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, FastnetError, NetworkError
 from fastnet.limits import DESCRIPTORS_WANTED
 from fastnet.logs import TOLD, Logs
 from fastnet.pidfile import Pidfile
-from fastnet.plan import Plan, make_plan
+from fastnet.plan import Plan, how, make_plan
 from fastnet.server import Server
 from fastnet.signals import RELOAD, REPORT, STOP, Signals
 
@@ -136,7 +136,8 @@ def listening(server: Server) -> dict[str, Any]:
         **labels(server),
         "engine": plan.choice.engine,
         "backend": plan.choice.backend,
-        "workers": plan.config.workers,
+        "workers": plan.workers,
+        "worker_processes": plan.processes,
         "max_connections": plan.limits.max_connections,
         "reason": plan.choice.reason,
         "pid": os.getpid(),
@@ -151,8 +152,8 @@ def words(event: dict[str, Any]) -> str:
     """An event as a line to read."""
     match event["event"]:
         case "listening":
-            how = "engine {engine}, backend {backend}, workers {workers}".format(**event)
-            return f"listening on {event['endpoint']} ({how})"
+            names = ("engine", "backend", "workers", "worker_processes", "reason")
+            return f"listening on {event['endpoint']} ({how(*(event[name] for name in names))})"
         case "metrics":
             return f"metrics on {event['url']}"
         case "draining":
@@ -169,11 +170,9 @@ def numbers(statistics: dict[str, Any]) -> str:
 
 
 def note(events: Events) -> None:
-    """Log events that were told, and what the terminal is told in no other way."""
+    """Log events that were told."""
     for event in events:
         log.info("%s", words(event), extra=TOLD)
-        if event.get("reason"):
-            log.info("not faster on %s: %s", event["endpoint"], event["reason"])
 
 
 class Watch:

@@ -1,7 +1,7 @@
-"""Several pure-Python loops at once: a process each, watched and replaced.
+"""Several loops at once, a process each, watched and replaced.
 
-Facts. The GIL lets one thread of a process run Python at a time. A listener stays open as long as any process holds it,
-and connections queued on it wait.
+Facts. The GIL lets one thread of a process run Python at a time, and a descriptor limit is that of a process. A listener
+stays open as long as any process holds it, and connections queued on it wait.
 Decision: the parent makes all listeners and keeps them, each worker serves one. When a worker dies (kill -9, out of
 memory) the parent counts its connections as killed and forks a successor on the same listener, so what was queued is
 served. A worker whose parent has died drains and ends: it reads end-of-file on a pipe that only the parent could write.
@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from fastnet import affinity
 from fastnet.child import become_child, keep_only, reap
 from fastnet.engine.contract import Work
 from fastnet.limits import WORKER_RESTART_S
@@ -76,6 +77,7 @@ class WorkerProcesses:
             listeners = {listener.fileno() for listener in work.listeners}
             keep_only({*listeners, work.stop.drain_fd, work.stop.now_fd, work.trace_fd, self._lifeline_out})
             threading.Thread(target=self._end_with_parent, args=(work,), daemon=True).start()
+            affinity.bind(work.cpu)
             self._run(work)
             status = 0
         finally:
