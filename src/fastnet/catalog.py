@@ -24,11 +24,16 @@ class Choice:
     reason: str = ""
 
 
+def engines(backend: str) -> list[str]:
+    """Those `auto` tries, in this order."""
+    return [name for name in ENGINES if ENGINES[name].module(backend)]
+
+
 def choose(engine: str, backend: str, service: str) -> Choice:
     """Settle `auto` in engine and backend for a service. Raises UnsupportedError for what is asked for and absent."""
     refused: list[str] = []
     for candidate in BACKENDS if backend == "auto" else (backend,):
-        for name in ENGINES if engine == "auto" else (engine,):
+        for name in engines(candidate) if engine == "auto" else (engine,):
             why = ENGINES.why_not(name, candidate) or SERVICES.why_not(service, candidate)
             if not why:
                 return Choice(name, candidate, refused[0] if refused else "")

@@ -56,17 +56,17 @@ def needs_io_uring() -> str:
 ENGINES: Table[EngineRow] = Table(
     __name__,
     {
-        "epoll": EngineRow(
-            "one loop over epoll(7), any number of connections",
-            "epoll_py",
-            "epoll_c",
-            when="the reference, and the choice of `auto`",
-        ),
         "uring": EngineRow(
             "one loop over io_uring, the fewest system calls",
             native="uring_c",
             needs=needs_io_uring,
-            when="many small messages on Linux 6.0 or newer",
+            when="what `auto` takes; needs Linux 6.0 or newer and permission",
+        ),
+        "epoll": EngineRow(
+            "one loop over epoll(7), any number of connections",
+            "epoll_py",
+            "epoll_c",
+            when="the reference; what `auto` takes where io_uring is not allowed",
         ),
         "select": EngineRow(
             "one loop over select(2), about a thousand connections",

@@ -22,7 +22,7 @@ from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.ring cimport (
     FN_ACCEPT_MULTISHOT, FN_CQE_MORE, FN_OP_ACCEPT, FN_OP_POLL_ADD, FN_OP_RECV, FN_RECV_MULTISHOT,
     FN_SQE_BUFFER_SELECT, fn_cqe, fn_ring, fn_ring_ask, fn_ring_close, fn_ring_done, fn_ring_enter, fn_ring_open,
-    fn_ring_overflowed, fn_ring_ready, fn_ring_reap, fn_sqe,
+    fn_ring_overflowed, fn_ring_ready, fn_ring_reap, fn_ring_stirs, fn_ring_untold, fn_sqe,
 )
 from fastnet.cdefs.ringloop cimport (
     RECV, SEND, ACCEPT, STOP, POLL, AGAIN, SUBMISSIONS, LEAST_COMPLETIONS, Side, Loop, tag, cancel, end, settle, readable,
@@ -183,18 +183,21 @@ cdef int complete(Loop *loop, const fn_cqe *cqe) noexcept nogil:
 
 
 cdef int wait(Loop *loop, int timeout_ms) noexcept nogil:
-    """Hand over requests and wait for completions; first without sleeping, for as long as busy polling allows."""
+    """Hand over requests and wait for completions; first without sleeping, for as long as busy polling allows.
+
+    Spinning looks at shared memory only; the kernel is entered when it says that it has something for us.
+    """
     cdef int failed
     cdef uint64_t until_ns
     if loop.work.busy_poll_ns and timeout_ms:
         until_ns = fn_now_ns() + loop.work.busy_poll_ns
-        while True:
-            failed = fn_ring_enter(&loop.ring, 0, 0)
-            if failed or fn_ring_ready(&loop.ring):
-                fn_count(&loop.stream.row.spins_paid, 1)
-                return failed
-            if fn_now_ns() >= until_ns:
-                break
+        failed = fn_ring_enter(&loop.ring, 0, 0) if fn_ring_untold(&loop.ring) else 0
+        while failed == 0 and fn_now_ns() < until_ns:
+            if fn_ring_stirs(&loop.ring):
+                failed = fn_ring_enter(&loop.ring, 0, 0)
+                if failed or fn_ring_ready(&loop.ring):
+                    fn_count(&loop.stream.row.spins_paid, 1)
+                    return failed
         fn_count(&loop.stream.row.spins_vain, 1)
     return fn_ring_enter(&loop.ring, 1, timeout_ms)
 

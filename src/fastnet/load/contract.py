@@ -31,7 +31,7 @@ from typing import Protocol
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
-from fastnet.limits import KIB, MIB
+from fastnet.limits import BUSY_POLL_US_MAX, KIB, MIB
 from fastnet.metrics.histogram import Histogram
 
 STALL_S = 5.0
@@ -64,6 +64,7 @@ class LoadPlan:
 
     warmup_s: run so long before the window opens. Not with messages, whose count is exact from the first one.
     cpu: bind the loading thread to this processor for the run; None: wherever the kernel puts it.
+    busy_poll_us: look so long for an echo before sleeping, for latency without wake-ups; 0 sleeps at once.
     """
 
     endpoint: Endpoint
@@ -75,6 +76,7 @@ class LoadPlan:
     warmup_s: float = 0.0
     stall_s: float = STALL_S
     cpu: int | None = None
+    busy_poll_us: int = 0
 
     def __post_init__(self) -> None:
         if self.endpoint.transport == "udp":
@@ -86,6 +88,8 @@ class LoadPlan:
             raise ConfigError("a load without an end", "Give seconds, messages or both")
         if (self.seconds is not None and self.seconds <= 0) or self.warmup_s < 0 or self.stall_s <= 0:
             raise ConfigError("a load cannot last no time", "Give positive seconds")
+        if not 0 <= self.busy_poll_us <= BUSY_POLL_US_MAX:
+            raise ConfigError(f"cannot look for {self.busy_poll_us} microseconds", f"Give 0 to {BUSY_POLL_US_MAX}")
         if self.messages is not None and self.messages < 1:
             raise ConfigError(f"cannot load with {self.messages} messages", "Give at least 1")
         if self.messages is not None and self.warmup_s:
