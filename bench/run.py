@@ -179,7 +179,7 @@ def measure(peer: Peer, scenario: Scenario, settings: Settings) -> Turn:
             warmup_s=settings.warmup_s,
             cpu=settings.load_cpu,
         )
-        report = run(plan, on_edge=lambda: cpu_ns.append(host.cpu_ns(pid)))
+        report = run(plan, scenario.load, on_edge=lambda: cpu_ns.append(host.cpu_ns(pid)))
     if not report.ok:
         raise PeerFailed(f"{report.mismatches} mismatches, {report.errors}")
     if not report.messages:

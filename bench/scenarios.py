@@ -9,11 +9,15 @@ from fastnet.limits import KIB, MIB
 
 @dataclass(frozen=True)
 class Scenario:
-    """connections: open at once. in_flight: messages of message_bytes that each keeps on their way."""
+    """connections: open at once. in_flight: messages of message_bytes that each keeps on their way.
+
+    load: a row of fastnet.load.LOADS.
+    """
 
     connections: int
     message_bytes: int
     in_flight: int = 1
+    load: str = "closed"
     about: str = ""
 
 
@@ -24,6 +28,7 @@ SCENARIOS = {
     "50x16K": Scenario(50, 16 * KIB, in_flight=4, about="bulk: copying outweighs system calls"),
     "1x64": Scenario(1, 64, about="one client: the round trip itself"),
     "4x1M": Scenario(4, MIB, about="messages larger than socket buffers"),
+    "churn": Scenario(50, 64, load="churn", about="connect, one echo, close: a message is a connection"),
 }
 
 CANONICAL = "50x64"

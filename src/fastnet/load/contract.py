@@ -18,7 +18,10 @@
 8. A peer that ends the connection (FIN or RST) while it owes bytes is one `lost`. A peer with which no byte moved in
    either direction for `stall_s`, though it owes bytes or the end, is one `stalled`. A connection that could not be
    made is one `refused`. No connection is counted twice, and none keeps the others from going on.
-9. A run always ends: after warm-up and window at most, and then at most `stall_s` (and a tick) after the last byte
+9. A load that makes its own connections (churn) is given one as a model and makes `connections` at a time to its peer, one
+   message each; its latency counts from before socket(2) to after the read of the end of the stream. A connection that
+   cannot be made, or breaks before anything was sent on it, is one `refused`, and its place makes no other.
+10. A run always ends: after warm-up and window at most, and then at most `stall_s` (and a tick) after the last byte
    moved. In the main thread an interrupt is seen within a tick.
 """
 
@@ -51,6 +54,9 @@ IN_FLIGHT_MAX = 64 * KIB
 
 MESSAGE_BYTES_MAX = 1024 * MIB
 """One message."""
+
+SOURCES = 64
+"""Source addresses of a load that makes a connection for each message: 64 times 28,000 ports outlast their TIME_WAIT."""
 
 UNLIMITED = 2**63 - 1
 """Messages of a connection whose end is the clock."""
@@ -102,6 +108,11 @@ class LoadPlan:
         return self.messages // self.connections + (connection < self.messages % self.connections)
 
 
+def source_address(number: int) -> str:
+    """One of the loopback addresses that a load to 127/8 connects from."""
+    return f"127.8.62.{1 + number}"
+
+
 def within(what: str, value: int, most: int) -> None:
     if not 1 <= value <= most:
         raise ConfigError(f"{value} {what} are out of range", f"Give 1 to {most}")
@@ -118,6 +129,7 @@ class Tally:
     mismatches: int = 0
     lost: int = 0
     stalled: int = 0
+    refused: int = 0
     latency_ns: Histogram = field(default_factory=Histogram)
 
 
@@ -128,6 +140,8 @@ class Exchange(Protocol):
         self, connections: Sequence[socket], plan: LoadPlan, pattern: bytes, on_edge: Callable[[], None]
     ) -> Tally:
         """Run warm-up, window and drain over connected, non-blocking sockets, which remain the caller's to close.
+
+        A row of LOADS that dials by itself is given one of them, as a model (9).
 
         on_edge: called as the window opens and as it closes; the time it takes belongs to neither side.
         """
