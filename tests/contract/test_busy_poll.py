@@ -8,7 +8,6 @@ from fastnet.load.contract import LoadPlan
 from fastnet.load.session import run
 from fastnet.table import BACKENDS
 from tests.commands import finish
-from tests.conftest import why_skip
 from tests.peers import Peer, eventually, pattern
 
 LONG_US = 200_000
@@ -61,8 +60,6 @@ def test_a_spinning_server_still_hears_the_request_to_stop(engine, serve, dial) 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_spinning_load_gets_every_byte_it_sent(backend, serve) -> None:
-    if why := why_skip(backend):
-        pytest.skip(why)
     server = serve(backend=backend)
     for connections in (1, 3):
         report = run(LoadPlan(server.endpoint, connections, messages=300, busy_poll_us=1000), backend=backend)

@@ -11,7 +11,6 @@ import pytest
 
 from fastnet.errors import ConfigError
 from fastnet.limits import KIB
-from fastnet.load import LOADS
 from fastnet.load.contract import LoadPlan, LoadReport, source_address
 from fastnet.load.session import run
 from fastnet.table import BACKENDS
@@ -20,12 +19,7 @@ from tests.parity.test_load_parity import STALL_S, Peer, honest, serving, servin
 VISITORS = 3
 MESSAGE_BYTES = 64
 
-ROWS = [
-    pytest.param(backend, marks=[pytest.mark.skip(reason=why)] if why else [], id=backend)
-    for backend in BACKENDS
-    for why in [LOADS.why_not("churn", backend)]
-]
-pytestmark = pytest.mark.parametrize("backend", ROWS)
+pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def churn(endpoint, backend: str, messages: int, **plan: int) -> LoadReport:

@@ -9,15 +9,11 @@ from typing import Any
 import pytest
 
 from fastnet.endpoint import Endpoint
-from fastnet.engine import ENGINES
 from fastnet.errors import UnsupportedError
 from tests.blocked import blocks
 from tests.commands import connect, echoes, finish, running
 
-pytestmark = [
-    pytest.mark.native,
-    pytest.mark.skipif(bool(ENGINES.why_not("epoll", "native")), reason=ENGINES.why_not("epoll", "native") or "-"),
-]
+pytestmark = pytest.mark.native
 
 REASONS = {errno.EPERM: "io_uring is blocked here", errno.ENOSYS: "this kernel's io_uring is missing or too old"}
 

@@ -18,17 +18,14 @@ from fastnet.limits import SPARE_DESCRIPTORS
 from fastnet.plan import make_plan
 from fastnet.table import BACKENDS
 from tests.commands import children, connect, echoes, eventually, finish, running
-from tests.conftest import marks, why_skip
 
-BACKEND_ROWS = [pytest.param(backend, id=backend, marks=marks(backend)) for backend in BACKENDS]
 USABLE = sorted(os.sched_getaffinity(0))
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("engine", ["epoll", "uring"])
 def test_connections_spread_over_all_workers(engine: str) -> None:
     """400 connections hashed to 4 loops: fewer than 40 on one of them happens once in 10^19 runs."""
-    if why := why_skip("native", engine):
-        pytest.skip(why)
     with fastnet.serve("echo", engine=engine, workers=4) as server:
         socks = [connect(server.endpoint) for _ in range(400)]
         for sock in socks:
@@ -40,7 +37,7 @@ def test_connections_spread_over_all_workers(engine: str) -> None:
     assert min(shares) >= 40, shares
 
 
-@pytest.mark.parametrize("backend", BACKEND_ROWS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_auto_is_a_loop_for_each_processor_it_may_use(backend: str) -> None:
     with running("echo", "--backend", backend, "--workers", "auto", "--json") as server:
         assert server.event()["workers"] == len(USABLE)
@@ -71,7 +68,7 @@ def test_loops_are_kept_on_their_processors_in_turn() -> None:
         assert server.end()[0] == 0
 
 
-@pytest.mark.parametrize("backend", BACKEND_ROWS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.skipif(len(USABLE) < 2, reason="one processor")
 def test_worker_processes_are_kept_on_their_processors_in_turn(backend: str) -> None:
     options = ("--workers", 2, "--worker-processes", "--cpu-affinity", "auto", "--backend", backend)
@@ -117,8 +114,6 @@ def test_each_worker_process_has_the_descriptor_limit_for_itself() -> None:
 @pytest.mark.parametrize("engine", ["epoll", "uring", "thread", "pool", "fork", "iterative", "select"])
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
 def test_a_killed_native_worker_process_is_reported_and_replaced(engine: str, transport: str, tmp_path: Path) -> None:
-    if why := why_skip("native", engine):
-        pytest.skip(why)
     where = ("--unix", tmp_path / "socket") if transport == "unix" else ("--port", 0)
     options = ("--engine", engine, "--backend", "native", "--workers", 2, "--worker-processes", "--json", *where)
     with running("echo", *options) as server:
