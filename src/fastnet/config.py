@@ -147,7 +147,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 class ProcessConfig:
     """The process around one or several servers. Raises ConfigError."""
 
-    daemon: bool = option(False, "Detach from the terminal as soon as everything listens.")
+    daemon: bool = option(
+        False, "Detach from the terminal once everything listens. Without --log-file its log is lost."
+    )
     pidfile: str | None = option(None, "Write the process id here, and refuse to run twice.", "PATH")
     log_file: str | None = option(None, "Log here, not on standard error; SIGHUP reopens it.", "PATH")
     error_log: str | None = option(None, "Log errors here as well; SIGHUP reopens it.", "PATH")

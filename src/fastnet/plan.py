@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastnet import affinity
 from fastnet.access import AccessList
@@ -66,21 +66,25 @@ def make_plan(config: ServerConfig) -> Plan:
     workers = config.workers if isinstance(config.workers, int) else len(affinity.usable())
     processes = config.worker_processes or (workers > 1 and choice.backend == "python")
     cpus = affinity.assign(config.cpu_affinity, workers) if config.cpu_affinity is not None else [None] * workers
+    row = ENGINES[choice.engine]
     limits = Limits(
-        max_connections=config.max_connections
-        or default_connections(ENGINES[choice.engine], 1 if processes else workers),
+        max_connections=row.connections,
         idle_timeout_s=config.idle_timeout,
         parked_bytes_max=config.max_parked,
         pool_size=config.pool_size,
         busy_poll_us=config.busy_poll,
     )
+    most = config.max_connections or default_connections(row, limits, 1 if processes else workers)
+    limits = replace(limits, max_connections=most)
     return Plan(config, config.endpoint, choice, limits, config.access, workers, processes, tuple(cpus))
 
 
-def default_connections(row: EngineRow, loops: int) -> int:
-    """The engine's own limit, or what the descriptor limit leaves to each of the loops of one process."""
+def default_connections(row: EngineRow, limits: Limits, loops: int) -> int:
+    """The engine's own limit, but never fewer than it has threads for; or what the descriptor limit leaves to each of the
+    loops of one process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 20
     descriptors = max(1, (soft - SPARE_DESCRIPTORS) // loops)
-    return min(row.connections, descriptors) if row.connections else descriptors
+    own = max(row.connections, row.parts(limits))
+    return min(own, descriptors) if own else descriptors

@@ -12,8 +12,10 @@ import pytest
 from fastnet.config import ServerConfig
 from fastnet.engine import ENGINES
 from fastnet.engine.contract import Work
+from fastnet.limits import POOL_QUEUE_MAX
 from fastnet.plan import make_plan
 from fastnet.server import Server
+from tests.peers import eventually
 
 
 def test_the_request_to_stop_outlives_the_last_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +51,25 @@ def test_the_request_to_stop_outlives_the_last_loop(monkeypatch: pytest.MonkeyPa
     assert not closing.is_alive()
     assert len(seen) == 1
     assert [error.errno for error in raised] == [5]
+
+
+def test_a_worker_that_fails_at_birth_is_reported_with_its_last_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(work: Work) -> None:
+        raise OSError(28, "no room for a ring")
+
+    monkeypatch.setattr(ENGINES, "load", lambda name, backend: SimpleNamespace(run=run))
+    server = Server(make_plan(ServerConfig(workers=2, engine="epoll", worker_processes=True))).start()
+    try:
+        eventually(lambda: len(caplog.records) >= 2, 20)
+    finally:
+        server.close(0)
+    assert "died of OSError: [Errno 28] no room for a ring; starting another" in caplog.text
+    assert "worker 0" in caplog.text
+    assert "worker 1" in caplog.text
+
+
+def test_a_pool_takes_at_least_as_many_connections_as_it_has_threads() -> None:
+    assert make_plan(ServerConfig(engine="pool", pool_size=500)).limits.max_connections == 500
+    assert make_plan(ServerConfig(engine="pool", pool_size=5)).limits.max_connections == POOL_QUEUE_MAX
