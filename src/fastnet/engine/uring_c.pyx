@@ -228,13 +228,24 @@ cdef int serve(Loop *loop) noexcept nogil:
 
 
 cdef void close_all(Loop *loop) noexcept nogil:
-    """End every connection, and wait until the kernel has given back all memory that requests name."""
+    """End every connection and accept, and wait until the kernel has given back all memory and listeners that requests name.
+
+    What a ring still holds when it is closed is let go only later, by a kernel thread: the port would still be taken.
+    """
     cdef uint32_t slot
-    for slot in range(1, loop.stream.slots.touched + 1):
-        if loop.stream.slots.conn[slot].fd >= 0:
-            end(loop, slot, FN_STOPPED)
-    while loop.stream.slots.open and turn(loop, -1) == 0:
-        pass
+    cdef int i
+    for i in range(loop.work.listeners):
+        if loop.armed[i] and not loop.cancelling[i]:
+            loop.cancelling[i] = True
+            cancel(loop, tag(ACCEPT, 0, i))
+    while True:
+        for slot in range(1, loop.stream.slots.touched + 1):  # again each time, for an accept may have been faster
+            if loop.stream.slots.conn[slot].fd >= 0:
+                end(loop, slot, FN_STOPPED)
+        if loop.stream.slots.open == 0 and not any_armed(loop):
+            return
+        if turn(loop, -1) < 0:
+            return
 
 
 cdef int run_ring(Loop *loop, uint32_t buffers, uint32_t buffer_bytes) noexcept nogil:
