@@ -135,8 +135,9 @@ def test_two_servers_on_port_zero_get_two_ports() -> None:
         assert tcp.name(one, place).port != tcp.name(other, place).port > 0
 
 
-@pytest.mark.usefixtures("engine", "backend")
-def test_a_port_is_bound_again_at_once_after_its_server_closed_first(serve: Serve, dial: Dial) -> None:
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("engine", ["epoll", "uring"])
+def test_a_port_is_bound_again_at_once_after_its_server_closed_first(engine, serve: Serve, dial: Dial) -> None:
     """T1. Its connection is still in TIME_WAIT, and nothing else of it holds the port."""
     server = serve("daytime")
     for _ in range(20):
