@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -33,7 +34,7 @@ def test_the_request_to_stop_outlives_the_last_loop(monkeypatch: pytest.MonkeyPa
         seen.append(work.stop.state)
 
     monkeypatch.setattr(ENGINES, "load", lambda name, backend: SimpleNamespace(run=run))
-    server = Server(make_plan(ServerConfig(workers=2, engine="epoll"))).start()
+    server = Server(replace(make_plan(ServerConfig(workers=2, engine="epoll")), processes=False)).start()
     raised: list[BaseException] = []
 
     def close() -> None:
