@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from fastnet import affinity, limits
 from fastnet.access import AccessList
+from fastnet.datagram import DATAGRAMS
 from fastnet.endpoint import PORT_MAX, Endpoint
 from fastnet.engine import ENGINES
 from fastnet.errors import ConfigError
@@ -44,8 +45,11 @@ class ServerConfig:
     service: str = "echo"
     host: str = option("127.0.0.1", "Address or name to bind; an empty one is every address of this host.", "HOST")
     port: int = option(0, "Port to bind; 0 picks a free one.", "PORT", least=0)
+    udp: bool = option(False, "Datagrams (UDP) instead of connections.")
     unix: str | None = option(None, "Listen on a Unix socket instead; @NAME is an abstract one.", "PATH")
-    engine: str = option("auto", "Who waits; auto takes the best that works here.", choices=("auto", *ENGINES))
+    engine: str = option(
+        "auto", "Who waits; auto takes the best that works here.", choices=("auto", *ENGINES, *DATAGRAMS)
+    )
     backend: str = option("auto", "Native or pure-Python loops.", choices=("auto", *BACKENDS))
     workers: int | str = option(
         1, "Loops that share the port; auto is one a processor.", "N|auto", least=1, word=affinity.AUTO
@@ -69,6 +73,9 @@ class ServerConfig:
     busy_poll: int = option(0, "Look so long for input before sleeping: latency for a core.", "USEC", least=0)
     allow: tuple[str, ...] = option((), "Let in this network only; may be given again.", "CIDR")
     deny: tuple[str, ...] = option((), "Turn this network away; may be given again.", "CIDR")
+    answer_any_port: bool = option(
+        False, "UDP: answer ports below 1024 and its own number too, though these may answer back for ever."
+    )
     backlog: int = option(limits.BACKLOG, "Connections the kernel holds until they are accepted.", "N", least=1)
     reuse_port: bool = option(False, "Share the port with other servers (SO_REUSEPORT); implied by --workers.")
     nodelay: bool = option(True, "Send small replies at once (TCP_NODELAY).")
@@ -96,6 +103,8 @@ class ServerConfig:
             )
         self._check_suffix()
         self._check_engine()
+        if self.unix is not None and self.udp:
+            raise ConfigError("a Unix socket has no UDP", "Leave udp or unix out")
         if self.unix is not None and (self.allow or self.deny):
             raise ConfigError(
                 "allow and deny mean nothing on a Unix socket", "Guard it with the permissions of its folder"
@@ -112,7 +121,10 @@ class ServerConfig:
             raise ConfigError("the suffix is too long", f"At most {limits.SUFFIX_BYTES_MAX} bytes")
 
     def _check_engine(self) -> None:
-        bound = ENGINES[self.engine].bound if self.engine != "auto" else 0
+        if self.engine != "auto" and self.engine not in (DATAGRAMS if self.udp else ENGINES):
+            kind, table = ("datagrams", DATAGRAMS) if self.udp else ("connections", ENGINES)
+            raise ConfigError(f"the {self.engine} engine does not serve {kind}", f"These do: {', '.join(table)}")
+        bound = ENGINES[self.engine].bound if self.engine in ENGINES else 0
         if bound and self.max_connections is not None and self.max_connections > bound:
             cure = f"At most {bound}; --engine epoll has no such bound"
             raise ConfigError(f"the {self.engine} engine cannot hold {self.max_connections} connections", cure)
@@ -122,7 +134,7 @@ class ServerConfig:
         """Where it listens."""
         if self.unix is not None:
             return Endpoint("unix", path=self.unix)
-        return Endpoint("tcp", self.host.removeprefix("[").removesuffix("]"), self.port)
+        return Endpoint("udp" if self.udp else "tcp", self.host.removeprefix("[").removesuffix("]"), self.port)
 
     @property
     def socket_options(self) -> SocketOptions:

@@ -34,6 +34,18 @@ DRAIN_S = 5.0
 PARKED_BYTES_MAX = 256 * MIB
 """Bytes that all connections of one loop together may have waiting for slow readers."""
 
+DATAGRAMS_PER_TURN = 64
+"""Datagrams taken before a loop looks whether it should stop. The native loop takes them with one recvmmsg(2)."""
+
+DATAGRAM_SWEEP_TURNS = 64
+"""Turns in which a stopping server still answers what is queued; a flood does not keep it alive."""
+
+SEND_PATIENCE_S = 0.01
+"""How long a reply waits for room in the send buffer before it is dropped, as a network would."""
+
+ANSWERED_PORTS_FROM = 1024
+"""Datagrams from ports below are not answered: the services there would answer in turn (RFC 862, 864)."""
+
 RING_BUFFERS = 16
 """Buffers that all connections of one uring loop share; a power of two."""
 
@@ -129,6 +141,7 @@ class Limits:
     parked_bytes_max: int = PARKED_BYTES_MAX
     read_bytes: int = READ_BYTES
     busy_poll_us: int = 0
+    answer_any_port: bool = False
     accept_burst: int = ACCEPT_BURST
     accept_pause_s: float = ACCEPT_PAUSE_S
     events_per_wait: int = EVENTS_PER_WAIT

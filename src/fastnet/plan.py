@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from fastnet import affinity
 from fastnet.access import AccessList
-from fastnet.catalog import Choice, choose
+from fastnet.catalog import Choice, choose, engines_for
 from fastnet.config import ServerConfig
 from fastnet.endpoint import Endpoint
-from fastnet.engine import ENGINES, EngineRow
+from fastnet.engine import EngineRow
 from fastnet.limits import SPARE_DESCRIPTORS, Limits
 from fastnet.service import SERVICES
+from fastnet.table import Table
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,12 @@ class Plan:
     cpus: tuple[int | None, ...]
 
     @property
+    def engines(self) -> Table[EngineRow]:
+        return engines_for(self.endpoint.transport)
+
+    @property
     def engine(self) -> EngineRow:
-        return ENGINES[self.choice.engine]
+        return self.engines[self.choice.engine]
 
     @property
     def how(self) -> str:
@@ -62,17 +67,19 @@ def how(engine: str, backend: str, workers: int, worker_processes: bool, reason:
 
 def make_plan(config: ServerConfig) -> Plan:
     """Decide everything. Raises UnsupportedError."""
-    choice = choose(config.engine, config.backend, config.service)
+    transport = config.endpoint.transport
+    choice = choose(config.engine, config.backend, config.service, transport)
     workers = config.workers if isinstance(config.workers, int) else len(affinity.usable())
     processes = config.worker_processes or (workers > 1 and choice.backend == "python")
     cpus = affinity.assign(config.cpu_affinity, workers) if config.cpu_affinity is not None else [None] * workers
-    row = ENGINES[choice.engine]
+    row = engines_for(transport)[choice.engine]
     limits = Limits(
         max_connections=row.connections,
         idle_timeout_s=config.idle_timeout,
         parked_bytes_max=config.max_parked,
         pool_size=config.pool_size,
         busy_poll_us=config.busy_poll,
+        answer_any_port=config.answer_any_port,
     )
     most = config.max_connections or default_connections(row, limits, 1 if processes else workers)
     limits = replace(limits, max_connections=most)

@@ -159,14 +159,24 @@ def words(event: dict[str, Any]) -> str:
         case "draining":
             many = "1 connection" if event["open"] == 1 else f"{event['open']} connections"
             return f"draining {many} for up to {event['seconds']:g} s; interrupt again to stop at once"
-    return f"stopped {event['service']} on {event['endpoint']}: {numbers(event['statistics'])}"
+    text = numbers(event["statistics"], event["endpoint"].startswith("udp:"))
+    return f"stopped {event['service']} on {event['endpoint']}: {text}"
 
 
-def numbers(statistics: dict[str, Any]) -> str:
+def numbers(statistics: dict[str, Any], datagrams: bool) -> str:
     """Statistics in one line."""
+    if datagrams:
+        lost = {name: statistics[name] for name in ("unanswered", "unsent", "truncated", "kernel_drops")}
+        text = "{messages} datagrams in, {replies} out, {bytes_in} bytes in, {bytes_out} bytes out".format(**statistics)
+        words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in lost.items() if count)
+        return f"{text}; {words}" if words else text
     ends = ", ".join(f"{count} {why}" for why, count in statistics["closed"].items() if count)
     text = "{accepted} accepted, {open} open, {bytes_in} bytes in, {bytes_out} bytes out".format(**statistics)
     return f"{text}; closed: {ends}" if ends else text
+
+
+def report(server: Server) -> str:
+    return numbers(server.statistics().as_dict(), server.endpoint.transport == "udp")
 
 
 def note(events: Events) -> None:
@@ -225,7 +235,7 @@ class Watch:
             log.info("SIGHUP: log files opened again; the services have nothing else to reload")
         elif number == REPORT:
             for server in self.servers:
-                log.info("%s on %s: %s", *labels(server).values(), numbers(server.statistics().as_dict()))
+                log.info("%s on %s: %s", *labels(server).values(), report(server))
 
     def drain(self) -> None:
         """Take no more connections, and say so if somebody is still being served."""

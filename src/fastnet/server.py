@@ -19,7 +19,6 @@ from types import TracebackType
 
 from fastnet import affinity
 from fastnet.endpoint import Endpoint
-from fastnet.engine import ENGINES
 from fastnet.engine.contract import Work
 from fastnet.metrics.counters import CounterTable, Statistics, statistics
 from fastnet.plan import Plan
@@ -63,7 +62,7 @@ class Server:
         return self
 
     def _start_loops(self, workers: int) -> None:
-        engine = ENGINES.load(self.plan.choice.engine, self.plan.choice.backend)
+        engine = self.plan.engines.load(self.plan.choice.engine, self.plan.choice.backend)
         service = self.plan.service()
         self._stop = Stop()
         self.ended_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -95,8 +94,8 @@ class Server:
         options = self.plan.config.socket_options
         endpoint = self.plan.endpoint
         try:
-            # A Unix socket cannot be bound twice, so its loops share one listener; a TCP port can, and each loop has its own.
-            for _ in range(workers if endpoint.transport == "tcp" else 1):
+            # A Unix socket cannot be bound twice, so its loops share one listener; a port can, and each loop has its own.
+            for _ in range(workers if TRANSPORTS[endpoint.transport].shared else 1):
                 self._listeners.append(self._transport.listen(endpoint, options))
                 self.endpoint = self._transport.name(self._listeners[0], endpoint)
                 # Only the port is taken over: a name of "::" would make the next listener one for IPv6 alone.
