@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import fastnet
+from fastnet.datagram import DATAGRAMS
 from fastnet.engine import ENGINES
 from fastnet.server import Server
 from fastnet.service import SERVICES
@@ -43,13 +44,17 @@ def why_skip(backend: str, engine: str = "", service: str = "") -> str:
     wanted = os.environ.get("FASTNET_BACKEND", "auto")
     if wanted not in ("auto", backend):
         return f"FASTNET_BACKEND={wanted}"
-    if engine and (why := ENGINES.why_not(engine, backend)):
+    if engine and (why := TABLES[engine].why_not(engine, backend)):
         return why
     return SERVICES.why_not(service or "echo", backend)
 
 
+STREAMS = [name for name in TRANSPORTS if not TRANSPORTS[name].datagrams]
+TABLES = {name: table for table in (ENGINES, DATAGRAMS) for name in table}
+
+
 def is_hole(backend: str, engine: str) -> bool:
-    return bool(backend and engine) and engine in ENGINES and not ENGINES[engine].module(backend)
+    return bool(backend) and engine in TABLES and not TABLES[engine][engine].module(backend)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -62,7 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             axes["backend"], axes["engine"] = "native", axes["engine"] or "epoll"
         if is_hole(axes["backend"], axes["engine"]):
             holes.append(item)
-        elif axes["backend"] in BACKENDS and axes["engine"] in ("", *ENGINES):
+        elif axes["backend"] in BACKENDS and axes["engine"] in ("", *TABLES):
             if axes["backend"] == "native":
                 item.add_marker(pytest.mark.native)
             if why := why_skip(**axes):
@@ -91,7 +96,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             if axis in wants:
                 metafunc.parametrize(axis, values)
     if "transport" in wants:
-        metafunc.parametrize("transport", list(TRANSPORTS))
+        metafunc.parametrize("transport", STREAMS)
 
 
 def names(argnames: str | list[str]) -> list[str]:
