@@ -19,22 +19,26 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from fastnet.datagram import DATAGRAMS
 from fastnet.endpoint import Endpoint
 from fastnet.engine import ENGINES
-from fastnet.limits import POOL_SIZE, READ_BYTES
+from fastnet.limits import MIB, POOL_SIZE, READ_BYTES
 from fastnet.table import BACKENDS
 
 RIVALS = Path(__file__).parent / "rivals"
-READY = re.compile(rb"^listening on (tcp://\S+)", re.MULTILINE)
+READY = re.compile(rb"^listening on ((?:tcp|udp)://\S+)", re.MULTILINE)
 READY_S = 15.0
 STOP_S = 10.0
 
-YARDSTICK = "c_epoll"
-"""The peer that all others are compared with."""
+YARDSTICKS = {"tcp": "c_epoll", "udp": "c_mmsg"}
+"""The peer that all others of a transport are compared with."""
+
+RCVBUF_BYTES = 4 * MIB
+"""Of every datagram server, so that what is measured is its speed and not a burst it could not hold."""
 
 
 class PeerFailed(Exception):
@@ -46,12 +50,14 @@ class Peer:
     """command: how to start it; empty when it cannot run here, and `note` says why.
 
     connections_max: how many it serves at once; None: as many as it has descriptors. spins: it knows --busy-poll.
+    transport: what it serves.
     """
 
     command: tuple[str, ...]
     note: str = ""
     connections_max: int | None = None
     spins: bool = False
+    transport: str = "tcp"
 
 
 def compiled(name: str, into: Path, *libraries: str) -> Peer:
@@ -88,12 +94,32 @@ def fastnet(engine: str, backend: str) -> Peer:
     return Peer((sys.executable, "-m", "fastnet", "echo", *options), connections_max=served or None, spins=True)
 
 
+def fastnet_datagrams(way: str, backend: str) -> Peer:
+    options = ("--udp", "--port", "0", "--engine", way, "--backend", backend, "--rcvbuf", str(RCVBUF_BYTES))
+    return Peer((sys.executable, "-m", "fastnet", "echo", *options), spins=True, transport="udp")
+
+
+def datagram_peers(into: Path, has_uvloop: bool) -> dict[str, Peer]:
+    """Those that serve datagrams."""
+    found = {
+        YARDSTICKS["udp"]: compiled(YARDSTICKS["udp"], into),
+        "uvloop-udp": script("uvloop_datagram") if has_uvloop else Peer((), "uvloop is not installed"),
+        "asyncio-udp": script("asyncio_datagram"),
+        "recvfrom": script("recvfrom_loop"),
+    }
+    for name, peer in found.items():
+        command = (*peer.command, str(RCVBUF_BYTES)) if peer.command else ()
+        found[name] = replace(peer, command=command, transport="udp")
+    ours = [(way, backend) for way in DATAGRAMS for backend in BACKENDS if DATAGRAMS[way].module(backend)]
+    return found | {f"{way}-{backend}": fastnet_datagrams(way, backend) for way, backend in ours}
+
+
 def all_peers(into: Path) -> dict[str, Peer]:
     """Every peer by name. into: a directory for what has to be built."""
     uvloop = importlib.util.find_spec("uvloop")
     gevent = importlib.util.find_spec("gevent")
     return {
-        YARDSTICK: compiled(YARDSTICK, into),
+        YARDSTICKS["tcp"]: compiled(YARDSTICKS["tcp"], into),
         "c_uring": compiled("c_uring", into, "uring"),
         "c_libuv": compiled("c_libuv", into, "uv"),
         "go_net": compiled_go("go_net", into),
@@ -102,12 +128,18 @@ def all_peers(into: Path) -> dict[str, Peer]:
         "asyncio": script("asyncio_protocol", str(READ_BYTES)),
         "threads": script("socketserver_threads", str(READ_BYTES)),
         **{f"{engine}-{backend}": fastnet(engine, backend) for engine in ENGINES for backend in BACKENDS},
+        **datagram_peers(into, uvloop is not None),
     }
 
 
+STREAM_RIVALS = ("c_epoll", "c_uring", "c_libuv", "go_net", "uvloop", "asyncio", "gevent", "threads")
+DATAGRAM_RIVALS = ("c_mmsg", "uvloop-udp", "asyncio-udp", "recvfrom")
 GROUPS = {
-    "rivals": (YARDSTICK, "c_uring", "c_libuv", "go_net", "uvloop", "asyncio", "gevent", "threads"),
-    "default": ("epoll-native", "uring-native", "epoll-python", YARDSTICK, "uvloop", "asyncio", "threads"),
+    "rivals": (*STREAM_RIVALS, *DATAGRAM_RIVALS),
+    "default": (
+        *("uring-native", "epoll-native", "epoll-python", "c_epoll", "uvloop", "asyncio", "threads"),
+        *("mmsg-native", "single-python", *DATAGRAM_RIVALS),
+    ),
 }
 """Names for several peers; "all" is every one."""
 

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import host, peers
-from bench.peers import GROUPS, YARDSTICK, Peer, PeerFailed
+from bench.peers import GROUPS, YARDSTICKS, Peer, PeerFailed
 from bench.scenarios import CANONICAL, SCENARIOS, Scenario
 from fastnet.load.contract import LoadPlan
 from fastnet.load.session import run
@@ -139,7 +139,8 @@ def raise_descriptor_limit() -> None:
 def measure_all(settings: Settings, known: dict[str, Peer]) -> list[Cell]:
     cells: list[Cell] = []
     for row in settings.rows:
-        found = {name: empty_cell(row, name, known[name]) for name in settings.peers}
+        fitting = [name for name in settings.peers if known[name].transport == SCENARIOS[row].transport]
+        found = {name: empty_cell(row, name, known[name]) for name in fitting}
         for _ in range(settings.rounds):
             for name, cell in found.items():
                 if not cell.note:
@@ -211,7 +212,7 @@ def print_table(settings: Settings, cells: list[Cell]) -> None:
     )
     for row in settings.rows:
         members = [cell for cell in cells if cell.row == row]
-        yardstick = next((cell for cell in members if cell.peer == YARDSTICK and cell.turns), None)
+        yardstick = next((cell for cell in members if cell.peer in YARDSTICKS.values() and cell.turns), None)
         for cell in members:
             mark = "*" if row == CANONICAL else ""
             print(f"{row + mark:<11}{cell.peer:<18}" + (numbers(cell, yardstick) if cell.turns else f"  {cell.note}"))

@@ -18,6 +18,7 @@ class Scenario:
     message_bytes: int
     in_flight: int = 1
     load: str = "closed"
+    transport: str = "tcp"
     busy_poll_us: int = 0
     about: str = ""
 
@@ -30,6 +31,13 @@ SCENARIOS = {
     "1x64": Scenario(1, 64, about="one client: the round trip itself"),
     "1x64spin": Scenario(1, 64, busy_poll_us=5000, about="the same with --busy-poll on both sides: no wake-ups"),
     "4x1M": Scenario(4, MIB, about="messages larger than socket buffers"),
+    "8x64x16u": Scenario(
+        8, 64, in_flight=16, load="datagrams", transport="udp", about="UDP, bursts of small datagrams"
+    ),
+    "1x1400x64u": Scenario(
+        1, 1400, in_flight=64, load="datagrams", transport="udp", about="UDP, one peer, full packets"
+    ),
+    "1000x64u": Scenario(1000, 64, load="datagrams", transport="udp", about="UDP, a datagram from each of many"),
     "churn": Scenario(50, 64, load="churn", about="connect, one echo, close: a message is a connection"),
 }
 

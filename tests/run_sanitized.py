@@ -35,6 +35,7 @@ def main() -> int:
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_segv=0",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "PYTHONMALLOC": "malloc",
+        "FASTNET_TEST_PATIENCE": "4",
     }
     command = [python, "-m", "pytest", "-q", "-m", "native and not soak", "--timeout", "300", *TESTS, *sys.argv[1:]]
     return subprocess.run(command, check=False, env=environment, cwd=ROOT).returncode

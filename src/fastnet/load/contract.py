@@ -21,7 +21,11 @@
 9. A load that makes its own connections (churn) is given one as a model and makes `connections` at a time to its peer, one
    message each; its latency counts from before socket(2) to after the read of the end of the stream. A connection that
    cannot be made, or breaks before anything was sent on it, is one `refused`, and its place makes no other.
-10. A run always ends: after warm-up and window at most, and then at most `stall_s` (and a tick) after the last byte
+10. A load of datagrams keeps `in_flight` of them on their way on each socket. The first NUMBER_BYTES of one are its number,
+   and that alone says what the rest must be; anything else, or more than was sent, is one mismatch and ends the socket's
+   part. What has not come back within LOST_S is one `lost`, and the next number takes its place; that it comes later, or
+   twice, is not held against the server. A socket that is refused (nobody listens) loses what it had on its way.
+11. A run always ends: after warm-up and window at most, and then at most `stall_s` (and a tick) after the last byte
    moved. In the main thread an interrupt is seen within a tick.
 """
 
@@ -55,6 +59,15 @@ IN_FLIGHT_MAX = 64 * KIB
 MESSAGE_BYTES_MAX = 1024 * MIB
 """One message."""
 
+NUMBER_BYTES = 8
+"""The number of a datagram, little-endian, at its beginning."""
+
+NUMBERS_APART = 40
+"""Places of the pattern between one number and the next."""
+
+LOST_S = 0.5
+"""A datagram that has not come back by then is lost."""
+
 SOURCES = 64
 """Source addresses of a load that makes a connection for each message: 64 times 28,000 ports outlast their TIME_WAIT."""
 
@@ -85,8 +98,6 @@ class LoadPlan:
     busy_poll_us: int = 0
 
     def __post_init__(self) -> None:
-        if self.endpoint.transport == "udp":
-            raise ConfigError(f"cannot load {self.endpoint} with a stream", "Give a tcp:// or unix: endpoint")
         within("connections", self.connections, CONNECTIONS_MAX)
         within("message bytes", self.message_bytes, MESSAGE_BYTES_MAX)
         within("messages in flight", self.in_flight, IN_FLIGHT_MAX)

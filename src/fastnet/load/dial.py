@@ -46,10 +46,11 @@ def dial(endpoint: Endpoint, connections: int, timeout_s: float) -> Dialled:
     Raises NetworkError when the name is unknown or not even one connection could be opened.
     """
     refusal: OSError | None = None
-    for family, address in addresses(endpoint):
-        first = dial_address(family, address, 1, timeout_s)
+    kind = socket.SOCK_DGRAM if endpoint.transport == "udp" else socket.SOCK_STREAM
+    for family, address in addresses(endpoint, kind):
+        first = dial_address(kind, family, address, 1, timeout_s)
         if first.connections:
-            rest = dial_address(family, address, connections - 1, timeout_s)
+            rest = dial_address(kind, family, address, connections - 1, timeout_s)
             return Dialled(first.connections + rest.connections, rest.refused, rest.first_refusal)
         refusal = refusal or first.first_refusal
     assert refusal is not None, "an endpoint has at least one address"
@@ -58,19 +59,23 @@ def dial(endpoint: Endpoint, connections: int, timeout_s: float) -> Dialled:
     ) from refusal
 
 
-def addresses(endpoint: Endpoint) -> list[Address]:
+def addresses(endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[Address]:
     if endpoint.transport == "unix":
         name = endpoint.path
         return [(socket.AF_UNIX, "\0" + name[1:] if name.startswith("@") else name)]
     try:
-        found = socket.getaddrinfo(endpoint.host or None, endpoint.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(endpoint.host or None, endpoint.port, type=kind)
     except socket.gaierror as error:
         raise NetworkError(f"cannot resolve {endpoint}: {error.strerror}", "Check the host name") from error
     return [(family, address) for family, _, _, _, address in found]
 
 
 def dial_address(
-    family: socket.AddressFamily, address: str | tuple[object, ...], count: int, timeout_s: float
+    kind: socket.SocketKind,
+    family: socket.AddressFamily,
+    address: str | tuple[object, ...],
+    count: int,
+    timeout_s: float,
 ) -> Dialled:
     """Open `count` connections to one address."""
     done = Dialled()
@@ -78,7 +83,7 @@ def dial_address(
     try:
         with select.epoll() as poll:
             while (left := count - len(done.connections) - done.refused) > 0:
-                begin(family, address, min(left, DIALS_MAX) - len(deciding), deciding, done, poll, timeout_s)
+                begin(kind, family, address, min(left, DIALS_MAX) - len(deciding), deciding, done, poll, timeout_s)
                 for decided, error in outcomes(deciding, poll):
                     poll.unregister(decided)
                     settle(deciding.pop(decided.fileno())[0], error, done)
@@ -90,6 +95,7 @@ def dial_address(
 
 
 def begin(
+    kind: socket.SocketKind,
     family: socket.AddressFamily,
     address: str | tuple[object, ...],
     count: int,
@@ -102,7 +108,7 @@ def begin(
     full_until = time.monotonic() + timeout_s
     while count > 0:
         try:
-            dialling = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            dialling = socket.socket(family, kind | socket.SOCK_NONBLOCK)
         except OSError as error:
             done.refuse(error)
             count -= 1
@@ -137,7 +143,7 @@ def outcomes(
 
 def settle(dialling: socket.socket, error: int, done: Dialled) -> None:
     """Keep a socket whose connect was decided, or close it and count why."""
-    if not error and dialling.family != socket.AF_UNIX:
+    if not error and dialling.family != socket.AF_UNIX and dialling.type == socket.SOCK_STREAM:
         try:
             dialling.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if dialling.getsockname() == dialling.getpeername():

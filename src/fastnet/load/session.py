@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fastnet.errors import ConfigError, UnsupportedError
+from fastnet.limits import DATAGRAM_BYTES_MAX
 from fastnet.load import LOADS
-from fastnet.load.contract import NS_PER_S, Exchange, LoadPlan, LoadReport, Tally
+from fastnet.load.contract import NS_PER_S, NUMBER_BYTES, Exchange, LoadPlan, LoadReport, Tally
 from fastnet.load.dial import dial
 from fastnet.load.pattern import build_pattern
 from fastnet.table import BACKENDS
@@ -26,11 +27,7 @@ def run(
     and UnsupportedError before anything is sent.
     """
     exchange = exchange_of(discipline, backend)
-    if LOADS[discipline].dials and (plan.in_flight > 1 or plan.busy_poll_us):
-        raise ConfigError(
-            f"a {discipline} load has one message a connection and does not spin",
-            "Leave in_flight and busy_poll_us out",
-        )
+    check(plan, discipline)
     with bound_to(plan.cpu):
         started = time.monotonic()
         dialled = dial(plan.endpoint, 1 if LOADS[discipline].dials else plan.connections, plan.stall_s)
@@ -41,6 +38,24 @@ def run(
             for connection in dialled.connections:
                 connection.close()
     return report(tally, dialled.refused, connect_seconds)
+
+
+def check(plan: LoadPlan, discipline: str) -> None:
+    """Refuse a load that does not fit its endpoint. Raises ConfigError."""
+    if LOADS[discipline].dials and (plan.in_flight > 1 or plan.busy_poll_us):
+        raise ConfigError(
+            f"a {discipline} load has one message a connection and does not spin",
+            "Leave in_flight and busy_poll_us out",
+        )
+    is_datagrams = LOADS[discipline].datagrams
+    if is_datagrams != (plan.endpoint.transport == "udp"):
+        fitting = ", ".join(name for name, row in LOADS.items() if row.datagrams != is_datagrams)
+        raise ConfigError(f"cannot load {plan.endpoint} with {discipline}", f"These loads fit it: {fitting}")
+    if is_datagrams and not NUMBER_BYTES < plan.message_bytes <= DATAGRAM_BYTES_MAX:
+        raise ConfigError(
+            f"a datagram of {plan.message_bytes} bytes cannot be loaded with",
+            f"Give {NUMBER_BYTES + 1} to {DATAGRAM_BYTES_MAX}: it carries its number",
+        )
 
 
 def exchange_of(discipline: str, backend: str) -> Exchange:
