@@ -113,6 +113,18 @@ CLIENT_TIMEOUT_MAX_S = 7 * 86400.0
 DATAGRAM_BYTES_MAX = 65507
 """Largest UDP payload over IPv4: 65535 less 20 bytes of IP header and 8 of UDP header (udp(7))."""
 
+MOVER_STEP_BYTES = 2 * MIB
+"""Most that one step of a mover asks the kernel to move, so that no peer and no cold disk holds a thread for long."""
+
+MOVER_BUFFER_BYTES = 256 * KIB
+"""Buffer of the copy mover. It goes through the cache twice, once each way, so it must stay in L2."""
+
+MOVER_PIPE_BYTES = MIB
+"""Pipe of the splice mover: 256 slots, one for each fragment of a packet; what the kernel allows without privilege."""
+
+MOVER_SLICE_S = TICK_S
+"""A mover comes back to Python this often, for signals, progress and time-outs."""
+
 
 @dataclass(frozen=True)
 class Limits:
