@@ -29,15 +29,17 @@ MOVERS: Table[MoverRow] = Table(
         "sendfile": MoverRow(
             "page cache to socket, no copy",
             "sendfile_py",
+            "sendfile_c",
             needs=lambda: probes.why_not(probes.sendfile),
             receives=False,
         ),
         "splice": MoverRow(
             "through a pipe, one copy less",
             "splice_py",
+            "splice_c",
             needs=lambda: probes.why_not(probes.splice),
         ),
-        "copy": MoverRow("through a buffer, any file or stream", "copy_py"),
+        "copy": MoverRow("through a buffer, any file or stream", "copy_py", "copy_c"),
     },
 )
 

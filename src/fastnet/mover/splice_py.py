@@ -10,11 +10,11 @@ Cost: two descriptors, two system calls a step. Twin: csrc/fn_mover.h.
 
 from __future__ import annotations
 
-import fcntl
 import os
 
-from fastnet.limits import MOVER_PIPE_BYTES, MOVER_STEP_BYTES
+from fastnet.limits import MOVER_STEP_BYTES
 from fastnet.mover import copy_py
+from fastnet.mover._pipe import open_pipe
 from fastnet.mover.contract import STREAM
 
 FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
@@ -27,8 +27,7 @@ class Mover(copy_py.Mover):
 
     def __init__(self) -> None:
         super().__init__()
-        self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.pipe_bytes = widen(self._in)
+        self._out, self._in, self.pipe_bytes = open_pipe()
         self._piped = 0
 
     @property
@@ -96,13 +95,3 @@ class Mover(copy_py.Mover):
             self._held = memoryview(os.read(self._out, self._piped))
             self._piped = 0
 
-
-def widen(pipe_fd: int) -> int:
-    """Make a pipe as wide as it may be, up to MOVER_PIPE_BYTES. Returns its size (pipe(7), pipe-user-pages-soft)."""
-    wanted = MOVER_PIPE_BYTES
-    while wanted > (now := fcntl.fcntl(pipe_fd, fcntl.F_GETPIPE_SZ)):
-        try:
-            return fcntl.fcntl(pipe_fd, fcntl.F_SETPIPE_SZ, wanted)
-        except OSError:
-            wanted //= 2
-    return now
