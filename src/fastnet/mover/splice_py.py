@@ -94,4 +94,3 @@ class Mover(copy_py.Mover):
         if self._piped:
             self._held = memoryview(os.read(self._out, self._piped))
             self._piped = 0
-
