@@ -125,6 +125,24 @@ MOVER_PIPE_BYTES = MIB
 MOVER_SLICE_S = TICK_S
 """A mover comes back to Python this often, for signals, progress and time-outs."""
 
+TRANSFER_STALL_S = 60.0
+"""A transfer in which nothing has moved for so long has failed."""
+
+TRANSFER_CLIENTS_MAX = 64
+"""Clients that `send --keep-open` serves at once; more wait in the listener's backlog."""
+
+STRANGERS_MAX = 64
+"""Silent connections that a listening receiver holds while it waits for the one that sends."""
+
+RETRY_PAUSE_S = 0.1
+"""Rest between two attempts to reach a listener that is not up yet."""
+
+LAST_WORDS_BYTES = 4 * KIB
+"""What is kept of a raw receiver's last words."""
+
+LAST_WORDS_BYTES_MAX = 64 * KIB
+"""A raw receiver that says more than this is not listened to any longer."""
+
 
 @dataclass(frozen=True)
 class Limits:
