@@ -119,9 +119,8 @@ def first_to_speak(listener: socket.socket, endpoint: Endpoint, wait_s: float | 
     silent: dict[int, socket.socket] = {}
     try:
         while True:
-            full = len(silent) >= STRANGERS_MAX
             try:
-                ready = wait_readable([*silent, *([] if full else [listener.fileno()])], ends)
+                ready = wait_readable([*silent, listener.fileno()], ends)
             except TimeoutError:
                 raise nobody_came(endpoint, wait_s or 0.0) from None
             for fd in ready:
@@ -132,6 +131,8 @@ def first_to_speak(listener: socket.socket, endpoint: Endpoint, wait_s: float | 
                     sock.close()
                 elif (fresh := accept(listener)) is not None:
                     silent[fresh.fileno()] = fresh
+            while len(silent) > STRANGERS_MAX:
+                silent.pop(next(iter(silent))).close()  # the oldest
     finally:
         for sock in silent.values():
             sock.close()

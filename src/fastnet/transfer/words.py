@@ -3,8 +3,8 @@
 Facts. After our FIN the receiver may take its time: what it has not read yet sits in two kernels' buffers. The count of bytes
 that its kernel has not acknowledged (SIOCOUTQ, tcp(7)) goes down as long as it reads. close(2) with unread data sends RST,
 which discards even what was acknowledged.
-Decision: read to the end, always; keep a little of it. The time-out starts again whenever the count goes down, and not for each
-byte said: somebody who talks for ever is cut short.
+Decision: read to the end, always; keep a little of it. The time-out starts again whenever the count goes down, and not for
+each byte said: somebody who talks for ever is cut short.
 """
 
 from __future__ import annotations
