@@ -120,7 +120,7 @@ class RawSession:
             self._reset_on_close(False)
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise self._blame_sending(source, error) from error
+            raise self._broken_at_the_end(error) from error
 
     def _blame_sending(self, source: Source, error: OSError) -> TransferError:
         if error.errno in PEER_FAULTS + NETWORK_FAULTS:
@@ -140,8 +140,11 @@ class RawSession:
             cure = "It may have everything: compare the files, or give a longer --timeout"
             raise self._unconfirmed(how, cure) from None
         except OSError as error:
-            cure = "It went away before it had read to the end, or crashed: compare the files, and send it again"
-            raise self._unconfirmed(f"then broke the connection ({reason(error)})", cure) from error
+            raise self._broken_at_the_end(error) from error
+
+    def _broken_at_the_end(self, error: OSError) -> TransferUnconfirmed:
+        cure = "It went away before it had read to the end, or failed: compare the files, and send it again"
+        return self._unconfirmed(f"then broke the connection ({reason(error)})", cure)
 
     def _unconfirmed(self, how: str, cure: str) -> TransferUnconfirmed:
         message = f"all {self.moved_bytes} bytes of {self.name} were sent, but {self.peer} {how}"
