@@ -1,4 +1,4 @@
-/* File to socket and back: the steps of the three movers, and slices of steps (the contract is mover/contract.py).
+/* File to socket and back: the steps of the three movers (the contract is mover/contract.py, slices are in fn_slice.h).
 
 Facts and decisions are those of the pure twins, mover/copy_py.py, sendfile_py.py and splice_py.py; the names are the same.
 A step returns the bytes that are through, 0 at the end of the source, or -errno (-EAGAIN: nothing to move now).
@@ -11,20 +11,20 @@ sendfile(2) and splice(2) have no MSG_NOSIGNAL: SIGPIPE must be ignored. */
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 
-#include "fn_clock.h"
 #include "fn_sys.h"
 
 #define FN_STREAM (-1)              /* the offset of a file that has none */
 #define FN_WRONG_WAY (-1)           /* this mover is not made for this direction */
 
 struct fn_mover {
-    size_t buffer_bytes, step_bytes;
+    size_t buffer_bytes, step_bytes, wake_bytes;
     char *buffer;                   /* allocated by the first copy */
     size_t held_from, held_to;      /* what of it waits to be passed on */
     int pipe_out, pipe_in;          /* -1: none */
     size_t pipe_bytes, piped;       /* piped: bytes in the pipe */
     int copies;                     /* why it copies from now on: 0 it does not, FN_WRONG_WAY, or an errno */
     int waits_for_stream;           /* what the last -EAGAIN meant */
+    int low_water;                  /* SO_RCVLOWAT as set here; 0 and 1: as it was */
     uint64_t moved;                 /* written by one thread, read by any */
 };
 
@@ -166,43 +166,6 @@ static inline ssize_t fn_splice_in(struct fn_mover *m, int sock, int file, int64
         }
     }
     return fn_copy_in(m, sock, file, offset, count);
-}
-
-/* Wait for a stream. Returns 0, or -errno when meanwhile the connection is gone. */
-static inline int fn_wait_for_stream(int stream, short event, int sock, int timeout_ms) {
-    struct pollfd ask[2] = {{.fd = stream, .events = event}, {.fd = sock}};
-    int ready = fn_poll(ask, 2, timeout_ms), code = 0;
-    socklen_t size = sizeof code;
-    if (ready < 0 || !ask[1].revents) return ready < 0 ? ready : 0;
-    getsockopt(sock, SOL_SOCKET, SO_ERROR, &code, &size);
-    return code ? -code : -EPIPE;
-}
-
-/* Steps and waits until count bytes are through, the end is met (*ended) or slice_ms is over. out: file to socket.
-   Returns 0 or -errno; *moved counts in either case. */
-static inline int fn_move_some(struct fn_mover *m, fn_step step, int out, int sock, int file, int64_t offset,
-                               uint64_t count, uint32_t slice_ms, uint64_t *moved, int *ended) {
-    uint64_t ends = fn_now_ns() + slice_ms * 1000000ull, now;
-    short sock_event = out ? POLLOUT : POLLIN, stream_event = out ? POLLIN : POLLOUT;
-    while (*moved < count) {
-        m->waits_for_stream = 0;
-        int64_t at = offset == FN_STREAM ? FN_STREAM : offset + (int64_t)*moved;
-        ssize_t n = step(m, sock, file, at, count - *moved);
-        if (n > 0) {
-            *moved += (uint64_t)n;
-            __atomic_store_n(&m->moved, m->moved + (uint64_t)n, __ATOMIC_RELAXED);
-        } else if (n != -EAGAIN) {
-            *ended = n == 0;
-            return (int)n;
-        }
-        if ((now = fn_now_ns()) >= ends) break;
-        if (n > 0) continue;
-        int left_ms = (int)((ends - now + 999999) / 1000000);
-        struct pollfd ask = {.fd = sock, .events = sock_event};
-        int result = m->waits_for_stream ? fn_wait_for_stream(file, stream_event, sock, left_ms) : fn_poll(&ask, 1, left_ms);
-        if (result < 0) return result;
-    }
-    return 0;
 }
 
 #endif

@@ -122,6 +122,10 @@ MOVER_BUFFER_BYTES = 256 * KIB
 MOVER_PIPE_BYTES = MIB
 """Pipe of the splice mover: 256 slots, one for each fragment of a packet; what the kernel allows without privilege."""
 
+MOVER_WAKE_BYTES = 256 * KIB
+"""A mover that receives into a file lets itself be woken for so much and not for each packet; what is less is taken at
+the end of its slice."""
+
 MOVER_SLICE_S = TICK_S
 """A mover comes back to Python this often, for signals, progress and time-outs."""
 

@@ -186,6 +186,22 @@ def test_nothing_there_is_said_at_once_and_a_silent_slice_is_no_end(row, target)
         assert mover.receive_some(ours.fileno(), target, 0, 100, 0.02) == (0, False)
 
 
+@receives
+def test_a_few_bytes_are_in_the_file_when_the_slice_is_over_and_the_socket_is_as_it_was(row, target) -> None:
+    """M9: bytes may wait for company, but not for ever, and never in the way of who reads next."""
+    with made(row) as mover, pair() as (ours, theirs):
+        assert mover.receive_some(ours.fileno(), target, 0, MIB, 0.01) == (0, False)
+        theirs.sendall(b"few")
+        assert mover.receive_some(ours.fileno(), target, 0, MIB, 0.05) == (3, False)
+        assert mover.receive_some(ours.fileno(), target, 3, MIB, 0.01) == (0, False)
+        thread = threading.Thread(target=theirs.sendall, args=(b"more",))
+        thread.start()
+        assert mover.receive_some(ours.fileno(), target, 3, MIB, 0.3) == (4, False)
+        thread.join()
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+    assert contents(target) == b"fewmore"
+
+
 @both
 def test_a_full_disk_loses_nothing_that_was_taken_from_the_socket(row, target) -> None:
     """M6: the error comes each time, and when there is room again the file gets every byte."""

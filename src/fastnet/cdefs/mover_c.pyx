@@ -10,7 +10,7 @@ from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.mover cimport FN_WRONG_WAY, fn_mover, fn_move_some, fn_step
 
 from fastnet.errors import reason
-from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_STEP_BYTES
+from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_STEP_BYTES, MOVER_WAKE_BYTES
 
 
 cdef class NativeMover:
@@ -20,6 +20,7 @@ cdef class NativeMover:
         memset(&self.c, 0, sizeof(fn_mover))
         self.c.buffer_bytes = MOVER_BUFFER_BYTES
         self.c.step_bytes = MOVER_STEP_BYTES
+        self.c.wake_bytes = MOVER_WAKE_BYTES
         self.c.pipe_out = self.c.pipe_in = -1
 
     def __dealloc__(self):

@@ -18,6 +18,8 @@ A mover is an object for one direction of one socket. It moves an extent of a fi
  M9. `send_some` and `receive_some` make steps until `count` bytes are through, the end is met or `slice_s` is over, and wait
      for the socket in between. They return (bytes, ended); the native ones hold no GIL. `ended` means what 0 means in M4
      and M5. (0, False) says that nothing could be moved for the whole slice: the caller adds those up to a time-out.
+     A file is not written to for each packet: less than MOVER_WAKE_BYTES may wait in the socket for the end of the stream
+     or of the slice (SO_RCVLOWAT, set back to 1 on return). A stream gets what there is at once.
 M10. A file or file system that cannot do what the mover does best (EINVAL, ENOSYS, EOPNOTSUPP, ESPIPE) costs speed and
      nothing else: the mover copies from then on, `runs` says "copy" and `reason` why.
 M11. `close` gives back its memory and pipe, and drops what is held. An extent that was left unfinished ends with its mover.

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import NoReturn
 
 from fastnet.errors import reason
-from fastnet.limits import MOVER_BUFFER_BYTES
+from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_WAKE_BYTES
 from fastnet.mover.contract import STREAM
 
 REFUSALS = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE)
@@ -42,6 +42,7 @@ class Mover:
         self._buffer = memoryview(bytearray(MOVER_BUFFER_BYTES))
         self._held = NOTHING
         self._waits_for_stream = False
+        self._woken_for = 1
 
     @property
     def held_bytes(self) -> int:
@@ -115,13 +116,16 @@ class Mover:
 
     def send_some(self, sock_fd: int, file_fd: int, offset: int, count: int, slice_s: float) -> tuple[int, bool]:
         """Steps of `send` and waits, for `slice_s` seconds at most (M9)."""
-        return self._some(self.send, select.POLLOUT, select.POLLIN, sock_fd, file_fd, offset, count, slice_s)
+        return self._slice(self.send, select.POLLOUT, select.POLLIN, sock_fd, file_fd, offset, count, slice_s)
 
     def receive_some(self, sock_fd: int, file_fd: int, offset: int, count: int, slice_s: float) -> tuple[int, bool]:
         """Steps of `receive` and waits, for `slice_s` seconds at most (M9)."""
-        return self._some(self.receive, select.POLLIN, select.POLLOUT, sock_fd, file_fd, offset, count, slice_s)
+        try:
+            return self._slice(self.receive, select.POLLIN, select.POLLOUT, sock_fd, file_fd, offset, count, slice_s)
+        finally:
+            self._low_water(sock_fd, 1)
 
-    def _some(
+    def _slice(
         self,
         step: Step,
         sock_event: int,
@@ -142,6 +146,8 @@ class Mover:
                 left_s = ends - monotonic()
                 if left_s <= 0:
                     break
+                if sock_event == select.POLLIN and offset != STREAM:
+                    self._low_water(sock_fd, min(count - moved, MOVER_WAKE_BYTES))
                 if self._waits_for_stream:
                     wait_for_stream(file_fd, stream_event, sock_fd, left_s)
                 else:
@@ -153,6 +159,14 @@ class Mover:
             if monotonic() >= ends:
                 break
         return moved, False
+
+    def _low_water(self, sock_fd: int, size: int) -> None:
+        """Have poll(2) report the socket readable only for so many bytes, or its end (socket(7), SO_RCVLOWAT)."""
+        if size == self._woken_for or (size <= 1 and self._woken_for <= 1):
+            return
+        with socket.socket(fileno=os.dup(sock_fd)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        self._woken_for = size
 
 
 def no_offset() -> OSError:
