@@ -19,6 +19,7 @@ from fastnet import __version__, limits
 from fastnet.catalog import choose
 from fastnet.engine import ENGINES
 from fastnet.errors import FastnetError
+from fastnet.mover import MOVERS
 from fastnet.probes import FEATURES, why_not
 from fastnet.service import SERVICES
 from fastnet.table import BACKENDS, Table, build_note
@@ -53,6 +54,7 @@ def examine() -> dict[str, Section]:
         "fastnet": facts(lambda: Fact("version", __version__), build, choice),
         "engines": table(ENGINES),
         "services": table(SERVICES),
+        "movers": table(MOVERS),
         "kernel": facts(kernel),
         "features": [feature(name) for name in FEATURES],
         "limits": facts(descriptors, *(lambda row=row: sysctl(*row) for row in SYSCTLS), local_ports, congestion),

@@ -76,7 +76,8 @@ class Show:
         self.as_json = as_json
         self.out = out
         self.other = other
-        self._bar: Progress | None = None
+        # Made before the clock of a transfer runs: importing rich takes a tenth of a second.
+        self._bar: Progress | None = new_bar() if sys.stderr.isatty() and not as_json else None
         self._tasks: dict[int, TaskID] = {}
 
     def __call__(self, event: TransferEvent) -> None:
@@ -91,10 +92,9 @@ class Show:
                 print(printable(line), file=file, flush=True)
 
     def _draw(self, event: TransferEvent) -> None:
-        if not sys.stderr.isatty():
-            return
         if self._bar is None:
-            self._bar = new_bar()
+            return
+        self._bar.start()
         if event.session not in self._tasks:
             self._tasks[event.session] = self._bar.add_task(printable(event.name or ""), total=event.total_bytes)
         self._bar.update(self._tasks[event.session], completed=event.bytes or 0)
@@ -107,10 +107,9 @@ class Show:
             self.close()
 
     def close(self) -> None:
+        """Take the bar off the screen; the next event of a transfer brings it back."""
         if self._bar is not None:
             self._bar.stop()
-            self._bar = None
-        self._tasks.clear()
 
 
 def new_bar() -> Progress:
@@ -124,9 +123,7 @@ def new_bar() -> Progress:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    bar.start()
-    return bar
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def lines(event: TransferEvent, other: str) -> Iterator[str]:
