@@ -67,8 +67,12 @@ def test_a_sender_that_resets_leaves_nothing(target, inbox) -> None:
     assert left(inbox) == []
 
 
-def test_a_connection_cut_at_random_bytes_leaves_nothing(target, inbox) -> None:
-    for seed in range(6):
+rounds = pytest.mark.parametrize("rounds", [6, pytest.param(50, marks=pytest.mark.soak)])
+
+
+@rounds
+def test_a_connection_cut_at_random_bytes_leaves_nothing(target, inbox, rounds) -> None:
+    for seed in range(rounds):
         at = random.Random(seed).randrange(1, len(DATA))
         with receiving(target) as command:
             sock = connect(command.endpoint())
@@ -152,10 +156,11 @@ def test_a_receiver_that_is_stopped_leaves_nothing(target, inbox, number) -> Non
     assert left(inbox) == []
 
 
-def test_a_receiver_killed_at_random_bytes_leaves_no_wrong_file(target, inbox) -> None:
+@rounds
+def test_a_receiver_killed_at_random_bytes_leaves_no_wrong_file(target, inbox, rounds) -> None:
     source = inbox.parent / "source"
     source.write_bytes(DATA)
-    for seed in range(6):
+    for seed in range(rounds):
         at = random.Random(seed).randrange(1, len(DATA))
         with receiving(target, "--backend", "python") as command:
             with connect(command.endpoint()) as sock:
@@ -165,6 +170,24 @@ def test_a_receiver_killed_at_random_bytes_leaves_no_wrong_file(target, inbox) -
         assert not target.exists()
         for path in inbox.iterdir():
             path.unlink()
+
+
+@rounds
+def test_a_sender_killed_at_random_bytes_never_makes_a_wrong_file(target, inbox, rounds) -> None:
+    """Whatever the moment: either the whole file under its name, or nothing at all."""
+    source = inbox.parent / "source"
+    source.write_bytes(DATA)
+    for seed in range(rounds):
+        at = random.Random(seed).randrange(1, len(DATA))
+        with receiving(target) as command:
+            with running("send", source, str(command.endpoint()), "--raw") as sender:
+                eventually(lambda at=at: target.exists() or partial(inbox) >= at, "so many bytes")
+                sender.end(signal.SIGKILL)
+            code, _, err = command.end(None)
+        assert (code, left(inbox)) in ((0, ["target"]), (5, [])), err
+        if code == 0:
+            assert target.read_bytes() == DATA
+            target.unlink()
 
 
 def test_a_sender_killed_leaves_nothing_at_a_fastnet_receiver(target, inbox) -> None:
