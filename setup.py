@@ -9,23 +9,30 @@ shows. FASTNET_NO_NATIVE=1 builds none. FASTNET_SANITIZE=1 builds with AddressSa
 import json
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 SOURCE = Path("src")
 FLAGS = ["-O2", "-g1", "-std=gnu11", "-Wall", "-Wno-unused-function", "-fvisibility=hidden"]
 SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 
-def extensions() -> list[Extension]:
+def none_because() -> str:
+    """Why no extension at all is to be built, or ""."""
     if os.environ.get("FASTNET_NO_NATIVE") == "1":
+        return "installed with FASTNET_NO_NATIVE=1"
+    return "" if find_spec("Cython") else "installed without Cython"
+
+
+def extensions() -> list[Extension]:
+    if none_because():
         return []
-    try:
-        from Cython.Build import cythonize
-    except ImportError:
-        return []
+    from Cython.Build import cythonize
+
     sanitize = os.environ.get("FASTNET_SANITIZE") == "1"
     headers = [str(path) for path in sorted(Path("csrc").glob("*.h"))]
     found = [
@@ -61,13 +68,7 @@ class build_ext_or_say_why(build_ext):
     def run(self) -> None:
         self.missing: dict[str, str] = {}
         super().run()
-        reason = self.missing
-        if not self.extensions:
-            reason = {"*": "installed with FASTNET_NO_NATIVE=1, or without Cython"}
-        root = SOURCE if self.inplace else Path(self.build_lib)
-        note = root / "fastnet" / "_native_build.json"
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(reason, indent=1, sort_keys=True) + "\n")
+        write_note(SOURCE if self.inplace else Path(self.build_lib), self.missing)
 
     def build_extension(self, ext: Extension) -> None:
         try:
@@ -79,10 +80,24 @@ class build_ext_or_say_why(build_ext):
             raise
 
 
-modules = extensions()
+class build_py_and_say_why(build_py):
+    """With no extension to build, setuptools leaves build_ext out, and a note of an earlier build would be copied."""
+
+    def run(self) -> None:
+        super().run()
+        if none := none_because():
+            write_note(SOURCE if self.editable_mode else Path(self.build_lib), {"*": none})
+
+
+def write_note(root: Path, reasons: dict[str, str]) -> None:
+    note = root / "fastnet" / "_native_build.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)  # it may be a hard link to that of the source tree
+    note.write_text(json.dumps(reasons, indent=1, sort_keys=True) + "\n")
+
+
 setup(
-    # distutils skips the whole command when there is nothing to build, and the note would then be stale.
-    ext_modules=modules,
-    cmdclass={"build_ext": build_ext_or_say_why},
+    ext_modules=extensions(),
+    cmdclass={"build_ext": build_ext_or_say_why, "build_py": build_py_and_say_why},
     options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )

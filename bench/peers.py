@@ -45,12 +45,13 @@ class PeerFailed(Exception):
 class Peer:
     """command: how to start it; empty when it cannot run here, and `note` says why.
 
-    connections_max: how many it serves at once; None: as many as it has descriptors.
+    connections_max: how many it serves at once; None: as many as it has descriptors. spins: it knows --busy-poll.
     """
 
     command: tuple[str, ...]
     note: str = ""
     connections_max: int | None = None
+    spins: bool = False
 
 
 def compiled(name: str, into: Path, *libraries: str) -> Peer:
@@ -84,7 +85,7 @@ def fastnet(engine: str, backend: str) -> Peer:
     """`fastnet echo`. Connections that only wait in a queue are not served, so the pool's bound is its threads."""
     served = POOL_SIZE if engine == "pool" else ENGINES[engine].connections
     options = ("--port", "0", "--engine", engine, "--backend", backend)
-    return Peer((sys.executable, "-m", "fastnet", "echo", *options), connections_max=served or None)
+    return Peer((sys.executable, "-m", "fastnet", "echo", *options), connections_max=served or None, spins=True)
 
 
 def all_peers(into: Path) -> dict[str, Peer]:
@@ -112,8 +113,8 @@ GROUPS = {
 
 
 @contextmanager
-def running(peer: Peer, cpu: int | None = None) -> Iterator[tuple[int, Endpoint]]:
-    """Start a peer, bound to a processor, and yield its process id and endpoint once it listens.
+def running(peer: Peer, cpu: int | None = None, busy_poll_us: int = 0) -> Iterator[tuple[int, Endpoint]]:
+    """Start a peer, bound to a processor, spinning if it is to, and yield its process id and endpoint once it listens.
 
     Raises PeerFailed when it does not.
     """
@@ -122,9 +123,10 @@ def running(peer: Peer, cpu: int | None = None) -> Iterator[tuple[int, Endpoint]
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
 
+    spin = ("--busy-poll", str(busy_poll_us)) if busy_poll_us else ()
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            peer.command, stdout=subprocess.PIPE, stderr=complaints, preexec_fn=bind, start_new_session=True
+            [*peer.command, *spin], stdout=subprocess.PIPE, stderr=complaints, preexec_fn=bind, start_new_session=True
         )
         try:
             yield process.pid, wait_ready(process, complaints)

@@ -152,6 +152,8 @@ def empty_cell(row: str, name: str, peer: Peer) -> Cell:
     most = peer.connections_max
     if not peer.command:
         return Cell(row, name, [], peer.note)
+    if SCENARIOS[row].busy_poll_us and not peer.spins:
+        return Cell(row, name, [], "cannot spin")
     if most is not None and SCENARIOS[row].connections > most:
         return Cell(row, name, [], f"serves {most} at once")
     return Cell(row, name, [])
@@ -169,7 +171,7 @@ def after_turn(cell: Cell, peer: Peer, settings: Settings) -> Cell:
 def measure(peer: Peer, scenario: Scenario, settings: Settings) -> Turn:
     """Raises PeerFailed when what came back is not what was sent."""
     cpu_ns: list[int] = []
-    with peers.running(peer, settings.server_cpu) as (pid, endpoint):
+    with peers.running(peer, settings.server_cpu, scenario.busy_poll_us) as (pid, endpoint):
         plan = LoadPlan(
             endpoint,
             connections=scenario.connections,
@@ -178,8 +180,9 @@ def measure(peer: Peer, scenario: Scenario, settings: Settings) -> Turn:
             seconds=settings.seconds,
             warmup_s=settings.warmup_s,
             cpu=settings.load_cpu,
+            busy_poll_us=scenario.busy_poll_us,
         )
-        report = run(plan, on_edge=lambda: cpu_ns.append(host.cpu_ns(pid)))
+        report = run(plan, scenario.load, on_edge=lambda: cpu_ns.append(host.cpu_ns(pid)))
     if not report.ok:
         raise PeerFailed(f"{report.mismatches} mismatches, {report.errors}")
     if not report.messages:

@@ -9,11 +9,16 @@ from fastnet.limits import KIB, MIB
 
 @dataclass(frozen=True)
 class Scenario:
-    """connections: open at once. in_flight: messages of message_bytes that each keeps on their way."""
+    """connections: open at once. in_flight: messages of message_bytes that each keeps on their way.
+
+    load: a row of fastnet.load.LOADS. busy_poll_us: load and server look that long for input before they sleep.
+    """
 
     connections: int
     message_bytes: int
     in_flight: int = 1
+    load: str = "closed"
+    busy_poll_us: int = 0
     about: str = ""
 
 
@@ -23,7 +28,9 @@ SCENARIOS = {
     "50x64x32": Scenario(50, 64, in_flight=32, about="pipelined: system calls are shared by messages"),
     "50x16K": Scenario(50, 16 * KIB, in_flight=4, about="bulk: copying outweighs system calls"),
     "1x64": Scenario(1, 64, about="one client: the round trip itself"),
+    "1x64spin": Scenario(1, 64, busy_poll_us=5000, about="the same with --busy-poll on both sides: no wake-ups"),
     "4x1M": Scenario(4, MIB, about="messages larger than socket buffers"),
+    "churn": Scenario(50, 64, load="churn", about="connect, one echo, close: a message is a connection"),
 }
 
 CANONICAL = "50x64"

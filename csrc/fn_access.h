@@ -1,4 +1,5 @@
-/* Who may connect: a list of networks, deny before allow (the twin is access.py). */
+/* Who may connect: a list of networks, deny before allow (the twin is access.py). IPv6 networks shorter than the prefix
+   that IPv4 addresses have here, ::/0 above all, hold no IPv4 peer. */
 #ifndef FN_ACCESS_H
 #define FN_ACCESS_H
 
@@ -33,8 +34,16 @@ static inline int fn_address16(const struct sockaddr_storage *peer, uint8_t out[
     return 1;
 }
 
+enum { FN_V4_PREFIX_BITS = 96 };
+
+static inline int fn_is_v4(const uint8_t address[16]) {
+    static const uint8_t prefix[FN_V4_PREFIX_BITS / 8] = {[10] = 0xff, [11] = 0xff};
+    return memcmp(address, prefix, sizeof prefix) == 0;
+}
+
 static inline int fn_network_holds(const struct fn_network *network, const uint8_t address[16]) {
     unsigned whole = network->prefix_bits / 8, rest = network->prefix_bits % 8;
+    if (network->prefix_bits < FN_V4_PREFIX_BITS && fn_is_v4(address)) return 0;
     if (memcmp(network->address, address, whole) != 0) return 0;
     if (rest == 0) return 1;
     return ((network->address[whole] ^ address[whole]) >> (8 - rest)) == 0;

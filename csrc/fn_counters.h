@@ -20,6 +20,11 @@ Decision: the list stands here once. metrics/counters.py has the same names and 
     WORD(ring_overflows)  \
     WORD(spins_paid)      \
     WORD(spins_vain)      \
+    WORD(replies)         \
+    WORD(unanswered)      \
+    WORD(unsent)          \
+    WORD(truncated)       \
+    WORD(kernel_drops)    \
     WORD(closed_finished) \
     WORD(closed_reset)    \
     WORD(closed_idle)     \

@@ -40,9 +40,9 @@ static inline uint32_t *fn_ring_word(const struct fn_ring *ring, uint32_t offset
 /* io_uring_setup(2) with the best flags this kernel takes. Returns a descriptor or -errno. */
 static inline int fn_ring_setup(struct fn_ring_params *params, uint32_t entries, uint32_t completions) {
     static const uint32_t ladder[] = {
-        FN_SETUP_SINGLE_ISSUER | FN_SETUP_DEFER_TASKRUN | FN_SETUP_NO_SQARRAY,
-        FN_SETUP_SINGLE_ISSUER | FN_SETUP_DEFER_TASKRUN,
-        FN_SETUP_COOP_TASKRUN,
+        FN_SETUP_SINGLE_ISSUER | FN_SETUP_DEFER_TASKRUN | FN_SETUP_TASKRUN_FLAG | FN_SETUP_NO_SQARRAY,
+        FN_SETUP_SINGLE_ISSUER | FN_SETUP_DEFER_TASKRUN | FN_SETUP_TASKRUN_FLAG,
+        FN_SETUP_COOP_TASKRUN | FN_SETUP_TASKRUN_FLAG,
         0,
     };
     long fd = -EINVAL;
@@ -154,6 +154,14 @@ static inline struct fn_sqe *fn_ring_ask(struct fn_ring *ring, uint8_t opcode, i
 static inline int fn_ring_ready(const struct fn_ring *ring) {
     return ring->cq_head != __atomic_load_n(fn_ring_word(ring, ring->params.cq.tail), __ATOMIC_ACQUIRE);
 }
+
+/* Whether fn_ring_enter would bring something, told by memory alone: completions, or kernel work that waits for us. */
+static inline int fn_ring_stirs(const struct fn_ring *ring) {
+    return fn_ring_ready(ring) || __atomic_load_n(fn_ring_word(ring, ring->params.sq.flags), __ATOMIC_RELAXED) & FN_SQ_TASKRUN;
+}
+
+/* Whether there are requests the kernel has not been told of. */
+static inline int fn_ring_untold(const struct fn_ring *ring) { return ring->sq_tail != ring->sq_told; }
 
 /* The next completion, copied out, so that its place is free at once. Returns 1, or 0 when there is none. */
 static inline int fn_ring_reap(struct fn_ring *ring, struct fn_cqe *out) {

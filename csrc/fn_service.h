@@ -32,6 +32,8 @@ struct fn_service {
     void (*sent)(const struct fn_service *, struct fn_reply *);
     /* The peer half-closed. NULL: so do we. */
     void (*eof)(const struct fn_service *, struct fn_reply *);
+    /* A datagram of n bytes arrived; what is added is one datagram back, and without any none. NULL: none ever. */
+    void (*datagram)(const struct fn_service *, char *bytes, size_t n, struct fn_reply *);
     const char *text;
     size_t text_bytes;
 };

@@ -13,16 +13,18 @@ enum { /* io_uring_params.flags */
     FN_SETUP_CLAMP = 1 << 4,
     FN_SETUP_SUBMIT_ALL = 1 << 7,
     FN_SETUP_COOP_TASKRUN = 1 << 8,
+    FN_SETUP_TASKRUN_FLAG = 1 << 9,
     FN_SETUP_SINGLE_ISSUER = 1 << 12,
     FN_SETUP_DEFER_TASKRUN = 1 << 13,
     FN_SETUP_NO_SQARRAY = 1 << 16
 };
 enum { FN_FEAT_SINGLE_MMAP = 1 << 0, FN_FEAT_NODROP = 1 << 1, FN_FEAT_EXT_ARG = 1 << 8 };
 enum { FN_ENTER_GETEVENTS = 1 << 0, FN_ENTER_EXT_ARG = 1 << 3 };
-enum { FN_SQ_CQ_OVERFLOW = 1 << 1 };
-enum { FN_OP_POLL_ADD = 6, FN_OP_ACCEPT = 13, FN_OP_ASYNC_CANCEL = 14, FN_OP_SEND = 26, FN_OP_RECV = 27 };
+enum { FN_SQ_CQ_OVERFLOW = 1 << 1, FN_SQ_TASKRUN = 1 << 2 };
+enum { FN_OP_NOP = 0, FN_OP_POLL_ADD = 6, FN_OP_ACCEPT = 13, FN_OP_ASYNC_CANCEL = 14, FN_OP_SEND = 26, FN_OP_RECV = 27 };
 enum { FN_SQE_BUFFER_SELECT = 1 << 5 };
 enum { FN_RECV_MULTISHOT = 1 << 1, FN_ACCEPT_MULTISHOT = 1 << 0 }; /* io_uring_sqe.ioprio */
+enum { FN_POLL_MULTISHOT = 1 << 0 }; /* io_uring_sqe.length; it reports edges, not levels */
 enum { FN_CQE_BUFFER = 1 << 0, FN_CQE_MORE = 1 << 1, FN_CQE_BUF_MORE = 1 << 4, FN_CQE_BUFFER_SHIFT = 16 };
 enum { FN_REGISTER_PBUF_RING = 22, FN_PBUF_RING_INC = 2 };
 

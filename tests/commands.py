@@ -135,6 +135,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def children(pid: int) -> list[int]:
+    """Processes forked by any thread of pid."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += map(int, (task / "children").read_text().split())
+    return found
+
+
 def connect(endpoint: Endpoint) -> socket.socket:
     """A connection with a deadline on everything."""
     if endpoint.transport == "unix":

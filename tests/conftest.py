@@ -2,11 +2,14 @@
 
 Facts. A row of a table is a claim that something works; a row that cannot work here says why (Table.why_not).
 Decision: `engine`, `backend`, `transport` and `service` are parametrised from the tables, so a new row is tested the
-day it is added; one that cannot work is skipped with its own reason. FASTNET_BACKEND narrows the run to one backend.
+day it is added. Whoever parametrises them by hand makes the same claim, so every test is looked at once all are there:
+a hole in a table is no test, and a row that cannot work here is a test skipped with the row's own reason. The mark
+`native` alone is the claim that the native epoll engine works. FASTNET_BACKEND narrows the run to one backend.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 
 import fastnet
+from fastnet.datagram import DATAGRAMS
 from fastnet.engine import ENGINES
 from fastnet.server import Server
 from fastnet.service import SERVICES
@@ -34,20 +38,42 @@ Serve = Callable[..., Server]
 Dial = Callable[..., Peer]
 
 
+@functools.cache
 def why_skip(backend: str, engine: str = "", service: str = "") -> str:
     """Why this combination cannot be tested here, or ""."""
     wanted = os.environ.get("FASTNET_BACKEND", "auto")
     if wanted not in ("auto", backend):
         return f"FASTNET_BACKEND={wanted}"
-    if engine and (why := ENGINES.why_not(engine, backend)):
+    if engine and (why := TABLES[engine].why_not(engine, backend)):
         return why
     return SERVICES.why_not(service or "echo", backend)
 
 
-def marks(backend: str, engine: str = "", service: str = "") -> list[pytest.MarkDecorator]:
-    why = why_skip(backend, engine, service)
-    native = [pytest.mark.native] if backend == "native" else []
-    return native + ([pytest.mark.skip(reason=why)] if why else [])
+STREAMS = [name for name in TRANSPORTS if not TRANSPORTS[name].datagrams]
+TABLES = {name: table for table in (ENGINES, DATAGRAMS) for name in table}
+
+
+def is_hole(backend: str, engine: str) -> bool:
+    return bool(backend) and engine in TABLES and not TABLES[engine][engine].module(backend)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Drop what is a hole, mark what is native, skip what cannot work here."""
+    holes = []
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        axes = {axis: callspec.params.get(axis, "") if callspec else "" for axis in ("backend", "engine", "service")}
+        if not axes["backend"] and item.get_closest_marker("native"):
+            axes["backend"], axes["engine"] = "native", axes["engine"] or "epoll"
+        if is_hole(axes["backend"], axes["engine"]):
+            holes.append(item)
+        elif axes["backend"] in BACKENDS and axes["engine"] in ("", *TABLES):
+            if axes["backend"] == "native":
+                item.add_marker(pytest.mark.native)
+            if why := why_skip(**axes):
+                item.add_marker(pytest.mark.skip(reason=why))
+    config.hook.pytest_deselected(items=holes)
+    items[:] = [item for item in items if item not in set(holes)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -62,18 +88,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         rows = []
         for values in itertools.product(services, engines, BACKENDS):
             row = dict(zip(("service", "engine", "backend"), values, strict=True))
-            if row["engine"] and not ENGINES[row["engine"]].module(row["backend"]):
-                continue  # a hole in the table is nothing to test
-            rows.append(
-                pytest.param(*(row[axis] for axis in axes), id="-".join(v for v in values if v), marks=marks(**row))
-            )
+            if not is_hole(row["backend"], row["engine"]):
+                rows.append(pytest.param(*(row[axis] for axis in axes), id="-".join(v for v in values if v)))
         metafunc.parametrize(axes, rows)
     else:
         for axis, values in (("service", services), ("engine", engines)):
             if axis in wants:
                 metafunc.parametrize(axis, values)
     if "transport" in wants:
-        metafunc.parametrize("transport", list(TRANSPORTS))
+        metafunc.parametrize("transport", STREAMS)
 
 
 def names(argnames: str | list[str]) -> list[str]:

@@ -3,7 +3,8 @@
 The rule: a peer in a denied network is turned away; if any network is allowed, a peer must be in one of those; otherwise
 everybody may. The order of the options does not matter. Peers on Unix sockets have no address; file permissions guard them.
 An IPv4 peer of a dual-stack listener appears as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2), so every network is kept in that form
-and one comparison serves both families. The native twin is csrc/fn_access.h.
+and one comparison serves both families. IPv6 networks shorter than that prefix, ::/0 above all, hold no IPv4 peer: who writes
+them means IPv6. The native twin is csrc/fn_access.h.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ RECORD = struct.Struct("16sBB")
 """struct fn_network: 16 address bytes, prefix bits, 1 for allow."""
 
 V4_PREFIX = bytes(10) + b"\xff\xff"
+V4_PREFIX_BITS = 8 * len(V4_PREFIX)
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,11 @@ class AccessList:
     def allows(self, host: str) -> bool:
         """Whether a peer with this numeric address may connect."""
         address = int.from_bytes(address16(host))
+        is_v4 = address >> 32 == int.from_bytes(V4_PREFIX)
         allowed = not any(allow for _, _, allow in self.networks)
         for value, bits, allow in self.networks:
+            if is_v4 and bits < V4_PREFIX_BITS:
+                continue
             if (value ^ address) >> (128 - bits) == 0:
                 if not allow:
                     return False

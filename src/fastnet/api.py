@@ -15,7 +15,7 @@ def serve(service: str, endpoint: str = "tcp://127.0.0.1:0", **options: Any) -> 
     """Serve in the background and return the running server; leaving its context drains and stops it.
 
     service: "echo", "discard", "chargen" or "daytime".
-    endpoint: tcp://HOST:PORT (port 0 picks one, no host is every address) or unix:PATH.
+    endpoint: tcp://HOST:PORT or udp://HOST:PORT (port 0 picks one, no host is every address) or unix:PATH.
     options: any field of fastnet.config.ServerConfig, such as engine="epoll", backend="native", workers=4, drain=2.0
     (seconds), idle_timeout=60.0 (seconds), max_connections=1000.
     Raises ConfigError, NetworkError (address in use, not permitted), UnsupportedError (engine or backend absent).
@@ -23,10 +23,8 @@ def serve(service: str, endpoint: str = "tcp://127.0.0.1:0", **options: Any) -> 
     where = Endpoint.parse(endpoint)
     if where.transport == "unix":
         place: dict[str, Any] = {"unix": where.path}
-    elif where.transport == "tcp":
-        place = {"host": where.host, "port": where.port}
     else:
-        raise ConfigError(f"cannot serve on {where}", "Servers listen on tcp://HOST:PORT or unix:PATH")
+        place = {"host": where.host, "port": where.port, "udp": where.transport == "udp"}
     try:
         config = ServerConfig(service=service, **place, **options)
     except TypeError as error:

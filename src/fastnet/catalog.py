@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastnet.engine import ENGINES
+from fastnet.datagram import DATAGRAMS
+from fastnet.engine import ENGINES, EngineRow
 from fastnet.errors import UnsupportedError
 from fastnet.service import SERVICES
-from fastnet.table import BACKENDS
+from fastnet.table import BACKENDS, Table
+from fastnet.transport import TRANSPORTS
 
 CURE = "`fastnet doctor` lists what works here and why the rest does not"
 
@@ -24,12 +26,20 @@ class Choice:
     reason: str = ""
 
 
-def choose(engine: str, backend: str, service: str) -> Choice:
+def engines_for(transport: str) -> Table[EngineRow]:
+    """Who waits on sockets of this transport."""
+    return DATAGRAMS if TRANSPORTS[transport].datagrams else ENGINES
+
+
+def choose(engine: str, backend: str, service: str, transport: str = "tcp") -> Choice:
     """Settle `auto` in engine and backend for a service. Raises UnsupportedError for what is asked for and absent."""
     refused: list[str] = []
+    table = engines_for(transport)
     for candidate in BACKENDS if backend == "auto" else (backend,):
-        for name in ENGINES if engine == "auto" else (engine,):
-            why = ENGINES.why_not(name, candidate) or SERVICES.why_not(service, candidate)
+        for name in table if engine == "auto" else (engine,):
+            if engine == "auto" and not table[name].module(candidate):
+                continue  # a hole is no reason
+            why = table.why_not(name, candidate) or SERVICES.why_not(service, candidate)
             if not why:
                 return Choice(name, candidate, refused[0] if refused else "")
             refused.append(f"no {candidate} {name}: {why}")

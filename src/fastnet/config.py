@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fastnet import limits
+from fastnet import affinity, limits
 from fastnet.access import AccessList
+from fastnet.datagram import DATAGRAMS
 from fastnet.endpoint import PORT_MAX, Endpoint
 from fastnet.engine import ENGINES
 from fastnet.errors import ConfigError
@@ -26,9 +27,15 @@ from fastnet.transport.contract import SocketOptions
 ENVIRONMENT_PREFIX = "FASTNET_"
 
 
-def option(default: Any, help: str, unit: str = "", choices: Iterable[str] = (), least: float | None = None) -> Any:
-    """A field that is also an option. unit: what its value is called in --help. least: the smallest value allowed."""
-    return field(default=default, metadata={"help": help, "unit": unit, "choices": tuple(choices), "least": least})
+def option(
+    default: Any, help: str, unit: str = "", choices: Iterable[str] = (), least: float | None = None, word: str = ""
+) -> Any:
+    """A field that is also an option. unit: what its value is called in --help. least: the smallest value allowed.
+
+    word: a text that it takes in place of a number.
+    """
+    metadata = {"help": help, "unit": unit, "choices": tuple(choices), "least": least, "word": word}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,21 @@ class ServerConfig:
     service: str = "echo"
     host: str = option("127.0.0.1", "Address or name to bind; an empty one is every address of this host.", "HOST")
     port: int = option(0, "Port to bind; 0 picks a free one.", "PORT", least=0)
+    udp: bool = option(False, "Datagrams (UDP) instead of connections.")
     unix: str | None = option(None, "Listen on a Unix socket instead; @NAME is an abstract one.", "PATH")
-    engine: str = option("auto", "Who waits; auto takes the best that works here.", choices=("auto", *ENGINES))
+    engine: str = option(
+        "auto", "Who waits; auto takes the best that works here.", choices=("auto", *ENGINES, *DATAGRAMS)
+    )
     backend: str = option("auto", "Native or pure-Python loops.", choices=("auto", *BACKENDS))
-    workers: int = option(1, "Loops that share the port: native threads, pure-Python processes.", "N", least=1)
+    workers: int | str = option(
+        1, "Loops that share the port; auto is one a processor.", "N|auto", least=1, word=affinity.AUTO
+    )
+    worker_processes: bool = option(
+        False, "Make workers processes, with a descriptor limit each; pure-Python ones always are."
+    )
+    cpu_affinity: str | None = option(
+        None, "Keep each loop on one of these processors, in turn, as 0-3,6; auto is every usable one.", "CPUS"
+    )
     pool_size: int = option(limits.POOL_SIZE, "Threads of the pool engine.", "N", least=1)
     suffix: str = option("", "Text appended to each reply (echo only).", "TEXT")
     max_connections: int | None = option(None, "Most connections of one loop at once.", "N", least=1)
@@ -55,6 +73,9 @@ class ServerConfig:
     busy_poll: int = option(0, "Look so long for input before sleeping: latency for a core.", "USEC", least=0)
     allow: tuple[str, ...] = option((), "Let in this network only; may be given again.", "CIDR")
     deny: tuple[str, ...] = option((), "Turn this network away; may be given again.", "CIDR")
+    answer_any_port: bool = option(
+        False, "UDP: answer ports below 1024 and its own number too, though these may answer back for ever."
+    )
     backlog: int = option(limits.BACKLOG, "Connections the kernel holds until they are accepted.", "N", least=1)
     reuse_port: bool = option(False, "Share the port with other servers (SO_REUSEPORT); implied by --workers.")
     nodelay: bool = option(True, "Send small replies at once (TCP_NODELAY).")
@@ -76,16 +97,20 @@ class ServerConfig:
             raise ConfigError(
                 f"busy_poll {self.busy_poll} is too long", f"At most {limits.BUSY_POLL_US_MAX} microseconds"
             )
-        if self.workers > limits.WORKERS_MAX:
+        if isinstance(self.workers, int) and self.workers > limits.WORKERS_MAX:
             raise ConfigError(
                 f"{self.workers} workers are too many", f"At most {limits.WORKERS_MAX}; one a core is enough"
             )
         self._check_suffix()
         self._check_engine()
+        if self.unix is not None and self.udp:
+            raise ConfigError("a Unix socket has no UDP", "Leave udp or unix out")
         if self.unix is not None and (self.allow or self.deny):
             raise ConfigError(
                 "allow and deny mean nothing on a Unix socket", "Guard it with the permissions of its folder"
             )
+        if self.cpu_affinity is not None:
+            affinity.parse(self.cpu_affinity)
         AccessList.parse(self.allow, self.deny)
         self.endpoint  # noqa: B018 - raises ConfigError for a bad path
 
@@ -96,7 +121,10 @@ class ServerConfig:
             raise ConfigError("the suffix is too long", f"At most {limits.SUFFIX_BYTES_MAX} bytes")
 
     def _check_engine(self) -> None:
-        bound = ENGINES[self.engine].bound if self.engine != "auto" else 0
+        if self.engine != "auto" and self.engine not in (DATAGRAMS if self.udp else ENGINES):
+            kind, table = ("datagrams", DATAGRAMS) if self.udp else ("connections", ENGINES)
+            raise ConfigError(f"the {self.engine} engine does not serve {kind}", f"These do: {', '.join(table)}")
+        bound = ENGINES[self.engine].bound if self.engine in ENGINES else 0
         if bound and self.max_connections is not None and self.max_connections > bound:
             cure = f"At most {bound}; --engine epoll has no such bound"
             raise ConfigError(f"the {self.engine} engine cannot hold {self.max_connections} connections", cure)
@@ -106,7 +134,7 @@ class ServerConfig:
         """Where it listens."""
         if self.unix is not None:
             return Endpoint("unix", path=self.unix)
-        return Endpoint("tcp", self.host.removeprefix("[").removesuffix("]"), self.port)
+        return Endpoint("udp" if self.udp else "tcp", self.host.removeprefix("[").removesuffix("]"), self.port)
 
     @property
     def socket_options(self) -> SocketOptions:
@@ -114,7 +142,7 @@ class ServerConfig:
             each.name for each in options(ServerConfig)
         }
         values = {name: getattr(self, name) for name in names}
-        shared = self.workers > 1
+        shared = self.workers != 1
         return SocketOptions(
             **(values | {"reuse_port": self.reuse_port or shared, "claim": shared and not self.reuse_port})
         )
@@ -131,7 +159,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 class ProcessConfig:
     """The process around one or several servers. Raises ConfigError."""
 
-    daemon: bool = option(False, "Detach from the terminal as soon as everything listens.")
+    daemon: bool = option(
+        False, "Detach from the terminal once everything listens. Without --log-file its log is lost."
+    )
     pidfile: str | None = option(None, "Write the process id here, and refuse to run twice.", "PATH")
     log_file: str | None = option(None, "Log here, not on standard error; SIGHUP reopens it.", "PATH")
     error_log: str | None = option(None, "Log errors here as well; SIGHUP reopens it.", "PATH")
@@ -183,14 +213,15 @@ def check(config: Any) -> None:
     """Type, choice and lower bound of every option of a config object."""
     for each in options(type(config)):
         value = getattr(config, each.name)
-        if value is None and each.default is None:
+        if (value is None and each.default is None) or (value and value == each.metadata["word"]):
             continue
         expected = value_type(type(config), each.name)
         fits = isinstance(value, (int, float) if expected is float else expected)
         if expected is tuple and fits:
             fits = all(isinstance(item, str) for item in value)
         if not fits or (isinstance(value, bool) and expected is not bool):
-            raise ConfigError(f"{each.name} = {value!r} is not {ARTICLE[expected]}")
+            or_word = f" or {each.metadata['word']!r}" if each.metadata["word"] else ""
+            raise ConfigError(f"{each.name} = {value!r} is not {ARTICLE[expected]}{or_word}")
         choices, least = each.metadata["choices"], each.metadata["least"]
         if choices and value not in choices:
             raise ConfigError(f"{each.name} cannot be {value!r}", f"It is one of: {', '.join(choices)}")
@@ -233,11 +264,13 @@ def from_environment(config: type[Any], environment: Mapping[str, str]) -> dict[
     for each in options(config):
         variable = ENVIRONMENT_PREFIX + each.name.upper()
         if variable in environment:
-            found[each.name] = from_text(environment[variable], value_type(config, each.name), variable)
+            found[each.name] = from_text(environment[variable], value_type(config, each.name), variable, each)
     return found
 
 
-def from_text(text: str, kind: type[Any], variable: str) -> Any:
+def from_text(text: str, kind: type[Any], variable: str, each: dataclasses.Field[Any]) -> Any:
+    if text and text == each.metadata["word"]:
+        return text
     if kind is bool:
         words = {
             "1": True,

@@ -17,6 +17,7 @@ from typing import Any
 
 from fastnet import __version__, limits
 from fastnet.catalog import choose
+from fastnet.datagram import DATAGRAMS
 from fastnet.engine import ENGINES
 from fastnet.errors import FastnetError
 from fastnet.mover import MOVERS
@@ -53,6 +54,7 @@ def examine() -> dict[str, Section]:
         "python": facts(python_version, free_threading, click_version),
         "fastnet": facts(lambda: Fact("version", __version__), build, choice),
         "engines": table(ENGINES),
+        "datagrams": table(DATAGRAMS),
         "services": table(SERVICES),
         "movers": table(MOVERS),
         "kernel": facts(kernel),

@@ -34,11 +34,29 @@ DRAIN_S = 5.0
 PARKED_BYTES_MAX = 256 * MIB
 """Bytes that all connections of one loop together may have waiting for slow readers."""
 
+DATAGRAMS_PER_TURN = 64
+"""Datagrams taken before a loop looks whether it should stop. The native loop takes them with one recvmmsg(2)."""
+
+DATAGRAM_SWEEP_TURNS = 64
+"""Turns in which a stopping server still answers what is queued; a flood does not keep it alive."""
+
+SEND_PATIENCE_S = 0.01
+"""How long a reply waits for room in the send buffer before it is dropped, as a network would."""
+
+ANSWERED_PORTS_FROM = 1024
+"""Datagrams from ports below are not answered: the services there would answer in turn (RFC 862, 864)."""
+
 RING_BUFFERS = 16
 """Buffers that all connections of one uring loop share; a power of two."""
 
 RING_BUFFER_BYTES = 64 * KIB
 """Size of each. The ring goes round, so all of it must stay in the L2 cache: 1 MiB is half of a common one."""
+
+RING_BULK_BYTES = 8 * KIB
+"""A uring connection that sends this much at once is read like an epoll one: then copying counts, not system calls."""
+
+RING_BULK_READS = 16
+"""Shorter reads in a row after which it is not any more."""
 
 EVENTS_PER_WAIT = 256
 """Events fetched by one epoll_wait(2)."""
@@ -157,12 +175,15 @@ class Limits:
     parked_bytes_max: int = PARKED_BYTES_MAX
     read_bytes: int = READ_BYTES
     busy_poll_us: int = 0
+    answer_any_port: bool = False
     accept_burst: int = ACCEPT_BURST
     accept_pause_s: float = ACCEPT_PAUSE_S
     events_per_wait: int = EVENTS_PER_WAIT
     tick_s: float = TICK_S
     ring_buffers: int = RING_BUFFERS
     ring_buffer_bytes: int = RING_BUFFER_BYTES
+    ring_bulk_bytes: int = RING_BULK_BYTES
+    ring_bulk_reads: int = RING_BULK_READS
     pool_size: int = POOL_SIZE
     pool_queue_max: int = POOL_QUEUE_MAX
     thread_stack_bytes: int = THREAD_STACK_BYTES

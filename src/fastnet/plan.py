@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fastnet import affinity
 from fastnet.access import AccessList
-from fastnet.catalog import Choice, choose
+from fastnet.catalog import Choice, choose, engines_for
 from fastnet.config import ServerConfig
 from fastnet.endpoint import Endpoint
-from fastnet.engine import ENGINES, EngineRow
+from fastnet.engine import EngineRow
 from fastnet.limits import SPARE_DESCRIPTORS, Limits
 from fastnet.service import SERVICES
+from fastnet.table import Table
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One server, decided. choice.reason says why it is not faster."""
+    """One server, decided. choice.reason says why nothing faster runs.
+
+    workers: how many loops. processes: whether each is a process of its own. cpus: a processor for each, None for any.
+    """
 
     config: ServerConfig
     endpoint: Endpoint
     choice: Choice
     limits: Limits
     access: AccessList
+    workers: int
+    processes: bool
+    cpus: tuple[int | None, ...]
+
+    @property
+    def engines(self) -> Table[EngineRow]:
+        return engines_for(self.endpoint.transport)
 
     @property
     def engine(self) -> EngineRow:
-        return ENGINES[self.choice.engine]
+        return self.engines[self.choice.engine]
+
+    @property
+    def how(self) -> str:
+        """The decision in words, as the ready line has it."""
+        return how(self.choice.engine, self.choice.backend, self.workers, self.processes, self.choice.reason)
 
     @property
     def rows(self) -> int:
@@ -41,23 +58,40 @@ class Plan:
         return module.create(**{name: values[name] for name in row.options})
 
 
+def how(engine: str, backend: str, workers: int, worker_processes: bool, reason: str) -> str:
+    """What runs, in words, and why nothing faster."""
+    kind = "worker processes" if worker_processes else "workers"
+    words = f"engine {engine}, backend {backend}, {kind} {workers}"
+    return f"{words}; {reason}" if reason else words
+
+
 def make_plan(config: ServerConfig) -> Plan:
     """Decide everything. Raises UnsupportedError."""
-    choice = choose(config.engine, config.backend, config.service)
+    transport = config.endpoint.transport
+    choice = choose(config.engine, config.backend, config.service, transport)
+    workers = config.workers if isinstance(config.workers, int) else len(affinity.usable())
+    processes = config.worker_processes or (workers > 1 and choice.backend == "python")
+    cpus = affinity.assign(config.cpu_affinity, workers) if config.cpu_affinity is not None else [None] * workers
+    row = engines_for(transport)[choice.engine]
     limits = Limits(
-        max_connections=config.max_connections or default_connections(ENGINES[choice.engine], config.workers),
+        max_connections=row.connections,
         idle_timeout_s=config.idle_timeout,
         parked_bytes_max=config.max_parked,
         pool_size=config.pool_size,
         busy_poll_us=config.busy_poll,
+        answer_any_port=config.answer_any_port,
     )
-    return Plan(config, config.endpoint, choice, limits, config.access)
+    most = config.max_connections or default_connections(row, limits, 1 if processes else workers)
+    limits = replace(limits, max_connections=most)
+    return Plan(config, config.endpoint, choice, limits, config.access, workers, processes, tuple(cpus))
 
 
-def default_connections(row: EngineRow, workers: int) -> int:
-    """The engine's own limit, or what the descriptor limit leaves to each worker of one process."""
+def default_connections(row: EngineRow, limits: Limits, loops: int) -> int:
+    """The engine's own limit, but never fewer than it has threads for; or what the descriptor limit leaves to each of the
+    loops of one process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 20
-    descriptors = max(1, (soft - SPARE_DESCRIPTORS) // workers)
-    return min(row.connections, descriptors) if row.connections else descriptors
+    descriptors = max(1, (soft - SPARE_DESCRIPTORS) // loops)
+    own = max(row.connections, row.parts(limits))
+    return min(own, descriptors) if own else descriptors

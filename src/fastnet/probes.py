@@ -11,8 +11,9 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from importlib import import_module
 
-from fastnet.errors import reason
+from fastnet.errors import UnsupportedError, reason
 
 SYS_IO_URING_SETUP = 425
 """The same on all architectures but Alpha."""
@@ -33,6 +34,21 @@ def pidfd() -> None:
 
 
 def io_uring() -> None:
+    """Receive through a ring as the uring engine does, or without that extension only set one up."""
+    try:
+        probe = import_module("fastnet.engine.uring_c").probe
+    except ImportError:
+        probe = set_up_ring
+    try:
+        probe()
+    except PermissionError as error:
+        cause = "io_uring is blocked here: by seccomp, as in most containers, or by sysctl kernel.io_uring_disabled"
+        raise UnsupportedError(cause) from error
+    except OSError as error:
+        raise UnsupportedError(f"this kernel's io_uring is missing or too old: {reason(error)}") from error
+
+
+def set_up_ring() -> None:
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -96,7 +112,7 @@ FEATURES: dict[str, tuple[Callable[[], None], str]] = {
     "pidfd": (pidfd, "the fork engine and pure-Python workers are not to be had; they need Linux 5.3"),
     "io_uring": (
         io_uring,
-        "nothing is lost with the engines above; `sysctl kernel.io_uring_disabled` and filters forbid it",
+        "`auto` takes epoll instead",
     ),
     "sendfile": (sendfile, "files are copied through user space"),
     "splice": (splice, "files are received through user space"),
@@ -112,6 +128,8 @@ def why_not(probe: Callable[[], None]) -> str:
     """Run one probe. "" if it works, else why it does not, with the errno's name, which is what manuals list."""
     try:
         probe()
+    except UnsupportedError as error:
+        return error.message
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "")
         return f"{reason(error)} ({name})" if name else reason(error)

@@ -34,7 +34,7 @@ from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, FastnetError, NetworkError
 from fastnet.limits import DESCRIPTORS_WANTED
 from fastnet.logs import TOLD, Logs
 from fastnet.pidfile import Pidfile
-from fastnet.plan import Plan, make_plan
+from fastnet.plan import Plan, how, make_plan
 from fastnet.server import Server
 from fastnet.signals import RELOAD, REPORT, STOP, Signals
 
@@ -136,7 +136,8 @@ def listening(server: Server) -> dict[str, Any]:
         **labels(server),
         "engine": plan.choice.engine,
         "backend": plan.choice.backend,
-        "workers": plan.config.workers,
+        "workers": plan.workers,
+        "worker_processes": plan.processes,
         "max_connections": plan.limits.max_connections,
         "reason": plan.choice.reason,
         "pid": os.getpid(),
@@ -151,29 +152,37 @@ def words(event: dict[str, Any]) -> str:
     """An event as a line to read."""
     match event["event"]:
         case "listening":
-            how = "engine {engine}, backend {backend}, workers {workers}".format(**event)
-            return f"listening on {event['endpoint']} ({how})"
+            names = ("engine", "backend", "workers", "worker_processes", "reason")
+            return f"listening on {event['endpoint']} ({how(*(event[name] for name in names))})"
         case "metrics":
             return f"metrics on {event['url']}"
         case "draining":
             many = "1 connection" if event["open"] == 1 else f"{event['open']} connections"
             return f"draining {many} for up to {event['seconds']:g} s; interrupt again to stop at once"
-    return f"stopped {event['service']} on {event['endpoint']}: {numbers(event['statistics'])}"
+    text = numbers(event["statistics"], event["endpoint"].startswith("udp:"))
+    return f"stopped {event['service']} on {event['endpoint']}: {text}"
 
 
-def numbers(statistics: dict[str, Any]) -> str:
+def numbers(statistics: dict[str, Any], datagrams: bool) -> str:
     """Statistics in one line."""
+    if datagrams:
+        lost = {name: statistics[name] for name in ("unanswered", "unsent", "truncated", "kernel_drops")}
+        text = "{messages} datagrams in, {replies} out, {bytes_in} bytes in, {bytes_out} bytes out".format(**statistics)
+        words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in lost.items() if count)
+        return f"{text}; {words}" if words else text
     ends = ", ".join(f"{count} {why}" for why, count in statistics["closed"].items() if count)
     text = "{accepted} accepted, {open} open, {bytes_in} bytes in, {bytes_out} bytes out".format(**statistics)
     return f"{text}; closed: {ends}" if ends else text
 
 
+def report(server: Server) -> str:
+    return numbers(server.statistics().as_dict(), server.endpoint.transport == "udp")
+
+
 def note(events: Events) -> None:
-    """Log events that were told, and what the terminal is told in no other way."""
+    """Log events that were told."""
     for event in events:
         log.info("%s", words(event), extra=TOLD)
-        if event.get("reason"):
-            log.info("not faster on %s: %s", event["endpoint"], event["reason"])
 
 
 class Watch:
@@ -226,7 +235,7 @@ class Watch:
             log.info("SIGHUP: log files opened again; the services have nothing else to reload")
         elif number == REPORT:
             for server in self.servers:
-                log.info("%s on %s: %s", *labels(server).values(), numbers(server.statistics().as_dict()))
+                log.info("%s on %s: %s", *labels(server).values(), report(server))
 
     def drain(self) -> None:
         """Take no more connections, and say so if somebody is still being served."""

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
+from fastnet import affinity
 from fastnet.endpoint import Endpoint
-from fastnet.engine import ENGINES
 from fastnet.engine.contract import Work
 from fastnet.metrics.counters import CounterTable, Statistics, statistics
 from fastnet.plan import Plan
@@ -52,9 +52,9 @@ class Server:
 
     def start(self) -> Server:
         """Listen and serve. Raises NetworkError, ConfigError or UnsupportedError; nothing is then left open."""
-        self._listen(self.plan.config.workers)
+        self._listen(self.plan.workers)
         try:
-            self._start_loops(self.plan.config.workers)
+            self._start_loops(self.plan.workers)
         except BaseException:
             self.close(drain_s=0)
             self._close_listeners()
@@ -62,20 +62,22 @@ class Server:
         return self
 
     def _start_loops(self, workers: int) -> None:
-        engine = ENGINES.load(self.plan.choice.engine, self.plan.choice.backend)
+        engine = self.plan.engines.load(self.plan.choice.engine, self.plan.choice.backend)
         service = self.plan.service()
         self._stop = Stop()
         self.ended_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._counters = [CounterTable(self.plan.rows) for _ in range(workers)]
         works = [
-            Work([listener], service, self.plan.limits, self._stop, counters, self.plan.access, self._trace_fd)
-            for listener, counters in zip(self._each_listener(workers), self._counters, strict=True)
+            Work([listener], service, self.plan.limits, self._stop, counters, self.plan.access, self._trace_fd, cpu)
+            for listener, counters, cpu in zip(
+                self._each_listener(workers), self._counters, self.plan.cpus, strict=True
+            )
         ]
         self._begin(engine.run, works)
 
     def _begin(self, run: Callable[[Work], None], works: list[Work]) -> None:
         """Give each work its thread or process."""
-        if len(works) > 1 and self.plan.choice.backend == "python":
+        if self.plan.processes:
             self._running = 1
             self._processes = WorkerProcesses(run, works, self._ended)
             self._processes.start()
@@ -92,8 +94,8 @@ class Server:
         options = self.plan.config.socket_options
         endpoint = self.plan.endpoint
         try:
-            # A Unix socket cannot be bound twice, so its loops share one listener; a TCP port can, and each loop has its own.
-            for _ in range(workers if endpoint.transport == "tcp" else 1):
+            # A Unix socket cannot be bound twice, so its loops share one listener; a port can, and each loop has its own.
+            for _ in range(workers if TRANSPORTS[endpoint.transport].shared else 1):
                 self._listeners.append(self._transport.listen(endpoint, options))
                 self.endpoint = self._transport.name(self._listeners[0], endpoint)
                 # Only the port is taken over: a name of "::" would make the next listener one for IPv6 alone.
@@ -110,6 +112,7 @@ class Server:
         """The body of a loop's thread."""
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
+            affinity.bind(work.cpu)
             run(work)
         except BaseException as error:
             self._failure = self._failure or error
@@ -174,9 +177,12 @@ class Server:
         """What has been done so far. Also after the server has ended."""
         return statistics(self._counters)
 
+    def worker_statistics(self) -> list[Statistics]:
+        """The same of each loop on its own."""
+        return [statistics([table]) for table in self._counters]
+
     def __str__(self) -> str:
-        choice, workers = self.plan.choice, self.plan.config.workers
-        return f"{self.endpoint} (engine {choice.engine}, backend {choice.backend}, workers {workers})"
+        return f"{self.endpoint} ({self.plan.how})"
 
     def __enter__(self) -> Server:
         return self

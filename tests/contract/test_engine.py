@@ -169,11 +169,17 @@ def test_a_denied_peer_gets_nothing_and_an_allowed_one_service(
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
-def test_a_list_of_allowed_networks_shuts_out_the_other_family(engine, backend, serve: Serve, dial: Dial) -> None:
-    """E4."""
-    server = serve("echo", "tcp://:0", allow=("127.0.0.0/8",))
-    assert dial(server, host="127.0.0.1").exchange(b"in") == b"in"
-    outsider = dial(server, host="::1")
+@pytest.mark.parametrize(
+    ("network", "inside", "outside"),
+    [("127.0.0.0/8", "127.0.0.1", "::1"), ("0.0.0.0/0", "127.0.0.1", "::1"), ("::/0", "::1", "127.0.0.1")],
+)
+def test_a_list_of_allowed_networks_shuts_out_the_other_family(
+    engine, backend, serve: Serve, dial: Dial, network, inside, outside
+) -> None:
+    """E4. An IPv4 peer of a dual-stack listener has an IPv6 address, but ::/0 does not mean it."""
+    server = serve("echo", "tcp://:0", allow=(network,))
+    assert dial(server, host=inside).exchange(b"in") == b"in"
+    outsider = dial(server, host=outside)
     with contextlib.suppress(ConnectionResetError):
         assert outsider.read_to_end() == b""
     assert settled(server)["closed"]["denied"] == 1

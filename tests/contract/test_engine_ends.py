@@ -89,7 +89,7 @@ def test_a_reset_ends_that_connection_and_is_counted(engine, backend, serve: Ser
         peer.half_close()
         peer.read(1)
     if moment == "in the middle of 8 MiB":
-        with peer.sending(pattern(8 * MIB)):
+        with peer.sending(pattern(8 * MIB), half_close=False):
             peer.read(1 * MIB)
     peer.reset()
     statistics_reach(server, accepted=1, open=0)

@@ -50,7 +50,7 @@ class Recorder(Service):
         self.note(CLOSES)
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=[name for name in ENGINES if ENGINES[name].python])
 def pure(request: pytest.FixtureRequest) -> str:
     """An engine by name; Python services run on its pure form."""
     if why := ENGINES.why_not(request.param, "python"):

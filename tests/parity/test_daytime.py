@@ -7,15 +7,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastnet.service import daytime_py
-from tests.conftest import why_skip
 
-WHY = why_skip("native", service="daytime")
 SECONDS_MAX = 2**35
 DAY = 86_400
 
 
 @pytest.mark.native
-@pytest.mark.skipif(bool(WHY), reason=WHY)
 @settings(max_examples=1000, deadline=None, database=None)
 @given(seconds=st.integers(0, SECONDS_MAX))
 @example(0)
@@ -30,7 +27,6 @@ def test_both_calendars_write_the_same_line(seconds) -> None:
 
 
 @pytest.mark.native
-@pytest.mark.skipif(bool(WHY), reason=WHY)
 def test_both_calendars_agree_on_every_day_of_four_centuries() -> None:
     """One whole era of the calendar, with the first and last second of each day."""
     from fastnet.service import daytime_c

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from fastnet.limits import KIB, MIB
 from fastnet.server import Server
-from fastnet.transport import TRANSPORTS
-from tests.conftest import Dial, Serve
+from tests.conftest import STREAMS, Dial, Serve
 from tests.peers import Peer, pattern, statistics_reach
 
 REFERENCE = ("epoll", "python")
@@ -65,7 +64,7 @@ def traffics(draw: st.DrawFn) -> Traffic:
     bulk = draw(st.one_of(st.just(0), sizes)) if service != "suffix" else 0
     return Traffic(
         service,
-        draw(st.sampled_from(list(TRANSPORTS))),
+        draw(st.sampled_from(STREAMS)),
         tuple(draw(st.lists(st.integers(1, 1000), max_size=5))) if echoes else (),
         min(bulk, chunk * 2000, 300 * KIB if slow else bulk),
         chunk,

@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.native
+"""The load is native, so that it does not hide the server."""
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -37,3 +42,11 @@ def test_an_unknown_peer_is_named() -> None:
     finished = bench("--peers", "nobody")
     assert finished.returncode == 1
     assert "unknown: nobody" in finished.stderr
+
+
+def test_idle_connections_over_worker_processes_are_counted_and_still_echo() -> None:
+    command = [sys.executable, "-m", "bench.mass", "--connections", "700", "--workers", "2"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "connected             700 in" in finished.stdout
+    assert "idle ones that echo   7 of 7" in finished.stdout

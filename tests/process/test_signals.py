@@ -13,18 +13,21 @@ from typing import Any
 import pytest
 
 from fastnet.endpoint import Endpoint
-from tests.commands import ENVIRONMENT, Running, connect, echoes, eventually, fastnet, is_alive, read_all, running
+from tests.commands import (
+    ENVIRONMENT,
+    Running,
+    children,
+    connect,
+    echoes,
+    eventually,
+    fastnet,
+    is_alive,
+    read_all,
+    running,
+)
 
 CLIENTS = 20
 BACKENDS = ("native", "python")
-
-
-def children(pid: int) -> list[int]:
-    """Processes forked by any thread of pid."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)

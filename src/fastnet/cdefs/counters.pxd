@@ -11,6 +11,11 @@ cdef extern from "fn_counters.h" nogil:
         uint64_t ring_overflows
         uint64_t spins_paid
         uint64_t spins_vain
+        uint64_t bytes_in
+        uint64_t messages
+        uint64_t unanswered
+        uint64_t truncated
+        uint64_t kernel_drops
     enum fn_closed:
         FN_FINISHED
         FN_RESET

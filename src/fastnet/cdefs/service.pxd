@@ -14,6 +14,7 @@ cdef extern from "fn_service.h" nogil:
         void (*data)(const fn_service *, char *, size_t, fn_reply *) noexcept nogil
         void (*sent)(const fn_service *, fn_reply *) noexcept nogil
         void (*eof)(const fn_service *, fn_reply *) noexcept nogil
+        void (*datagram)(const fn_service *, char *, size_t, fn_reply *) noexcept nogil
         const char *text
         size_t text_bytes
     void fn_reply_add(fn_reply *reply, const char *bytes, size_t n)

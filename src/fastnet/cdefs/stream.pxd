@@ -2,13 +2,12 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastnet.cdefs.counters cimport fn_closed, fn_counters
-from fastnet.cdefs.service cimport fn_reply, fn_service
+from fastnet.cdefs.service cimport fn_service
 from fastnet.cdefs.sys cimport sockaddr_storage
 from fastnet.cdefs.work cimport fn_work
 
 cdef extern from "fn_stream.h" nogil:
     enum:
-        FN_ENDING
         FN_PEER_EOF
         FN_READS
         FN_WRITES
@@ -31,6 +30,7 @@ cdef extern from "fn_stream.h" nogil:
         const fn_service *service
         fn_counters *row
         fn_slots slots
+        char *buffer
         uint32_t now_ms
     uint32_t fn_now_ms()
     uint64_t fn_now_ns()
@@ -54,8 +54,6 @@ cdef extern from "fn_stream.h" nogil:
     int fn_stream_drops(const fn_stream *stream, const fn_conn *conn)
     int fn_stream_read(fn_stream *stream, fn_conn *conn)
     int fn_stream_flushed(fn_stream *stream, fn_conn *conn, size_t n)
-    int fn_stream_park(fn_stream *stream, fn_conn *conn, const fn_reply *reply, size_t skip)
-    int fn_stream_settle(fn_conn *conn)
     int fn_stream_write(fn_stream *stream, fn_conn *conn)
     uint32_t fn_stream_wants(const fn_stream *stream, const fn_conn *conn)
     uint32_t fn_stream_overdue(const fn_stream *stream, int *due_ms)

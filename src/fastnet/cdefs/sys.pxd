@@ -4,9 +4,9 @@ from posix.types cimport pid_t
 
 cdef extern from "fn_sys.h" nogil:
     int ECANCELED, ENOBUFS, ENOTCONN, ENOSYS, ETIMEDOUT, EPERM, EACCES
-    int MSG_NOSIGNAL, MSG_TRUNC, SOCK_CLOEXEC, F_GETFL, F_SETFL, O_NONBLOCK
+    int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC, SOCK_CLOEXEC, F_GETFL, F_SETFL, O_NONBLOCK
     int EAGAIN, ESHUTDOWN, EMFILE, ECONNABORTED, ENOMEM, EINVAL, EBADF, ECHILD
-    int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLEXCLUSIVE
+    int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLEXCLUSIVE
     int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
     int SOCK_NONBLOCK, SHUT_RDWR
 
@@ -20,6 +20,7 @@ cdef extern from "fn_sys.h" nogil:
 
     int errno
     int fcntl(int fd, int command, int argument)
+    ssize_t fn_recv(int fd, void *p, size_t n, int flags)
     int fn_peer(int fd, sockaddr_storage *peer)
     int close(int fd)
     int shutdown(int fd, int how)

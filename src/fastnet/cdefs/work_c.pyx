@@ -55,6 +55,7 @@ cdef class NativeWork:
         self.c.pool_size, self.c.pool_queue_max = limits.pool_size, limits.pool_queue_max
         self.c.thread_stack_bytes = limits.thread_stack_bytes
         self.c.read_bytes = limits.read_bytes
+        self.c.answer_any_port = limits.answer_any_port
         self.c.busy_poll_ns = limits.busy_poll_us * 1000
         self.c.parked_bytes_max = limits.parked_bytes_max
         self.keep = (work, networks, stop, rows)

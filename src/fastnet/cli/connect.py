@@ -11,12 +11,12 @@ from contextlib import closing
 
 import click
 
-from fastnet.clients.connect import Conversation, Outcome
+from fastnet.clients.connect import Conversation, Outcome, Watch
 from fastnet.clients.connect_udp import DatagramConversation
 from fastnet.clients.stdio import Input, Output, interruptible, occupy_standard_descriptors
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
-from fastnet.limits import CLIENT_TIMEOUT_MAX_S, CONNECT_TIMEOUT_S, LAST_REPLIES_S
+from fastnet.limits import BUSY_POLL_US_MAX, CLIENT_TIMEOUT_MAX_S, CONNECT_TIMEOUT_S, LAST_REPLIES_S
 from fastnet.transport.dial import dial, resolve
 
 HELP = """Talk to a server: standard input goes to the socket, and the socket to standard output, both at once.
@@ -50,7 +50,15 @@ it [default: never]. UDP: how long to listen for last replies [default: {LAST_RE
 @click.argument("port", required=False)
 @click.option("--udp", is_flag=True, help="Datagrams to HOST:PORT, as udp://HOST:PORT.")
 @click.option("--timeout", "timeout_s", metavar="SECONDS", type=float, help=TIMEOUT_HELP)
-def connect(endpoint: str, port: str | None, udp: bool, timeout_s: float | None) -> None:
+@click.option(
+    "--busy-poll",
+    "busy_poll_us",
+    metavar="USEC",
+    type=click.IntRange(0, BUSY_POLL_US_MAX),
+    default=0,
+    help="Look so long for input before sleeping: latency for a core  [default: 0].",
+)
+def connect(endpoint: str, port: str | None, udp: bool, timeout_s: float | None, busy_poll_us: int) -> None:
     if timeout_s is not None and not 0 < timeout_s <= CLIENT_TIMEOUT_MAX_S:
         raise click.BadParameter(
             f"{timeout_s:g} is not more than 0 and at most {CLIENT_TIMEOUT_MAX_S:g} seconds", param_hint="--timeout"
@@ -59,7 +67,7 @@ def connect(endpoint: str, port: str | None, udp: bool, timeout_s: float | None)
     where = read_endpoint(endpoint, port, udp)
     talk = talk_in_datagrams if where.transport == "udp" else talk_in_stream
     with closing(Output()) as target, interruptible() as wake_fd:
-        talk(where, Input(), target, timeout_s, wake_fd)
+        talk(where, Input(), target, timeout_s, Watch(wake_fd, busy_poll_us))
 
 
 def commands() -> dict[str, click.Command]:
@@ -87,19 +95,19 @@ def bracketed(host: str) -> str:
 Timeout = float | None
 
 
-def talk_in_stream(endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, wake_fd: int) -> None:
+def talk_in_stream(endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, watch: Watch) -> None:
     with dial(endpoint, timeout_s=timeout_s or CONNECT_TIMEOUT_S) as sock:
         if source.is_terminal:
             note(f"connected to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
-        outcome = Conversation(sock, endpoint, source, target, timeout_s, wake_fd).run()
+        outcome = Conversation(sock, endpoint, source, target, timeout_s, watch).run()
     if source.is_terminal and outcome.ended_by == "server":
         note(f"{endpoint} closed the connection {counts(outcome)}")
 
 
-def talk_in_datagrams(endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, wake_fd: int) -> None:
+def talk_in_datagrams(endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, watch: Watch) -> None:
     addresses = deque(resolve(endpoint))
     last_s = timeout_s or LAST_REPLIES_S
-    with closing(DatagramConversation(endpoint, addresses, source, target, last_s, wake_fd)) as talk:
+    with closing(DatagramConversation(endpoint, addresses, source, target, last_s, watch)) as talk:
         if source.is_terminal:
             note(f"each line is a datagram to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
         talk.run()

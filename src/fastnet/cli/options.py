@@ -24,11 +24,27 @@ def parameter(config: type[Any], each: dataclasses.Field[Any]) -> click.Option:
     choices = each.metadata["choices"]
     return click.Option(
         [f"--{name}", each.name],
-        type=click.Choice(choices) if choices else kind if kind is not tuple else str,
+        type=click.Choice(choices) if choices else argument_type(kind, each.metadata["word"]),
         multiple=kind is tuple,
         metavar=None if choices else each.metadata["unit"],
         help=help,
     )
+
+
+def argument_type(kind: type[Any], word: str) -> Any:
+    if word:
+        return NumberOrWord(word)
+    return str if kind is tuple else kind
+
+
+class NumberOrWord(click.types.IntParamType):
+    """A whole number, or one word."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == self.word else super().convert(value, param, ctx)
 
 
 def parameters(config: type[Any], leave_out: tuple[str, ...] = ()) -> list[click.Parameter]:

@@ -43,10 +43,14 @@ class Outcome:
 
 
 class Watch:
-    """poll(2), told only what has changed since the last wait. wake_fd: also ends a wait; see stdio.interruptible."""
+    """poll(2), told only what has changed since the last wait.
 
-    def __init__(self, wake_fd: int) -> None:
+    wake_fd: also ends a wait; see stdio.interruptible. busy_poll_us: look that long before sleeping.
+    """
+
+    def __init__(self, wake_fd: int = -1, busy_poll_us: int = 0) -> None:
         self._poll = select.poll()
+        self._busy_poll_s = busy_poll_us / 1e6
         if wake_fd >= 0:
             self._poll.register(wake_fd, select.POLLIN)
         self._masks: dict[int, int] = {}
@@ -59,7 +63,12 @@ class Watch:
             if self._masks.get(fd) != mask:
                 self._poll.register(fd, mask)
         self._masks = masks
-        return dict(self._poll.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000))
+        spin_s = self._busy_poll_s if timeout_s is None else min(self._busy_poll_s, timeout_s)
+        until_s = monotonic() + spin_s
+        while spin_s > 0 and monotonic() < until_s:
+            if ready := self._poll.poll(0):
+                return dict(ready)
+        return dict(self._poll.poll(None if timeout_s is None else max(0.0, timeout_s - spin_s) * 1000))
 
 
 class Silence:
@@ -135,7 +144,7 @@ class Conversation:
         source: Input,
         target: Output,
         silence_s: float | None = None,
-        wake_fd: int = -1,
+        watch: Watch | None = None,
     ) -> None:
         self.sock = sock
         self.endpoint = endpoint
@@ -147,7 +156,7 @@ class Conversation:
         self.has_ended = False
         self.refusal: OSError | None = None
         self.silence = Silence(silence_s)
-        self.watch = Watch(wake_fd)
+        self.watch = watch or Watch()
 
     def run(self) -> Outcome:
         """Pump until both directions have ended, or one end leaves.

@@ -82,7 +82,7 @@ class DatagramConversation:
         source: Input,
         target: Output,
         last_replies_s: float = LAST_REPLIES_S,
-        wake_fd: int = -1,
+        watch: Watch | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.addresses = addresses
@@ -100,7 +100,7 @@ class DatagramConversation:
         self.received_bytes = 0
         self.replies = 0
         self.silence = Silence(last_replies_s)
-        self.watch = Watch(wake_fd)
+        self.watch = watch or Watch()
 
     def run(self) -> Outcome:
         """Send line by line and write replies, until the input has ended and nothing more comes.

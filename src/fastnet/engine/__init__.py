@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 
+from fastnet import probes
 from fastnet.limits import (
     FD_SETSIZE,
     FORK_CONNECTIONS_MAX,
@@ -31,42 +30,20 @@ class EngineRow(Row):
     parts: Callable[[Limits], int] = lambda limits: 0
 
 
-def needs_pidfd() -> str:
-    """Why the fork engines cannot learn of their children's ends here, or ""."""
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError) as error:
-        return f"pidfd_open(2) does not work here: {error}"
-    return ""
-
-
-def needs_io_uring() -> str:
-    """Why the uring engine cannot work here, or ""."""
-    try:
-        import_module("fastnet.engine.uring_c").probe()
-    except ImportError:
-        return ""  # the table says why an extension is not there
-    except PermissionError:
-        return "io_uring is blocked here: by seccomp, as in most containers, or by sysctl kernel.io_uring_disabled"
-    except OSError as error:
-        return f"this kernel's io_uring is missing or too old: {error.strerror}"
-    return ""
-
-
 ENGINES: Table[EngineRow] = Table(
     __name__,
     {
+        "uring": EngineRow(
+            "one loop over io_uring, the fewest system calls",
+            native="uring_c",
+            needs=lambda: probes.why_not(probes.io_uring),
+            when="what `auto` takes; needs Linux 6.0 or newer and permission",
+        ),
         "epoll": EngineRow(
             "one loop over epoll(7), any number of connections",
             "epoll_py",
             "epoll_c",
-            when="the reference, and the choice of `auto`",
-        ),
-        "uring": EngineRow(
-            "one loop over io_uring, the fewest system calls",
-            native="uring_c",
-            needs=needs_io_uring,
-            when="many small messages on Linux 6.0 or newer",
+            when="the reference; what `auto` takes where io_uring is not allowed",
         ),
         "select": EngineRow(
             "one loop over select(2), about a thousand connections",
@@ -96,7 +73,7 @@ ENGINES: Table[EngineRow] = Table(
             "a process for each connection",
             "fork_py",
             "fork_c",
-            needs=needs_pidfd,
+            needs=lambda: probes.why_not(probes.pidfd),
             when="connections that must not be able to harm each other",
             connections=FORK_CONNECTIONS_MAX,
             parts=lambda limits: limits.max_connections,

@@ -36,6 +36,8 @@ from fastnet.stop import Stop
 class Work:
     """What one loop is given. service: a Service, or the native table of one. trace_fd: a pipe, or -1 (trace.py).
 
+    cpu: the processor that whoever starts the loop keeps it on; None for any.
+
     counters: row 0 is the loop's own; row i + 1 belongs to the i-th thread or child it keeps.
     """
 
@@ -46,6 +48,7 @@ class Work:
     counters: CounterTable
     access: AccessList = field(default_factory=AccessList)
     trace_fd: int = -1
+    cpu: int | None = None
 
 
 class Engine(Protocol):

@@ -12,7 +12,7 @@ from libc.stdlib cimport free, malloc
 
 from fastnet.cdefs.accept cimport fn_acceptor, fn_acceptor_next, fn_acceptor_open, fn_turn_away
 from fastnet.cdefs.blocking cimport fn_serve
-from fastnet.cdefs.counters cimport FN_REFUSED
+from fastnet.cdefs.counters cimport FN_REFUSED, fn_count_closed
 from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.pthread cimport (
     EFD_CLOEXEC, EFD_NONBLOCK, PTHREAD_CREATE_DETACHED, eventfd, eventfd_read, eventfd_t, eventfd_write, pthread_attr_destroy,
@@ -52,6 +52,7 @@ cdef void *serve_one(void *argument) noexcept nogil:
         free(buffer)
     else:
         close(place.fd)
+        fn_count_closed(fn_row(crew.work, index + 1), FN_REFUSED)
     pthread_mutex_lock(&crew.mutex)
     if crew.alive == crew.work.max_connections:
         eventfd_write(crew.room_fd, 1)

@@ -22,10 +22,11 @@ from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.ring cimport (
     FN_ACCEPT_MULTISHOT, FN_CQE_MORE, FN_OP_ACCEPT, FN_OP_POLL_ADD, FN_OP_RECV, FN_RECV_MULTISHOT,
     FN_SQE_BUFFER_SELECT, fn_cqe, fn_ring, fn_ring_ask, fn_ring_close, fn_ring_done, fn_ring_enter, fn_ring_open,
-    fn_ring_overflowed, fn_ring_ready, fn_ring_reap, fn_sqe,
+    fn_ring_overflowed, fn_ring_ready, fn_ring_reap, fn_ring_stirs, fn_ring_untold, fn_sqe,
 )
 from fastnet.cdefs.ringloop cimport (
-    RECV, SEND, ACCEPT, STOP, SUBMISSIONS, LEAST_COMPLETIONS, Side, Loop, tag, cancel, end, settle, received, taken,
+    RECV, SEND, ACCEPT, STOP, POLL, AGAIN, SUBMISSIONS, LEAST_COMPLETIONS, Side, Loop, tag, cancel, end, settle, readable,
+    received, reread, taken,
 )
 from fastnet.cdefs.stream cimport (
     fn_idle_touch, fn_map, fn_now_ms, fn_now_ns, fn_slot_take, fn_stream_finish, fn_stream_open, fn_stream_overdue,
@@ -166,29 +167,37 @@ cdef int complete(Loop *loop, const fn_cqe *cqe) noexcept nogil:
     cdef uint32_t slot = <uint32_t>cqe.user_data
     if operation == ACCEPT:
         return accepted(loop, slot, cqe)
-    if operation == RECV or operation == SEND:
-        if (loop.stream.slots.conn[slot].generation & 0xFFFFFF) != (cqe.user_data >> 32 & 0xFFFFFF):
-            fn_ring_done(&loop.ring, cqe)
-        elif operation == RECV:
-            received(loop, slot, cqe)
-        else:
-            taken(loop, slot, cqe.result)
+    if slot == 0:
+        return 0  # a request to stop or to cancel has been dealt with
+    if (loop.stream.slots.conn[slot].generation & 0xFFFFFF) != (cqe.user_data >> 32 & 0xFFFFFF):
+        fn_ring_done(&loop.ring, cqe)
+    elif operation == RECV:
+        received(loop, slot, cqe)
+    elif operation == SEND:
+        taken(loop, slot, cqe.result)
+    elif operation == POLL:
+        readable(loop, slot, cqe)
+    elif operation == AGAIN:
+        reread(loop, slot)
     return 0
 
 
 cdef int wait(Loop *loop, int timeout_ms) noexcept nogil:
-    """Hand over requests and wait for completions; first without sleeping, for as long as busy polling allows."""
+    """Hand over requests and wait for completions; first without sleeping, for as long as busy polling allows.
+
+    Spinning looks at shared memory only; the kernel is entered when it says that it has something for us.
+    """
     cdef int failed
     cdef uint64_t until_ns
     if loop.work.busy_poll_ns and timeout_ms:
         until_ns = fn_now_ns() + loop.work.busy_poll_ns
-        while True:
-            failed = fn_ring_enter(&loop.ring, 0, 0)
-            if failed or fn_ring_ready(&loop.ring):
-                fn_count(&loop.stream.row.spins_paid, 1)
-                return failed
-            if fn_now_ns() >= until_ns:
-                break
+        failed = fn_ring_enter(&loop.ring, 0, 0) if fn_ring_untold(&loop.ring) else 0
+        while failed == 0 and fn_now_ns() < until_ns:
+            if fn_ring_stirs(&loop.ring):
+                failed = fn_ring_enter(&loop.ring, 0, 0)
+                if failed or fn_ring_ready(&loop.ring):
+                    fn_count(&loop.stream.row.spins_paid, 1)
+                    return failed
         fn_count(&loop.stream.row.spins_vain, 1)
     return fn_ring_enter(&loop.ring, 1, timeout_ms)
 
@@ -219,13 +228,24 @@ cdef int serve(Loop *loop) noexcept nogil:
 
 
 cdef void close_all(Loop *loop) noexcept nogil:
-    """End every connection, and wait until the kernel has given back all memory that requests name."""
+    """End every connection and accept, and wait until the kernel has given back all memory and listeners that requests name.
+
+    What a ring still holds when it is closed is let go only later, by a kernel thread: the port would still be taken.
+    """
     cdef uint32_t slot
-    for slot in range(1, loop.stream.slots.touched + 1):
-        if loop.stream.slots.conn[slot].fd >= 0:
-            end(loop, slot, FN_STOPPED)
-    while loop.stream.slots.open and turn(loop, -1) == 0:
-        pass
+    cdef int i
+    for i in range(loop.work.listeners):
+        if loop.armed[i] and not loop.cancelling[i]:
+            loop.cancelling[i] = True
+            cancel(loop, tag(ACCEPT, 0, i))
+    while True:
+        for slot in range(1, loop.stream.slots.touched + 1):  # again each time, for an accept may have been faster
+            if loop.stream.slots.conn[slot].fd >= 0:
+                end(loop, slot, FN_STOPPED)
+        if loop.stream.slots.open == 0 and not any_armed(loop):
+            return
+        if turn(loop, -1) < 0:
+            return
 
 
 cdef int run_ring(Loop *loop, uint32_t buffers, uint32_t buffer_bytes) noexcept nogil:
@@ -257,6 +277,7 @@ def run(work):
     cdef int result
     memset(&loop, 0, sizeof(Loop))
     loop.work = &native.c
+    loop.bulk_bytes, loop.bulk_reads = work.limits.ring_bulk_bytes, work.limits.ring_bulk_reads
     loop.ring.fd = -1
     with nogil:
         result = run_ring(&loop, buffers, buffer_bytes)

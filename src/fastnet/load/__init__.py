@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fastnet.table import Row, Table
 
-LOADS = Table(
+
+@dataclass(frozen=True)
+class LoadRow(Row):
+    """dials: it makes its connections itself."""
+
+    dials: bool = False
+
+
+LOADS: Table[LoadRow] = Table(
     "fastnet.load",
     {
-        "closed": Row(
+        "closed": LoadRow(
             python="closed_py", native="closed_c", about="a connection starts a message when one has come back"
+        ),
+        "churn": LoadRow(
+            python="churn_py", native="churn_c", about="a connection for each message, made and ended", dials=True
         ),
     },
 )

@@ -84,6 +84,8 @@ class ClosedLoad:
         self.in_flight = plan.in_flight
         self.stall_ns = round(plan.stall_s * NS_PER_S)
         self.tick_ns = round(TICK_S * NS_PER_S)
+        self.busy_poll_ns = plan.busy_poll_us * 1000
+        self.spin_until_ns = 0
         self.draining = False
         self.now_ns = self.next_tick_ns = 0
         self.open = self.exchanging = len(connections)
@@ -136,8 +138,11 @@ class ClosedLoad:
             if self.now_ns >= self.next_tick_ns:
                 self.next_tick_ns = self.now_ns + self.tick_ns
                 return True
-            wait_ns = min(self.next_tick_ns, until_ns) - self.now_ns
-            for descriptor, events in self.poll.poll(wait_ns / NS_PER_S, EVENTS_PER_WAIT):
+            wait_ns = 0 if self.now_ns < self.spin_until_ns else min(self.next_tick_ns, until_ns) - self.now_ns
+            ready = self.poll.poll(wait_ns / NS_PER_S, EVENTS_PER_WAIT)
+            if ready:
+                self.spin_until_ns = self.now_ns + self.busy_poll_ns
+            for descriptor, events in ready:
                 self.visit(self.connections[descriptor], events)
                 if self.now_ns >= until_ns:
                     return False

@@ -18,7 +18,10 @@
 8. A peer that ends the connection (FIN or RST) while it owes bytes is one `lost`. A peer with which no byte moved in
    either direction for `stall_s`, though it owes bytes or the end, is one `stalled`. A connection that could not be
    made is one `refused`. No connection is counted twice, and none keeps the others from going on.
-9. A run always ends: after warm-up and window at most, and then at most `stall_s` (and a tick) after the last byte
+9. A load that makes its own connections (churn) is given one as a model and makes `connections` at a time to its peer, one
+   message each; its latency counts from before socket(2) to after the read of the end of the stream. A connection that
+   cannot be made, or breaks before anything was sent on it, is one `refused`, and its place makes no other.
+10. A run always ends: after warm-up and window at most, and then at most `stall_s` (and a tick) after the last byte
    moved. In the main thread an interrupt is seen within a tick.
 """
 
@@ -31,7 +34,7 @@ from typing import Protocol
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
-from fastnet.limits import KIB, MIB
+from fastnet.limits import BUSY_POLL_US_MAX, KIB, MIB
 from fastnet.metrics.histogram import Histogram
 
 STALL_S = 5.0
@@ -52,6 +55,9 @@ IN_FLIGHT_MAX = 64 * KIB
 MESSAGE_BYTES_MAX = 1024 * MIB
 """One message."""
 
+SOURCES = 64
+"""Source addresses of a load that makes a connection for each message: 64 times 28,000 ports outlast their TIME_WAIT."""
+
 UNLIMITED = 2**63 - 1
 """Messages of a connection whose end is the clock."""
 
@@ -64,6 +70,7 @@ class LoadPlan:
 
     warmup_s: run so long before the window opens. Not with messages, whose count is exact from the first one.
     cpu: bind the loading thread to this processor for the run; None: wherever the kernel puts it.
+    busy_poll_us: look so long for an echo before sleeping, for latency without wake-ups; 0 sleeps at once.
     """
 
     endpoint: Endpoint
@@ -75,6 +82,7 @@ class LoadPlan:
     warmup_s: float = 0.0
     stall_s: float = STALL_S
     cpu: int | None = None
+    busy_poll_us: int = 0
 
     def __post_init__(self) -> None:
         if self.endpoint.transport == "udp":
@@ -86,6 +94,8 @@ class LoadPlan:
             raise ConfigError("a load without an end", "Give seconds, messages or both")
         if (self.seconds is not None and self.seconds <= 0) or self.warmup_s < 0 or self.stall_s <= 0:
             raise ConfigError("a load cannot last no time", "Give positive seconds")
+        if not 0 <= self.busy_poll_us <= BUSY_POLL_US_MAX:
+            raise ConfigError(f"cannot look for {self.busy_poll_us} microseconds", f"Give 0 to {BUSY_POLL_US_MAX}")
         if self.messages is not None and self.messages < 1:
             raise ConfigError(f"cannot load with {self.messages} messages", "Give at least 1")
         if self.messages is not None and self.warmup_s:
@@ -96,6 +106,11 @@ class LoadPlan:
         if self.messages is None:
             return UNLIMITED
         return self.messages // self.connections + (connection < self.messages % self.connections)
+
+
+def source_address(number: int) -> str:
+    """One of the loopback addresses that a load to 127/8 connects from."""
+    return f"127.8.62.{1 + number}"
 
 
 def within(what: str, value: int, most: int) -> None:
@@ -114,6 +129,7 @@ class Tally:
     mismatches: int = 0
     lost: int = 0
     stalled: int = 0
+    refused: int = 0
     latency_ns: Histogram = field(default_factory=Histogram)
 
 
@@ -124,6 +140,8 @@ class Exchange(Protocol):
         self, connections: Sequence[socket], plan: LoadPlan, pattern: bytes, on_edge: Callable[[], None]
     ) -> Tally:
         """Run warm-up, window and drain over connected, non-blocking sockets, which remain the caller's to close.
+
+        A row of LOADS that dials by itself is given one of them, as a model (9).
 
         on_edge: called as the window opens and as it closes; the time it takes belongs to neither side.
         """

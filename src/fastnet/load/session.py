@@ -26,9 +26,14 @@ def run(
     and UnsupportedError before anything is sent.
     """
     exchange = exchange_of(discipline, backend)
+    if LOADS[discipline].dials and (plan.in_flight > 1 or plan.busy_poll_us):
+        raise ConfigError(
+            f"a {discipline} load has one message a connection and does not spin",
+            "Leave in_flight and busy_poll_us out",
+        )
     with bound_to(plan.cpu):
         started = time.monotonic()
-        dialled = dial(plan.endpoint, plan.connections, plan.stall_s)
+        dialled = dial(plan.endpoint, 1 if LOADS[discipline].dials else plan.connections, plan.stall_s)
         connect_seconds = time.monotonic() - started
         try:
             tally = exchange(dialled.connections, plan, build_pattern(), on_edge)
@@ -67,7 +72,7 @@ def bound_to(cpu: int | None) -> Iterator[None]:
 
 def report(tally: Tally, refused: int, connect_seconds: float) -> LoadReport:
     latency = tally.latency_ns
-    errors = {"refused": refused, "lost": tally.lost, "stalled": tally.stalled}
+    errors = {"refused": refused + tally.refused, "lost": tally.lost, "stalled": tally.stalled}
     return LoadReport(
         messages=tally.messages,
         bytes=tally.bytes,

@@ -28,12 +28,17 @@ FIELDS = (
     "ring_overflows",
     "spins_paid",
     "spins_vain",
+    "replies",
+    "unanswered",
+    "unsent",
+    "truncated",
+    "kernel_drops",
     *(f"closed_{why}" for why in CLOSED_REASONS),
 )
 """The words of a row, in the order of FN_COUNTERS in csrc/fn_counters.h; cdefs/work_c.pyx compares the two at import."""
 
 ACCEPTED, ACCEPT_PAUSES, BYTES_IN, BYTES_OUT, MESSAGES, PARKED_BYTES = range(6)
-SPINS_PAID, SPINS_VAIN, CLOSED = 8, 9, 10
+SPINS_PAID, SPINS_VAIN, REPLIES, UNANSWERED, UNSENT, TRUNCATED, KERNEL_DROPS, CLOSED = range(8, 16)
 """Indices into a row, of the words that pure loops write; CLOSED is the first of the closed_* words."""
 
 FINISHED, RESET, IDLE, DENIED, REFUSED, OVERLOAD, KILLED, STOPPED, ERROR = range(len(CLOSED_REASONS))
@@ -53,6 +58,9 @@ class Statistics:
     accept_pauses: how often accepting rested because descriptors, memory or the connection limit were used up.
     ring_starved: receives the uring engine had to ask for again because all buffers were in use. ring_overflows: turns in
     which its completion queue had been too small. spins_paid, spins_vain: waits that busy polling spared, and did not.
+    Datagrams are `messages`. replies: sent. unanswered: from a peer that is not let in, or a port that would answer back.
+    unsent: refused by the kernel. truncated: longer than any buffer. kernel_drops: the socket's buffer was full, as far as
+    a later datagram has told (SO_RXQ_OVFL).
     """
 
     accepted: int
@@ -67,6 +75,11 @@ class Statistics:
     ring_overflows: int
     spins_paid: int
     spins_vain: int
+    replies: int
+    unanswered: int
+    unsent: int
+    truncated: int
+    kernel_drops: int
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -110,4 +123,9 @@ def statistics(tables: list[CounterTable]) -> Statistics:
         ring_overflows=word["ring_overflows"],
         spins_paid=word["spins_paid"],
         spins_vain=word["spins_vain"],
+        replies=word["replies"],
+        unanswered=word["unanswered"],
+        unsent=word["unsent"],
+        truncated=word["truncated"],
+        kernel_drops=word["kernel_drops"],
     )

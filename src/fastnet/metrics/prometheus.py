@@ -38,8 +38,13 @@ FAMILIES: tuple[tuple[str, str, str, Callable[[Statistics], Any]], ...] = (
     ("open_connections", "gauge", "Connections being served now.", lambda s: s.open),
     ("bytes_in_total", "counter", "Payload bytes received.", lambda s: s.bytes_in),
     ("bytes_out_total", "counter", "Payload bytes sent.", lambda s: s.bytes_out),
-    ("messages_total", "counter", "Reads that brought any bytes.", lambda s: s.messages),
+    ("messages_total", "counter", "Reads that brought any bytes, or datagrams.", lambda s: s.messages),
     ("parked_bytes", "gauge", "Bytes waiting for slow readers now.", lambda s: s.parked_bytes),
+    ("replies_total", "counter", "Datagrams sent back.", lambda s: s.replies),
+    ("unanswered_total", "counter", "Datagrams of peers that are not to be answered.", lambda s: s.unanswered),
+    ("unsent_total", "counter", "Datagrams back that the kernel refused.", lambda s: s.unsent),
+    ("truncated_total", "counter", "Datagrams longer than any buffer.", lambda s: s.truncated),
+    ("kernel_drops_total", "counter", "Datagrams that did not fit the socket's buffer.", lambda s: s.kernel_drops),
     ("accept_pauses_total", "counter", "How often accepting rested.", lambda s: s.accept_pauses),
 )
 

@@ -4,6 +4,8 @@ Facts. The pattern repeats after 95 lines, as there are 95 printable ASCII chara
 Consequence: a block of whole repetitions joins onto itself, so every block is the same constant.
 Decision: a block of about one READ_BYTES is made once and sent for ever; input is dropped. A half-close does not end the
 stream, for the RFC wants it to go on until the user closes the connection.
+A datagram is answered with one of as many characters as it had, at least a line and at most the 512 the RFC allows: a request
+with a forged sender is not worth sending.
 """
 
 from __future__ import annotations
@@ -14,6 +16,10 @@ from fastnet.limits import READ_BYTES
 from fastnet.service.contract import Conn, Item, Service
 
 LINE_CHARACTERS = 72
+DATAGRAM_LEAST = LINE_CHARACTERS + 2
+DATAGRAM_MOST = 512
+"""Bytes of an answer to a datagram."""
+
 PRINTABLE = bytes(range(0x20, 0x7F))
 
 
@@ -39,6 +45,9 @@ class Chargen(Service):
 
     def sent(self, conn: Conn) -> Sequence[Item]:
         return (self.block,)
+
+    def datagram(self, view: memoryview) -> Sequence[bytes | memoryview]:
+        return (self.block[: max(DATAGRAM_LEAST, min(len(view), DATAGRAM_MOST))],)
 
     def eof(self, conn: Conn) -> Sequence[Item]:
         return ()

@@ -15,6 +15,7 @@ send, or END, after which nothing follows and the stream is half-closed.
  S8. One service object serves all connections of a loop, and with several loops several threads.
  S9. With `stable` true every item outlives the connection, so what a slow reader parks of it costs nothing and is not
      counted.
+S10. `datagram` is called with each datagram, by itself. The pieces it returns go back as one datagram, None as none.
 
 The native form of the same is a struct fn_service (csrc/fn_service.h).
 """
@@ -65,6 +66,10 @@ class Service:
     def eof(self, conn: Conn) -> Sequence[Item]:
         """The peer half-closed."""
         return (END,)
+
+    def datagram(self, view: memoryview) -> Sequence[bytes | memoryview] | None:
+        """A datagram arrived."""
+        return None
 
     def close(self, conn: Conn) -> None:
         """The connection is over."""

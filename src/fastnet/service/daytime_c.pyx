@@ -37,6 +37,10 @@ cdef void tell(const fn_service *service, fn_reply *reply) noexcept nogil:
     reply.flags = FN_END
 
 
+cdef void tell_datagram(const fn_service *service, char *bytes, size_t n, fn_reply *reply) noexcept nogil:
+    tell(service, reply)
+
+
 def line_for(long long seconds):
     """The line for so many seconds since 1970, for the parity tests."""
     cdef char out[FN_SCRATCH_BYTES]
@@ -47,4 +51,5 @@ def line_for(long long seconds):
 def create():
     cdef NativeService service = NativeService(b"")
     service.c.open = tell
+    service.c.datagram = tell_datagram
     return service

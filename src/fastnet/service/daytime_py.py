@@ -32,6 +32,9 @@ class Daytime(Service):
     def open(self, conn: Conn) -> Sequence[Item]:
         return (line(int(time.time())), END)
 
+    def datagram(self, view: memoryview) -> Sequence[bytes | memoryview]:
+        return (line(int(time.time())),)
+
 
 def create() -> Service:
     return Daytime()

@@ -15,5 +15,5 @@ cdef void echo_and_suffix(const fn_service *service, char *bytes, size_t n, fn_r
 
 def create(bytes suffix=b""):
     cdef NativeService service = NativeService(suffix)
-    service.c.data = echo_and_suffix if suffix else echo
+    service.c.data = service.c.datagram = echo_and_suffix if suffix else echo
     return service

@@ -19,6 +19,9 @@ class Echo(Service):
     def data(self, conn: Conn, view: memoryview) -> Sequence[Item]:
         return (view, *self.tail)
 
+    def datagram(self, view: memoryview) -> Sequence[bytes | memoryview]:
+        return (view, *self.tail)
+
 
 def create(suffix: bytes = b"") -> Service:
     return Echo(suffix)

@@ -23,14 +23,25 @@ def set_tcp(sock: socket.socket, options: SocketOptions) -> None:
     set_buffers(sock, options)
     set_option(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, int(options.nodelay), "nodelay")
     set_option(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(options.keepalive), "keepalive")
+    set_shared(sock, options)
+    if options.congestion is not None:
+        set_congestion(sock, options.congestion)
+
+
+def set_udp(sock: socket.socket, options: SocketOptions) -> None:
+    """What means something for datagrams."""
+    set_buffers(sock, options)
+    set_shared(sock, options)
+
+
+def set_shared(sock: socket.socket, options: SocketOptions) -> None:
+    """What TCP and UDP have in common."""
     if options.reuse_port:
         set_option(sock, socket.SOL_SOCKET, socket.SO_REUSEPORT, 1, "reuse-port")
     if options.ttl is not None:
         if sock.family == socket.AF_INET6:
             set_option(sock, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, options.ttl, "ttl")
         set_option(sock, socket.IPPROTO_IP, socket.IP_TTL, options.ttl, "ttl")
-    if options.congestion is not None:
-        set_congestion(sock, options.congestion)
 
 
 def set_option(sock: socket.socket, level: int, option: int, value: int, name: str) -> None:

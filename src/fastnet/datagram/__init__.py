@@ -1,0 +1,22 @@
+"""How datagrams are moved: one row a way. To add one, write its file and its row."""
+
+from __future__ import annotations
+
+from fastnet.engine import EngineRow
+from fastnet.table import Table
+
+DATAGRAMS: Table[EngineRow] = Table(
+    __name__,
+    {
+        "mmsg": EngineRow(
+            "batches: recvmmsg(2), sendmmsg(2), replies to one peer joined",
+            native="mmsg_c",
+            when="what `auto` takes for datagrams",
+        ),
+        "single": EngineRow(
+            "one datagram a system call",
+            "single_py",
+            when="the specification; Python has no call for batches",
+        ),
+    },
+)

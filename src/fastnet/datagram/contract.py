@@ -1,0 +1,13 @@
+"""What a datagram loop is: the answer to "one at a time, or batches?".
+
+It is a module with one function, `run(work)`, of the same Work as an engine (engine/contract.py); its one listener a bound
+socket. It
+
+ D1. returns only when the server stops; on DRAIN it first answers what is queued, on NOW it does not;
+ D2. gives the service every datagram by itself, whatever was joined on the way, and sends what it returns as one datagram;
+ D3. keeps empty datagrams, and those of 65,507 bytes; one that no buffer holds is counted as truncated and not answered;
+ D4. does not answer a peer that `access` does not allow, nor, unless `answer_any_port`, its own port or one below 1024;
+ D5. never waits for a peer: a reply the kernel does not take in SEND_PATIENCE_S is dropped and counted;
+ D6. goes on after any error that a peer or the network can cause;
+ D7. counts what the kernel dropped, as far as the kernel tells (SO_RXQ_OVFL, socket(7)).
+"""

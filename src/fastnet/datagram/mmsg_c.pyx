@@ -1,0 +1,106 @@
+"""Batches of datagrams: recvmmsg(2), the service for each, sendmmsg(2). Native.
+
+Facts. recvmmsg's own time-out is looked at only after a datagram has come (recvmmsg(2), BUGS).
+Decision: the loop asks without waiting, and waits with epoll(7) once nothing is queued; the batch is csrc/fn_datagram.h.
+Cost: one call more than a blocking recvmmsg when datagrams come one by one.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fastnet.cdefs.counters cimport fn_count
+from fastnet.cdefs.datagram cimport (
+    FN_BATCH, FN_PIECES, fn_batch, fn_batch_answer, fn_batch_close, fn_batch_flush, fn_batch_open,
+    fn_batch_take, fn_batch_train,
+)
+from fastnet.cdefs.errno cimport raise_errno
+from fastnet.cdefs.service cimport fn_reply, fn_service
+from fastnet.cdefs.stream cimport fn_now_ns
+from fastnet.cdefs.sys cimport EAGAIN, ENOMEM, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, close, epoll_create1, epoll_event
+from fastnet.cdefs.sys cimport fn_epoll_set, fn_epoll_wait
+from fastnet.cdefs.work cimport FN_NOW, FN_RUN, fn_stop_now, fn_work
+from fastnet.cdefs.work_c cimport NativeWork
+
+from fastnet.limits import DATAGRAM_SWEEP_TURNS
+
+
+cdef inline void heard(fn_batch *batch, uint32_t peer, char *bytes, uint32_t n) noexcept nogil:
+    """One datagram: the service's answer waits with the others for the end of the batch."""
+    cdef const fn_service *service = batch.work.service
+    cdef fn_reply *reply
+    if service.datagram == NULL:
+        return
+    if batch.trains == FN_BATCH or batch.pieces + 2 > FN_PIECES or batch.replies == FN_PIECES:
+        fn_batch_flush(batch)
+    reply = &batch.reply[batch.replies]
+    reply.parts = reply.flags = 0
+    service.datagram(service, bytes, n, reply)
+    if reply.parts:
+        batch.replies += 1
+        fn_batch_answer(batch, peer, reply)
+
+
+cdef int turn(fn_batch *batch) noexcept nogil:
+    """Take a batch and answer it. Returns how many messages there were, or -errno."""
+    cdef int i, n = fn_batch_take(batch)
+    cdef uint32_t at, segment, bytes
+    cdef char *train
+    for i in range(n):
+        train = fn_batch_train(batch, i, &bytes, &segment)
+        if train == NULL:
+            continue
+        at = 0
+        while True:
+            heard(batch, i, train + at, segment if bytes - at > segment else bytes - at)
+            at += segment
+            if at >= bytes:
+                break
+    fn_batch_flush(batch)
+    return n
+
+
+cdef int wait(fn_batch *batch, int epoll) noexcept nogil:
+    """Until there is a datagram or a request to stop; first without sleeping, for as long as busy polling allows."""
+    cdef epoll_event event
+    cdef int n
+    cdef uint64_t until_ns
+    if batch.work.busy_poll_ns:
+        until_ns = fn_now_ns() + batch.work.busy_poll_ns
+        while fn_now_ns() < until_ns:
+            n = turn(batch)
+            if n != -EAGAIN or fn_stop_now(batch.work) != FN_RUN:
+                fn_count(&batch.row.spins_paid, 1)
+                return 0
+        fn_count(&batch.row.spins_vain, 1)
+    n = fn_epoll_wait(epoll, &event, 1, -1)
+    return n if n < 0 else 0
+
+
+cdef int serve(fn_batch *batch, int epoll, int sweep) noexcept nogil:
+    """Serve until stopped. Returns 0 or -errno."""
+    cdef int n, failed = 0
+    while failed == 0 and sweep and fn_stop_now(batch.work) != FN_NOW:
+        n = turn(batch)
+        if fn_stop_now(batch.work) != FN_RUN:
+            sweep = 0 if n == -EAGAIN else sweep - 1
+        elif n == -EAGAIN:
+            failed = wait(batch, epoll)
+    return failed
+
+
+def run(work):
+    """Serve work's socket until it is stopped (datagram/contract.py)."""
+    cdef NativeWork native = NativeWork(work)
+    cdef fn_batch *batch = NULL
+    cdef int epoll = raise_errno(epoll_create1(EPOLL_CLOEXEC))
+    cdef int sweep = DATAGRAM_SWEEP_TURNS
+    cdef int result
+    with nogil:
+        batch = fn_batch_open(&native.c, native.c.listener[0])
+        result = fn_epoll_set(epoll, EPOLL_CTL_ADD, native.c.listener[0], EPOLLIN, 0)
+        if result == 0:
+            result = fn_epoll_set(epoll, EPOLL_CTL_ADD, native.c.drain_fd, EPOLLIN, 1)
+        if result == 0:
+            result = serve(batch, epoll, sweep) if batch != NULL else -ENOMEM
+        fn_batch_close(batch)
+        close(epoll)
+    raise_errno(result)
