@@ -127,6 +127,18 @@ def test_events_are_one_json_object_a_line(source, tmp_path) -> None:
     assert sent[-1]["report"]["message"] == "Thank you"
 
 
+def test_a_reader_of_the_events_that_goes_away_does_not_end_the_transfer(source, tmp_path) -> None:
+    with running("recv", "--listen", 0, "--raw", "--output", tmp_path / "got", "--json") as receiver:
+        where = receiver.event()["endpoint"]
+        receiver.process.stdout.close()
+        receiver.process.stdout = None
+        done = finish("send", source, where, "--raw", "--json")
+        assert done.returncode == 0
+        _, err = receiver.process.communicate(timeout=DEADLINE_S)
+    assert (receiver.process.returncode, err) == (0, b"")
+    assert (tmp_path / "got").read_bytes() == DATA
+
+
 def test_a_failure_is_an_event_with_a_stable_code(source, tmp_path) -> None:
     (tmp_path / "got").write_text("mine")
     done = finish("recv", f"127.0.0.1:{free_port()}", "--raw", "--output", tmp_path / "got", "--json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -82,14 +82,19 @@ class Show:
 
     def __call__(self, event: TransferEvent) -> None:
         if self.as_json:
-            print(event.as_json(), file=self.out, flush=True)
+            self._say(event.as_json(), self.out)
         elif event.kind in ("start", "progress"):
             self._draw(event)
         else:
             self._end_bar(event)
             for line in lines(event, self.other):
                 file = sys.stderr if event.kind == "error" else self.out
-                print(printable(line), file=file, flush=True)
+                self._say(printable(line), file)
+
+    def _say(self, line: str, file: TextIO) -> None:
+        """A reader of ours that went away is no reason to end a transfer."""
+        with suppress(BrokenPipeError):
+            print(line, file=file, flush=True)
 
     def _draw(self, event: TransferEvent) -> None:
         if self._bar is None:

@@ -17,7 +17,6 @@ import termios
 from collections.abc import Callable
 from time import monotonic
 
-from fastnet.errors import printable
 from fastnet.limits import LAST_WORDS_BYTES, LAST_WORDS_BYTES_MAX, MOVER_SLICE_S
 
 
@@ -66,8 +65,3 @@ def unacknowledged(sock: socket.socket) -> int:
 def as_text(words: bytes) -> str:
     """Last words as text: textbook programs send padded buffers, so the first NUL ends them, and so do final line ends."""
     return words.partition(b"\0")[0].decode("utf-8", "backslashreplace").rstrip("\r\n")
-
-
-def shown(text: str) -> str:
-    """Text of a stranger for a terminal: one line, control characters escaped, C0 and C1 alike."""
-    return printable(text)
