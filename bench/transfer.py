@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -195,15 +196,16 @@ def free_port() -> int:
 
 def run_parts(parts: list[Part], port: int) -> Turn:
     """Start the listeners, then the clock and the last part; wait for all that end by themselves. Raises WayFailed."""
-    with tempfile.TemporaryFile() as said:
+    with ExitStack() as stack:
+        said = [stack.enter_context(tempfile.TemporaryFile()) for _ in parts]
         processes: list[subprocess.Popen[bytes]] = []
         cpu_s = 0.0
         try:
-            for part in parts[:-1]:
-                processes.append(start(part, said))
+            for part, words in zip(parts[:-1], said, strict=False):
+                processes.append(start(part, words))
                 wait_listening(processes[-1], port, part.command[0])
             since = time.monotonic()
-            processes.append(start(parts[-1], said))
+            processes.append(start(parts[-1], said[-1]))
             for part, process in reversed(list(zip(parts, processes, strict=True))):
                 if not part.stays:
                     cpu_s += finish(process, part.command[0])
@@ -217,8 +219,9 @@ def run_parts(parts: list[Part], port: int) -> Turn:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-        said.seek(0)
-        return Turn(wall_s, cpu_s, inside(said.read()))
+        for words in said:
+            words.seek(0)
+        return Turn(wall_s, cpu_s, inside(b"".join(words.read() for words in said)))
 
 
 def start(part: Part, said: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -94,7 +94,8 @@ class Show:
     def _say(self, line: str, file: TextIO) -> None:
         """A reader of ours that went away is no reason to end a transfer."""
         with suppress(BrokenPipeError):
-            print(line, file=file, flush=True)
+            file.write(f"{line}\n")  # at once: print writes twice, and others may write to the same file
+            file.flush()
 
     def _draw(self, event: TransferEvent) -> None:
         if self._bar is None:
