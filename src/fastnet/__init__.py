@@ -21,6 +21,11 @@ __all__ = [
     "NetworkError",
     "Server",
     "Statistics",
+    "TransferError",
+    "TransferEvent",
+    "TransferRefused",
+    "TransferReport",
+    "TransferUnconfirmed",
     "UnsupportedError",
     "__version__",
     "serve",
@@ -33,6 +38,11 @@ _HOME = {
     "NetworkError": "errors",
     "Server": "server",
     "Statistics": "metrics.counters",
+    "TransferError": "errors",
+    "TransferEvent": "transfer.events",
+    "TransferRefused": "errors",
+    "TransferReport": "transfer.report",
+    "TransferUnconfirmed": "errors",
     "UnsupportedError": "errors",
     "serve": "api",
 }
@@ -40,9 +50,19 @@ _HOME = {
 if TYPE_CHECKING:
     from fastnet.api import serve
     from fastnet.endpoint import Endpoint
-    from fastnet.errors import ConfigError, FastnetError, NetworkError, UnsupportedError
+    from fastnet.errors import (
+        ConfigError,
+        FastnetError,
+        NetworkError,
+        TransferError,
+        TransferRefused,
+        TransferUnconfirmed,
+        UnsupportedError,
+    )
     from fastnet.metrics.counters import Statistics
     from fastnet.server import Server
+    from fastnet.transfer.events import TransferEvent
+    from fastnet.transfer.report import TransferReport
 
 
 def __getattr__(name: str) -> object:

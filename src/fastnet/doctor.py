@@ -20,6 +20,7 @@ from fastnet.catalog import choose
 from fastnet.datagram import DATAGRAMS
 from fastnet.engine import ENGINES
 from fastnet.errors import FastnetError
+from fastnet.mover import MOVERS
 from fastnet.probes import FEATURES, why_not
 from fastnet.service import SERVICES
 from fastnet.table import BACKENDS, Table, build_note
@@ -55,6 +56,7 @@ def examine() -> dict[str, Section]:
         "engines": table(ENGINES),
         "datagrams": table(DATAGRAMS),
         "services": table(SERVICES),
+        "movers": table(MOVERS),
         "kernel": facts(kernel),
         "features": [feature(name) for name in FEATURES],
         "limits": facts(descriptors, *(lambda row=row: sysctl(*row) for row in SYSCTLS), local_ports, congestion),

@@ -3,6 +3,9 @@
     FastnetError                 1   anything below
     ├── ConfigError              3   an option, a TOML file or an environment variable makes no sense
     ├── NetworkError (OSError)   4   bind, connect, time-out: the network or the address said no
+    ├── TransferError            5   a transfer failed; `code` is a stable word for why, `report` what was moved
+    │   ├── TransferRefused      5   the other side, or what stands at the target, said no; nothing was changed
+    │   └── TransferUnconfirmed  6   all was sent, and nobody said that it arrived
     └── UnsupportedError         7   asked for by name, and this host or this build does not have it
 
 A wrong word on the command line is click's own UsageError, exit code 2. An interrupt is 130.
@@ -47,6 +50,27 @@ class NetworkError(FastnetError, OSError):
     def __init__(self, message: str, cure: str = "", errno: int | None = None) -> None:
         FastnetError.__init__(self, message, cure)
         self.errno = errno
+
+
+class TransferError(FastnetError):
+    """A transfer did not end well. code: a stable word (transfer/events.py). report: the TransferReport so far, or None."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, cure: str = "", code: str = "failed", report: object = None) -> None:
+        super().__init__(message, cure)
+        self.code = code
+        self.report = report
+
+
+class TransferRefused(TransferError):
+    """The other side, or what stands at the target, said no. Nothing was changed."""
+
+
+class TransferUnconfirmed(TransferError):
+    """Everything was sent, and nobody said that it arrived."""
+
+    exit_code = 6
 
 
 class UnsupportedError(FastnetError):

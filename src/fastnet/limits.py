@@ -131,6 +131,40 @@ CLIENT_TIMEOUT_MAX_S = 7 * 86400.0
 DATAGRAM_BYTES_MAX = 65507
 """Largest UDP payload over IPv4: 65535 less 20 bytes of IP header and 8 of UDP header (udp(7))."""
 
+MOVER_STEP_BYTES = 2 * MIB
+"""Most that one step of a mover asks the kernel to move, so that no peer and no cold disk holds a thread for long."""
+
+MOVER_BUFFER_BYTES = 256 * KIB
+"""Buffer of the copy mover. It goes through the cache twice, once each way, so it must stay in L2."""
+
+MOVER_PIPE_BYTES = MIB
+"""Pipe of the splice mover: 256 slots, one for each fragment of a packet; what the kernel allows without privilege."""
+
+MOVER_WAKE_BYTES = 256 * KIB
+"""A mover that receives into a file lets itself be woken for so much and not for each packet; what is less is taken at
+the end of its slice."""
+
+MOVER_SLICE_S = TICK_S
+"""A mover comes back to Python this often, for signals, progress and time-outs."""
+
+TRANSFER_STALL_S = 60.0
+"""A transfer in which nothing has moved for so long has failed."""
+
+TRANSFER_CLIENTS_MAX = 64
+"""Clients that `send --keep-open` serves at once; more wait in the listener's backlog."""
+
+STRANGERS_MAX = 64
+"""Silent connections that a listening receiver holds while it waits for the one that sends."""
+
+RETRY_PAUSE_S = 0.1
+"""Rest between two attempts to reach a listener that is not up yet."""
+
+LAST_WORDS_BYTES = 4 * KIB
+"""What is kept of a raw receiver's last words."""
+
+LAST_WORDS_BYTES_MAX = 64 * KIB
+"""A raw receiver that says more than this is not listened to any longer."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -9,6 +9,7 @@ import pytest
 
 from fastnet import doctor, probes
 from fastnet.engine import ENGINES
+from fastnet.mover import MOVERS
 from fastnet.service import SERVICES
 from tests.commands import ENVIRONMENT, fastnet, finish
 
@@ -17,7 +18,7 @@ def test_the_report_names_everything_there_is() -> None:
     done = finish("doctor")
     assert done.returncode == 0
     assert done.stderr == ""
-    for name in (*ENGINES, *SERVICES, *probes.FEATURES, "RLIMIT_NOFILE", "somaxconn", "congestion control"):
+    for name in (*ENGINES, *SERVICES, *MOVERS, *probes.FEATURES, "RLIMIT_NOFILE", "somaxconn", "congestion control"):
         assert name in done.stdout
 
 

@@ -158,3 +158,12 @@ def test_the_readme_table_has_every_engine() -> None:
     readme = (ROOT / "README.md").read_text()
     for name, row in ENGINES.items():
         assert f"| `{name}` | {row.about} |" in readme
+
+
+def test_the_table_of_movers_has_every_row() -> None:
+    from fastnet.mover import MOVERS
+
+    document = (ROOT / "docs" / "transfer.md").read_text()
+    for name, row in MOVERS.items():
+        can = ["yes" if each else "no" for each in (row.sends, row.receives)]
+        assert f"| `{name}` | {can[0]} | {can[1]} | {row.about} |" in document

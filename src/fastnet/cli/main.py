@@ -28,6 +28,8 @@ COMMANDS = {
         "fastnet.cli.connect",
         "Talk to a server: standard input to the socket, the socket to standard output.",
     ),
+    "send": ("fastnet.cli.send", "Send a file to one receiver, or to each that connects."),
+    "recv": ("fastnet.cli.recv", "Receive a file; it appears under its name when it is whole."),
     "up": ("fastnet.cli.up", "Run a set of servers from a TOML file."),
     "doctor": ("fastnet.cli.doctor", "What this host and this build support, and why not."),
 }
@@ -77,7 +79,7 @@ def run(arguments: list[str] | None = None) -> int:
         return EXIT_OK
     except FastnetError as error:
         show_traceback()
-        return complain(error.message, error.exit_code, as_json, error.cure)
+        return complain(error.message, error.exit_code, as_json, error.cure, getattr(error, "code", ""))
     except BrokenPipeError:
         # The reader of our output went away (`fastnet doctor | head -1`): not an error, and nothing left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -118,11 +120,12 @@ def show_traceback() -> None:
         traceback.print_exc()
 
 
-def complain(message: str, code: int, as_json: bool, cure: str = "") -> int:
+def complain(message: str, code: int, as_json: bool, cure: str = "", word: str = "") -> int:
+    """One line on standard error and, with --json, one document. word: a transfer's own error code."""
     sentence = f"{message}. {cure}" if cure else message
     stop = "" if sentence.endswith("?") else "."
     print(f"fastnet: {printable(sentence).rstrip('.')}{stop}", file=sys.stderr)
     if as_json:
         json = import_module("json")
-        print(json.dumps({"event": "error", "code": code, "message": message, "cure": cure}), flush=True)
+        print(json.dumps({"event": "error", "code": word or code, "message": message, "cure": cure}), flush=True)
     return code

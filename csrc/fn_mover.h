@@ -1,0 +1,171 @@
+/* File to socket and back: the steps of the three movers (the contract is mover/contract.py, slices are in fn_slice.h).
+
+Facts and decisions are those of the pure twins, mover/copy_py.py, sendfile_py.py and splice_py.py; the names are the same.
+A step returns the bytes that are through, 0 at the end of the source, or -errno (-EAGAIN: nothing to move now).
+sendfile(2) and splice(2) have no MSG_NOSIGNAL: SIGPIPE must be ignored. */
+#ifndef FN_MOVER_H
+#define FN_MOVER_H
+
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+
+#include "fn_sys.h"
+
+#define FN_STREAM (-1)              /* the offset of a file that has none */
+#define FN_WRONG_WAY (-1)           /* this mover is not made for this direction */
+
+struct fn_mover {
+    size_t buffer_bytes, step_bytes, wake_bytes;
+    char *buffer;                   /* allocated by the first copy */
+    size_t held_from, held_to;      /* what of it waits to be passed on */
+    int pipe_out, pipe_in;          /* -1: none */
+    size_t pipe_bytes, piped;       /* piped: bytes in the pipe */
+    int copies;                     /* why it copies from now on: 0 it does not, FN_WRONG_WAY, or an errno */
+    int waits_for_stream;           /* what the last -EAGAIN meant */
+    int low_water;                  /* SO_RCVLOWAT as set here; 0 and 1: as it was */
+    uint64_t moved;                 /* written by one thread, read by any */
+};
+
+typedef ssize_t (*fn_step)(struct fn_mover *, int sock, int file, int64_t offset, size_t count);
+
+static inline size_t fn_least(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Make room for n bytes in the buffer. Returns 0 or -ENOMEM. */
+static inline int fn_mover_room(struct fn_mover *m, size_t n) {
+    if (m->buffer && m->buffer_bytes >= n) return 0;
+    if (m->buffer_bytes < n) m->buffer_bytes = n;
+    char *wider = realloc(m->buffer, m->buffer_bytes);
+    if (!wider) return -ENOMEM;
+    m->buffer = wider;
+    return 0;
+}
+
+static inline ssize_t fn_mover_held(struct fn_mover *m, ssize_t got) {
+    m->held_from = 0;
+    m->held_to = got > 0 ? (size_t)got : 0;
+    return got;
+}
+
+/* 0 if a stream takes or has bytes now, -EAGAIN if not. */
+static inline int fn_stream_ready(struct fn_mover *m, int stream, short event) {
+    struct pollfd ask = {.fd = stream, .events = event};
+    int ready = fn_poll(&ask, 1, 0);
+    m->waits_for_stream = ready == 0;
+    return ready > 0 ? 0 : ready == 0 ? -EAGAIN : ready;
+}
+
+/* What a stream that poll(2) calls writable takes without waiting (pipe(7)). */
+static inline size_t fn_stream_portion(int stream, size_t most) {
+    struct stat status;
+    return fstat(stream, &status) == 0 && S_ISREG(status.st_mode) ? most : fn_least(most, PIPE_BUF);
+}
+
+static inline ssize_t fn_copy_out(struct fn_mover *m, int sock, int file, int64_t offset, size_t count) {
+    ssize_t got = fn_mover_room(m, 1);
+    if (got < 0) return got;
+    if (offset != FN_STREAM) {
+        FN_RETRY(got, pread(file, m->buffer, fn_least(count, m->buffer_bytes), offset));
+        return got > 0 ? fn_send(sock, m->buffer, (size_t)got, MSG_DONTWAIT) : got;
+    }
+    if (m->held_from == m->held_to) {
+        if ((got = fn_stream_ready(m, file, POLLIN)) < 0) return got;
+        FN_RETRY(got, read(file, m->buffer, fn_least(count, m->buffer_bytes)));
+        if (fn_mover_held(m, got) <= 0) return got;
+    }
+    ssize_t sent = fn_send(sock, m->buffer + m->held_from, fn_least(count, m->held_to - m->held_from), MSG_DONTWAIT);
+    if (sent > 0) m->held_from += (size_t)sent;
+    return sent;
+}
+
+static inline ssize_t fn_copy_in(struct fn_mover *m, int sock, int file, int64_t offset, size_t count) {
+    ssize_t got = fn_mover_room(m, 1);
+    if (got < 0) return got;
+    if (m->held_from == m->held_to) {
+        got = fn_mover_held(m, fn_recv(sock, m->buffer, fn_least(count, m->buffer_bytes), MSG_DONTWAIT));
+        if (got <= 0) return got;
+    }
+    size_t most = fn_least(count, m->held_to - m->held_from);
+    ssize_t written;
+    if (offset == FN_STREAM) {
+        if ((written = fn_stream_ready(m, file, POLLOUT)) < 0) return written;
+        FN_RETRY(written, write(file, m->buffer + m->held_from, fn_stream_portion(file, most)));
+    } else {
+        FN_RETRY(written, pwrite(file, m->buffer + m->held_from, most, offset));
+    }
+    if (written > 0) m->held_from += (size_t)written;
+    return written;
+}
+
+/* Whether an error says that this file or socket cannot be moved this way, and remember that it did. */
+static inline int fn_mover_refused(struct fn_mover *m, ssize_t result) {
+    if (result != -EINVAL && result != -ENOSYS && result != -EOPNOTSUPP && result != -ESPIPE) return 0;
+    m->copies = (int)-result;
+    return 1;
+}
+
+static inline ssize_t fn_sendfile_out(struct fn_mover *m, int sock, int file, int64_t offset, size_t count) {
+    if (!m->copies) {
+        off_t at = offset;
+        ssize_t sent = -ESPIPE;
+        if (offset != FN_STREAM) {
+            FN_RETRY(sent, sendfile(sock, file, &at, fn_least(count, m->step_bytes)));
+        }
+        if (!fn_mover_refused(m, sent)) return sent;
+    }
+    return fn_copy_out(m, sock, file, offset, count);
+}
+
+static inline ssize_t fn_sendfile_in(struct fn_mover *m, int sock, int file, int64_t offset, size_t count) {
+    m->copies = FN_WRONG_WAY;
+    return fn_copy_in(m, sock, file, offset, count);
+}
+
+/* One splice(2) into or out of the pipe. at: the file's offset, or NULL for a socket. */
+static inline ssize_t fn_splice(int from, loff_t *from_at, int into, loff_t *into_at, size_t n) {
+    ssize_t moved;
+    FN_RETRY(moved, splice(from, from_at, into, into_at, n, SPLICE_F_NONBLOCK | SPLICE_F_MOVE));
+    return moved;
+}
+
+/* Fill the empty pipe, then empty it. Exactly one of the two ends is a file and has an offset. */
+static inline ssize_t fn_splice_through(struct fn_mover *m, int from, loff_t *from_at, int into, loff_t *into_at,
+                                        size_t count) {
+    if (!m->piped) {
+        size_t most = fn_least(count, fn_least(m->pipe_bytes, m->step_bytes));
+        ssize_t got = fn_splice(from, from_at, m->pipe_in, NULL, most);
+        if (got <= 0) return got;
+        m->piped = (size_t)got;
+    }
+    ssize_t moved = fn_splice(m->pipe_out, NULL, into, into_at, fn_least(count, m->piped));
+    if (moved > 0) m->piped -= (size_t)moved;
+    return moved;
+}
+
+static inline ssize_t fn_splice_out(struct fn_mover *m, int sock, int file, int64_t offset, size_t count) {
+    if (!m->copies) {
+        loff_t at = offset;
+        ssize_t sent = offset == FN_STREAM ? -ESPIPE : fn_splice_through(m, file, &at, sock, NULL, count);
+        if (!fn_mover_refused(m, sent)) return sent;
+        m->piped = 0; /* it is in the file, and is read again */
+    }
+    return fn_copy_out(m, sock, file, offset, count);
+}
+
+static inline ssize_t fn_splice_in(struct fn_mover *m, int sock, int file, int64_t offset, size_t count) {
+    if (!m->copies) {
+        loff_t at = offset;
+        ssize_t got = offset == FN_STREAM ? -ESPIPE : fn_splice_through(m, sock, NULL, file, &at, count);
+        if (!fn_mover_refused(m, got)) return got;
+        if (m->piped) { /* taken from the socket: it goes on as a copy */
+            if ((got = fn_mover_room(m, m->piped)) < 0) return got;
+            FN_RETRY(got, read(m->pipe_out, m->buffer, m->piped));
+            if (fn_mover_held(m, got) < 0) return got;
+            m->piped = 0;
+        }
+    }
+    return fn_copy_in(m, sock, file, offset, count);
+}
+
+#endif

@@ -1,0 +1,1 @@
+"""Files over a connection: events and reports, extents, and one module a wire format."""

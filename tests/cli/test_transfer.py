@@ -1,0 +1,236 @@
+"""`fastnet send` and `fastnet recv` as a user types them: the examples of their help, their words, events and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fastnet.endpoint import Endpoint
+from fastnet.mover import MOVERS
+from fastnet.table import BACKENDS
+from tests.cli.test_examples import examples
+from tests.commands import DEADLINE_S, fastnet, finish, running
+from tests.conftest import why_skip
+from tests.connect_peers import free_port
+
+DATA = bytes(range(256)) * 5000
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.img"
+    path.write_bytes(DATA)
+    return path
+
+
+def typed(example: str, where: Endpoint | None, folder: Path) -> list[str]:
+    """The words of an example: a port of our own for its port, a folder of our own for its file."""
+    words = shlex.split(re.sub(r"\S+:9000", f"127.0.0.1:{where.port}", example) if where else example)[1:]
+    words = ["0" if word == "9000" else word.replace("0.0.0.0:9000", "127.0.0.1:0") for word in words]
+    return [str(folder / word) if word == "disk.img" else word for word in words]
+
+
+def plain(name: str) -> list[str]:
+    return [example for example in examples(name) if "|" not in example]
+
+
+@pytest.mark.parametrize("example", plain("send"))
+def test_the_examples_of_send_work(example, source, tmp_path) -> None:
+    if "--listen" in example:
+        with running(*typed(example, None, tmp_path)) as sender:
+            done = finish("recv", sender.endpoint(), "--raw", "--output", tmp_path / "got")
+            assert done.returncode == 0, done.stderr
+            assert sender.end(signal.SIGTERM if "--keep-open" in example else None)[0] == 0
+    else:
+        with running("recv", "--listen", 0, "--raw", "--output", tmp_path / "got") as receiver:
+            done = finish(*typed(example, receiver.endpoint(), tmp_path))
+            assert done.returncode == 0, done.stderr
+            assert receiver.end(None)[0] == 0
+    assert (tmp_path / "got").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("example", plain("recv"))
+def test_the_examples_of_recv_work(example, tmp_path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(DATA)
+    if "--listen" in example:
+        with running(*typed(example, None, tmp_path)) as receiver:
+            done = finish("send", source, receiver.endpoint(), "--raw")
+            assert done.returncode == 0, done.stderr
+            assert receiver.end(None)[0] == 0
+    else:
+        with running("send", source, "--listen", 0, "--raw") as sender:
+            done = finish(*typed(example, sender.endpoint(), tmp_path))
+            assert done.returncode == 0, done.stderr
+            assert sender.end(None)[0] == 0
+    assert (tmp_path / "disk.img").read_bytes() == DATA
+
+
+def test_a_pipeline_carries_a_stream(source, tmp_path) -> None:
+    with source.open("rb") as stream, running("send", "-", "--listen", 0, "--raw", stdin=stream) as sender:
+        got = tmp_path / "got"
+        with got.open("wb") as file:
+            command = fastnet("recv", sender.endpoint(), "--raw", "--output", "-")
+            done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, timeout=DEADLINE_S, check=False)
+        assert done.returncode == 0, done.stderr
+        assert sender.end(None)[0] == 0
+    assert got.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("place", ["unix:{}/sock", "tcp://[::1]:0"])
+def test_every_stream_transport_carries_a_file(source, tmp_path, place) -> None:
+    with running("send", source, "--listen", place.format(tmp_path), "--raw") as sender:
+        done = finish("recv", sender.line(containing="listening").split()[2], "--raw", "--output", tmp_path / "got")
+        assert done.returncode == 0, done.stderr
+        assert sender.end(None)[0] == 0
+    assert (tmp_path / "got").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("sends", "receives"), [("sendfile", "splice"), ("splice", "copy"), ("copy", "splice")])
+def test_the_mover_asked_for_is_the_one_that_runs(source, tmp_path, backend, sends, receives) -> None:
+    if why := why_skip(backend) or MOVERS.why_not(sends, backend) or MOVERS.why_not(receives, backend):
+        pytest.skip(why)
+    common = ("--raw", "--backend", backend, "--mover")
+    with running("send", source, "--listen", 0, *common, sends) as sender:
+        done = finish("recv", sender.endpoint(), "--output", tmp_path / "got", *common, receives)
+        assert f"{receives}-{backend} (asked for)" in done.stdout
+        assert f"{sends}-{backend} (asked for)" in sender.end(None)[1]
+    assert (tmp_path / "got").read_bytes() == DATA
+
+
+def test_events_are_one_json_object_a_line(source, tmp_path) -> None:
+    with running("send", source, "--listen", 0, "--raw", "--json") as sender:
+        where = sender.event()["endpoint"]
+        done = finish("recv", where, "--raw", "--output", tmp_path / "got", "--thanks", "Thank you", "--json")
+        code, out, _ = sender.end(None)
+    assert code == 0
+    received = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["event"] for each in received if each["event"] != "progress"] == ["start", "file", "report"]
+    sent = [json.loads(line) for line in out.splitlines()]
+    assert [each["event"] for each in sent if each["event"] != "progress"] == ["start", "file", "message", "report"]
+    assert sent[0]["total_bytes"] == len(DATA)
+    assert [each["text"] for each in sent if each["event"] == "message"] == ["Thank you"]
+    for report in (received[-1]["report"], sent[-1]["report"]):
+        assert report["moved_bytes"] == len(DATA)
+        assert report["schema_version"] == 1
+        assert report["confirmed_bytes"] is None
+    assert sent[-1]["report"]["message"] == "Thank you"
+
+
+def test_a_reader_of_the_events_that_goes_away_does_not_end_the_transfer(source, tmp_path) -> None:
+    with running("recv", "--listen", 0, "--raw", "--output", tmp_path / "got", "--json") as receiver:
+        where = receiver.event()["endpoint"]
+        receiver.process.stdout.close()
+        receiver.process.stdout = None
+        done = finish("send", source, where, "--raw", "--json")
+        assert done.returncode == 0
+        _, err = receiver.process.communicate(timeout=DEADLINE_S)
+    assert (receiver.process.returncode, err) == (0, b"")
+    assert (tmp_path / "got").read_bytes() == DATA
+
+
+def test_a_failure_is_an_event_with_a_stable_code(source, tmp_path) -> None:
+    (tmp_path / "got").write_text("mine")
+    done = finish("recv", f"127.0.0.1:{free_port()}", "--raw", "--output", tmp_path / "got", "--json")
+    assert done.returncode == 5
+    error = json.loads(done.stdout)
+    assert (error["event"], error["code"]) == ("error", "exists")
+    assert error["message"]
+    assert error["cure"]
+
+
+def test_same_host_connections_are_not_paced(source, tmp_path) -> None:
+    with running("send", source, "--listen", 0, "--raw", "--json") as sender:
+        where = sender.event()["endpoint"]
+        finish("recv", where, "--raw", "--output", tmp_path / "got")
+        report = json.loads(sender.end(None)[1].splitlines()[-1])["report"]
+    assert report["congestion"] in ("cubic", "reno")
+
+
+def test_congestion_control_that_is_not_there_is_an_error(source, tmp_path) -> None:
+    with running("send", source, "--listen", 0, "--raw", "--congestion", "carrier-pigeon") as sender:
+        finish("recv", sender.endpoint(), "--raw", "--output", tmp_path / "got")
+        code, _, err = sender.end(None)
+    assert code == 3
+    assert "cannot use --congestion carrier-pigeon" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("send", "FILE"), "--raw"),
+        (("recv", "host:1"), "--raw"),
+        (("send", "FILE", "--raw"), "Where to?"),
+        (("send", "FILE", "FILE", "--listen", "0", "--raw"), "sends one file, not 2"),
+        (("send", "-", "--listen", "0", "--raw", "--keep-open"), "only once"),
+        (("send", "FILE", "host:1", "--raw", "--wait", "1"), "go with --listen"),
+        (("send", "FILE", "--listen", "0", "--raw", "--retry", "1"), "--retry goes with"),
+        (("recv", "--raw", "--output", "x"), "Where from?"),
+        (("recv", "host:1", "--listen", "0", "--raw", "--output", "x"), "Where from?"),
+        (("recv", "host:1", "--raw"), "--output"),
+        (("recv", "host:1", "--raw", "--output", "x", "--timeout", "0"), "--timeout"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(arguments, says, source) -> None:
+    done = finish(*(str(source) if word == "FILE" else word for word in arguments))
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", ["udp://host:1", "host", "host:99999"])
+def test_a_place_nobody_can_transfer_to_is_exit_code_3(where, source) -> None:
+    assert finish("send", source, where, "--raw").returncode == 3
+
+
+def test_a_mover_for_the_other_direction_is_exit_code_7(source, tmp_path) -> None:
+    with running("send", source, "--listen", 0, "--raw") as sender:
+        where = sender.endpoint()
+        done = finish("recv", where, "--raw", "--output", tmp_path / "got", "--mover", "sendfile")
+        assert done.returncode == 7
+        assert "Movers that can: splice, copy" in done.stderr
+
+
+def test_a_port_in_use_is_exit_code_4(source) -> None:
+    with running("send", source, "--listen", 0, "--raw") as sender:
+        done = finish("send", source, "--listen", sender.endpoint().port, "--raw")
+    assert done.returncode == 4
+    assert "address already in use" in done.stderr
+
+
+def test_a_bare_port_is_one_of_the_loopback_address_and_others_are_warned_of(source) -> None:
+    with running("send", source, "--listen", 0, "--raw") as sender:
+        assert sender.endpoint().host == "127.0.0.1"
+        assert "warning" not in sender.end()[2]
+    with running("send", source, "--listen", "0.0.0.0:0", "--raw") as sender:
+        assert sender.endpoint().host == "0.0.0.0"
+        assert "warning: whoever reaches tcp://0.0.0.0:0 can read" in sender.end()[2]
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(source, tmp_path) -> None:
+    primary, secondary = pty.openpty()
+    with os.fdopen(secondary, "wb", 0), os.fdopen(primary, "rb", 0):
+        with running("send", source, "--listen", 0, "--raw") as sender:
+            environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+            with running_on(secondary, sender.endpoint(), tmp_path / "got", environment) as receiver:
+                drawn = b""
+                while b"disk.img" not in drawn and b"got" not in drawn:
+                    assert select.select([primary], [], [], DEADLINE_S)[0], drawn
+                    drawn += os.read(primary, 65536)
+                assert receiver.wait(DEADLINE_S) == 0
+            assert sender.end(None)[2] == ""
+
+
+def running_on(terminal: int, where: Endpoint, target: Path, environment: dict[str, str]):  # type: ignore[no-untyped-def]
+    command = fastnet("recv", where, "--raw", "--output", target)
+    return subprocess.Popen(command, stderr=terminal, stdout=subprocess.DEVNULL, env=environment)
