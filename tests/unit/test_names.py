@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastnet.limits import DEPTH_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX
@@ -134,6 +134,7 @@ STEP = st.sampled_from(["..", ".", "", "l0", "l1", "l2", "d0", "d1"])
         max_size=3,
     )
 )
+@example([(["d0"], [".."]), (["d0"], ["l0", ".."])])
 def test_no_set_of_links_that_were_taken_leads_out(links: list[tuple[list[str], list[str]]]) -> None:
     """Follows every link as a kernel would: `..` is the parent of where the walk really is."""
     taken = {}
@@ -173,6 +174,7 @@ def test_the_unfinished_name_is_the_name_when_that_fits() -> None:
 
 
 @given(COMPONENT, st.integers(0, 20))
+@example("a" * 250, 0)
 def test_no_two_files_share_an_unfinished_name(name: str, cut: int) -> None:
     crafted = part_name(name)[1:].removesuffix(".fastnet-part")
     for other in (crafted, name[:-cut], name + "x" * cut):
