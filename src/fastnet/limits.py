@@ -216,6 +216,21 @@ LAST_WORDS_BYTES = 4 * KIB
 LAST_WORDS_BYTES_MAX = 64 * KIB
 """A raw receiver that says more than this is not listened to any longer."""
 
+NAME_BYTES_MAX = 255
+"""Longest name of a file: NAME_MAX of every common Linux file system."""
+
+PATH_BYTES_MAX = 4096
+"""Longest path below a root, and longest target of a symbolic link: PATH_MAX."""
+
+DEPTH_MAX = 64
+"""Folders within folders that a sender may name; deeper trees are an attack or a mistake."""
+
+NUMBERED_SUFFIX_BYTES_MAX = 32
+"""What follows a dot is a suffix, kept when a name is numbered, up to this length."""
+
+OPEN_FOLDERS_MAX = 128
+"""Folders below a root that are kept open, so that not every file is a walk: an eighth of the usual descriptor limit."""
+
 
 @dataclass(frozen=True)
 class Limits:
