@@ -207,6 +207,9 @@ HEARTBEAT_S = 1.0
 UNPROVEN_EXTENTS = 4
 """Extents that a receiver has written and not yet verified, before it takes no more."""
 
+PACE_S = 0.25
+"""`--limit-rate` may catch up on so much of silence at once."""
+
 FAREWELL_S = 2.0
 """How long the last word of a failed side is given to arrive."""
 

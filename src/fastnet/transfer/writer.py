@@ -108,11 +108,11 @@ class PartWriter(ExtentWriter):
         """The next bytes of the connection."""
         self._check(offset, count)
         session, channel = self.session, self.session.channel
-        if channel.is_tls:
+        mover = session.mover_for("receive", self.part.fd)
+        if channel.is_tls or mover.runs == "copy":
             found = self._copy(offset, count)
             self._unproven.append(Unproven(offset, count, None, found))
         else:
-            mover = session.mover_for("receive", self.part.fd)
             channel.receive_file(mover, self.part.fd, offset, count)
             work = session.pool.submit(session.algorithm.of_extent, self.part.fd, offset, count)
             self._unproven.append(Unproven(offset, count, work))
