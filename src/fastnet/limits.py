@@ -234,6 +234,12 @@ NUMBERED_SUFFIX_BYTES_MAX = 32
 OPEN_FOLDERS_MAX = 128
 """Folders below a root that are kept open, so that not every file is a walk: an eighth of the usual descriptor limit."""
 
+TOKEN_BYTES_MIN = 16
+"""Shortest token: 128 bits, if they are random."""
+
+TOKEN_BYTES_MAX = 4 * KIB
+"""Longest token; a longer file is the wrong file."""
+
 
 @dataclass(frozen=True)
 class Limits:
