@@ -13,6 +13,7 @@ from typing import Any
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, TransferError, TransferRefused, reason
+from fastnet.transfer import tls
 from fastnet.transfer.digest import ALGORITHMS, Algorithm
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.greet import Greeting
@@ -164,7 +165,18 @@ def _inbox(
     return Inbox(root, overwrite, name or None), STDOUT
 
 
+def state_folder() -> str:
+    """Where a listener keeps the certificate that it made (XDG Base Directory Specification)."""
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "fastnet")
+
+
 def _run(host: Host, endpoint: str | Endpoint, listen: bool) -> TransferReport | None:
+    options = host.options.tls
+    if options is not None:
+        host.context = tls.server_context(options, state_folder()) if listen else tls.client_context(options)
+    if listen and host.context is not None:
+        pin = tls.fingerprint_of(host.context.certificate)
+        host.on_event(TransferEvent("message", text=f"this side's certificate is --tls-fingerprint {pin}"))
     if listen:
         return host.listen(listen_endpoint(str(endpoint)))
     return host.connect(dial_endpoint(str(endpoint)))

@@ -8,11 +8,10 @@ the first takes the place and the others are told so. Of too many that have not 
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from fastnet.endpoint import Endpoint
@@ -58,6 +57,7 @@ class Host:
     on_event: OnEvent
     stopped: Callable[[], bool] = never
     keep_open: bool = False
+    context: tls.Context | None = None
     reports: list[TransferReport] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     _greeting: list[socket.socket] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Host:
     def connect(self, endpoint: Endpoint) -> TransferReport:
         """Connect and have the one session. Raises NetworkError and TransferError."""
         with dial_until(endpoint, self.options.retry_s) as sock:
-            report = self._converse(sock, 1, endpoint.host or None)
+            report = self._transfer(self._greet(sock, True, endpoint.host))
         self.on_event(TransferEvent("report", report=report))
         return report
 
@@ -129,14 +129,18 @@ class Host:
                 thread.join(MOVER_SLICE_S)
 
     def _serve(self, sock: socket.socket) -> None:
-        """The life of one connection, in its thread."""
-        number = 0
+        """The life of one connection that came to us, in its thread."""
         try:
-            with sock:
-                report = self._converse(sock, number, None)
-        except Stranger as stranger:
-            if not self._over:
-                self.on_event(TransferEvent("message", text=str(stranger)))
+            opened = self._greet(sock, False, "")
+        except FastnetError as error:
+            if not isinstance(error, Cancelled):
+                text = f"{peer_name(sock)} was sent away: {error.message}"
+                self.on_event(TransferEvent("message", text=text))
+            sock.close()
+            return
+        number = opened.number
+        try:
+            report = self._transfer(opened)
         except Exception as error:
             self.errors.append(error)
             if self.keep_open and isinstance(error, FastnetError):
@@ -148,43 +152,44 @@ class Host:
 
     # One connection
 
-    def _converse(self, sock: socket.socket, number: int, host: str | None) -> TransferReport:
-        """Greet and have the session. number: 0 for a connection that came to us, and has to take its place."""
-        dialled = bool(number)
+    def _greet(self, sock: socket.socket, dialled: bool, host: str) -> Opened:
+        """Find out who is there. A connection that came to us then takes its place. On failure the peer is told."""
         channel = Channel(sock, peer_name(sock), self.options.stall_s)
         channel.on_slice = self._look
-        session = None
         try:
             congestion = settle(sock, self.options.congestion)
             channel, peer = self._open(channel, dialled, host)
-            if not dialled:
-                number = self._take_place(sock)
-            session = self.make(Opened(channel, peer, number, congestion, self.stopped if dialled else self._is_stopped))
-            return session.run()
+            number = 1 if dialled else self._take_place(sock)
         except FastnetError as error:
             say_farewell(channel, error)
-            if session is None and not dialled:
-                raise Stranger(f"{channel.peer} was sent away: {error.message}") from error
+            channel.close()
             raise
         finally:
-            if session is not None:
-                session.close()
-            if channel.sock is not sock:
-                channel.close()
             with self._lock, suppress(ValueError):
                 self._greeting.remove(sock)
+        return Opened(channel, peer, number, congestion, self.stopped if dialled else self._is_stopped)
 
-    def _open(self, channel: Channel, dialled: bool, host: str | None) -> tuple[Channel, Peer]:
+    def _transfer(self, opened: Opened) -> TransferReport:
+        try:
+            session = self.make(opened)
+            try:
+                return session.run()
+            finally:
+                session.close()
+        except FastnetError as error:
+            say_farewell(opened.channel, error)
+            raise
+        finally:
+            opened.channel.close()
+
+    def _open(self, channel: Channel, dialled: bool, host: str) -> tuple[Channel, Peer]:
         """TLS, when it is wanted, and the greeting."""
         greeting, options = self.greeting, self.options
-        if options.tls is not None:
-            try:
-                secure = tls.secure(channel.sock, options.tls, not dialled, host, HELLO_S)
-            except (ssl.SSLError, OSError) as error:
-                raise TransferRefused(f"no TLS with {channel.peer}: {error}", tls.CURE, ErrorCode.REFUSED) from error
-            channel = Channel(secure.sock, channel.peer, options.stall_s)
+        if self.context is not None:
+            secure = tls.wrap(channel.sock, self.context, not dialled, host if dialled else channel.peer, HELLO_S)
+            channel = Channel(secure, channel.peer, options.stall_s)
             channel.on_slice = self._look
-            greeting = Greeting(greeting.role, greeting.token, secure.binding, greeting.digest, greeting.dry_run)
+            greeting = replace(greeting, binding=tls.binding(secure))
         return channel, greet(channel, greeting, dialled)
 
     def _take_place(self, sock: socket.socket) -> int:
@@ -203,7 +208,3 @@ class Host:
     def _is_stopped(self) -> bool:
         """Whether a session that runs must end: with keep_open those that run are seen to their ends."""
         return self._over or (not self.keep_open and self.stopped())
-
-
-class Stranger(Exception):
-    """A connection that never became a session."""

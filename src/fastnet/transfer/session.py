@@ -171,6 +171,10 @@ class Session:
 
     # The end
 
+    def run(self) -> TransferReport:
+        """The whole transfer. Raises TransferError."""
+        raise NotImplementedError
+
     def report(self, **fields: Any) -> TransferReport:
         mover, why = self.mover_words()
         return TransferReport(
