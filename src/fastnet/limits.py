@@ -159,6 +159,60 @@ STRANGERS_MAX = 64
 RETRY_PAUSE_S = 0.1
 """Rest between two attempts to reach a listener that is not up yet."""
 
+EXTENT_BYTES = 8 * MIB
+"""A file travels in extents of this size, each with its own digest: what a resumed transfer loses at most."""
+
+EXTENTS_MAX = 8192
+"""Extents of one file; a larger file has larger ones, so that what is known of it stays small."""
+
+EXTENT_BYTES_MAX = 1024 * MIB
+"""The largest extent: files up to 8 TiB."""
+
+DIGEST_BUFFER_BYTES = 256 * KIB
+"""A digest reads the page cache through a buffer that stays in L2."""
+
+PACKED_FILE_BYTES = 128 * KIB
+"""Files up to this size travel many to a frame, each whole."""
+
+PACK_BYTES = MIB
+"""A pack is sent when it holds this much."""
+
+PACK_FILES = 1024
+"""Or this many files."""
+
+PACK_BYTES_MAX = 2 * MIB
+"""The largest pack that a receiver takes: a full one and one more file, with its table."""
+
+HELLO_BYTES_MAX = 4 * KIB
+"""The first frame of a stranger."""
+
+HELLO_S = 5.0
+"""A stranger has said by then who it is, or is sent away."""
+
+CONTROL_BYTES_MAX = MIB
+"""Any other control frame; a manifest has as many as it needs."""
+
+PLAN_BYTES_MAX = 64 * MIB
+"""What a receiver already has, of all files together."""
+
+MANIFEST_BYTES_MAX = 512 * MIB
+"""All parts of a manifest together."""
+
+MANIFEST_FILES_MAX = 1_000_000
+"""Files, folders and links that one transfer may bring, unless told otherwise."""
+
+HEARTBEAT_S = 1.0
+"""A side that works without sending says so this often; TRANSFER_STALL_S without a word means that it is gone."""
+
+UNPROVEN_EXTENTS = 4
+"""Extents that a receiver has written and not yet verified, before it takes no more."""
+
+PACE_S = 0.25
+"""`--limit-rate` may catch up on so much of silence at once."""
+
+FAREWELL_S = 2.0
+"""How long the last word of a failed side is given to arrive."""
+
 LAST_WORDS_BYTES = 4 * KIB
 """What is kept of a raw receiver's last words."""
 

@@ -120,6 +120,11 @@ class Root:
         name = plain(parts)
         os.symlink(target, name, dir_fd=self.folder(parts[:-1]))
 
+    def readlink(self, parts: Parts) -> str:
+        """readlink(2): where a link leads, not followed."""
+        name = plain(parts)
+        return os.readlink(name, dir_fd=self.folder(parts[:-1]))
+
     def mkdir(self, parts: Parts, mode: int) -> None:
         """mkdir(2), less the umask."""
         name = plain(parts)

@@ -1,0 +1,400 @@
+"""Receive by fastnet/1, over one connection: say what is wanted, put it under temporary names, verify, rename, confirm.
+
+Facts. Whatever the sender says may be a lie, or come from a stranger: names, sizes, counts, the order of things.
+Decision: every number is bounded before memory or a file is spent on it, entries come in their order, one file is open at a time.
+Links are made when all files are there, modes and times of folders are set last, and only then the sender hears DONE.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from fastnet.errors import TransferError, TransferRefused
+from fastnet.limits import MANIFEST_BYTES_MAX, MANIFEST_FILES_MAX, PACKED_FILE_BYTES
+from fastnet.transfer.channel import Broken
+from fastnet.transfer.entry import FILE, FOLDER, STREAM, Entry, from_list
+from fastnet.transfer.events import ErrorCode
+from fastnet.transfer.frames import (
+    EXTENT,
+    Kind,
+    ProtocolError,
+    field,
+    pack_json,
+    unpack_files,
+    unpack_json,
+    unpack_proof,
+)
+from fastnet.transfer.greet import as_error
+from fastnet.transfer.inbox import Inbox, Placed, check_space
+from fastnet.transfer.journal import Part
+from fastnet.transfer.names import part_name
+from fastnet.transfer.proof import Proof
+from fastnet.transfer.report import TransferReport
+from fastnet.transfer.rooted import Root
+from fastnet.transfer.session import Session
+from fastnet.transfer.target import cannot_write
+from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter
+
+Ask = Callable[[list[Entry], int], bool]
+"""Given the entries and their bytes, whether to take them."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a receiver takes. bytes_max, files_max: None for any number, or MANIFEST_FILES_MAX. fsync: sync before DONE."""
+
+    bytes_max: int | None = None
+    files_max: int = MANIFEST_FILES_MAX
+    fsync: bool = False
+    ask: Ask | None = None
+
+
+class Receiver(Session):
+    """The receiving side. out_fd: where a stream goes, when the inbox has no root."""
+
+    role = "recv"
+
+    def __init__(self, *args: Any, inbox: Inbox, policy: Policy, out_fd: int = 1, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.inbox = inbox
+        self.policy = policy
+        self.out_fd = out_fd
+        self.proof = Proof(self.algorithm)
+        self.confirmed_bytes = 0
+        self.lost: list[str] = []
+        self._placed = Placed([], [])
+        self._due: list[int] = []
+        self._at = 0
+        self._writer: ExtentWriter | None = None
+        self._parts: dict[int, Part] = {}
+        self._suffix = secrets.token_hex(4)
+
+    def look(self) -> None:
+        super().look()
+        self.beat()
+
+    def run(self) -> TransferReport:
+        """Take it all, and return when it is under its final names and the sender was told. Raises TransferError."""
+        entries, dry_run = self._read_manifest()
+        self._placed = placed = self.inbox.place(entries)
+        if self.policy.ask is not None:
+            wanted = placed.wanted_bytes
+            if not self.await_result(self.pool.submit(self.policy.ask, entries, wanted)):
+                raise TransferRefused("the person at the receiver said no", "", ErrorCode.REFUSED)
+        dry_run = dry_run or self.options.dry_run
+        try:
+            self._send_plan(placed, dry_run)
+            self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
+            if dry_run:
+                return self.report(confirmed_bytes=0)
+            self._make_folders(placed)
+            while self._step():
+                pass
+            self._settle_tree(placed)
+        finally:
+            for part in self._parts.values():
+                part.leave()
+        return self._confirm()
+
+    # Manifest and plan
+
+    def _read_manifest(self) -> tuple[list[Entry], bool]:
+        entries: list[Entry] = []
+        weight, last = 0, False
+        while not last:
+            frame = self.next_frame()
+            if frame.kind != Kind.MANIFEST:
+                raise ProtocolError(f"a frame of kind {chr(frame.kind)} before the manifest")
+            fields = frame.json()
+            weight += len(frame.payload)
+            rows = field(fields, "entries", list, [])
+            last = bool(field(fields, "last", bool, False))
+            if len(entries) + len(rows) > self.policy.files_max or weight > MANIFEST_BYTES_MAX:
+                message = f"the sender wants to send more than {self.policy.files_max} files"
+                raise TransferRefused(message, "Allow more with --max-files", ErrorCode.LIMIT)
+            if not rows and not last:
+                raise ProtocolError("an empty part of the manifest")
+            entries += map(from_list, rows)
+        self._check_total(entries)
+        return entries, bool(field(fields, "dry_run", bool, False))
+
+    def _check_total(self, entries: list[Entry]) -> None:
+        total, most = sum(entry.size for entry in entries), self.policy.bytes_max
+        if most is not None and total > most:
+            message = f"the sender wants to send {total} bytes, and {most} are allowed"
+            raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
+        if not entries:
+            raise ProtocolError("an empty manifest")
+
+    def _send_plan(self, placed: Placed, dry_run: bool) -> None:
+        held = []
+        if self.inbox.root is not None:
+            self._parts = self._left_parts(self.inbox.root, placed)
+            for index, part in self._parts.items():
+                held.append([index, [[each.offset, each.count, each.digest.hex()] for each in part.held]])
+                self.skipped_bytes += sum(each.count for each in part.held)
+            check_space(self.inbox.root, placed.wanted_bytes - self.skipped_bytes)
+        self._due = sorted(placed.places)
+        self.total_files = len(self._due)
+        streams = any(placed.entries[index].kind == STREAM for index in self._due)
+        self.total_bytes = None if streams else placed.wanted_bytes - self.skipped_bytes
+        self.skipped_bytes += sum(placed.entries[index].size for index in placed.skip)
+        self.channel.send(pack_json(Kind.PLAN, {"skip": placed.skip, "held": held, "dry_run": dry_run}))
+
+    def _left_parts(self, root: Root, placed: Placed) -> dict[int, Part]:
+        """Files of which a former run has left something, locked."""
+        left = {}
+        for index, place in placed.places.items():
+            entry = placed.entries[index]
+            if entry.size > PACKED_FILE_BYTES and root.lstat((*place[:-1], part_name(place[-1]))) is not None:
+                left[index] = Part(root, place, entry, self.algorithm)
+        return left
+
+    # Frames
+
+    def _step(self) -> bool:
+        """One frame. Returns False when the sender has sent all."""
+        kind, length = self.channel.read_head()
+        if kind == Kind.EXTENT:
+            self._take_extent(length)
+            return True
+        payload = bytes(self.channel.read(length))
+        if kind == Kind.PROOF:
+            entry, offset, count, digest = unpack_proof(payload)
+            if self._writer is None or entry != self._at_entry():
+                raise ProtocolError("a digest of a file that is not under way")
+            self._writer.prove(offset, count, digest)
+        elif kind == Kind.PACK:
+            for entry, content, digest in unpack_files(payload, self.algorithm.size):
+                self._take_packed(entry, content, digest)
+        elif kind == Kind.END:
+            self._end(unpack_json(payload))
+        elif kind == Kind.FINISH:
+            self._check_finish(unpack_json(payload))
+            return False
+        elif kind == Kind.ERROR:
+            raise as_error(self.channel.peer, unpack_json(payload))
+        elif kind != Kind.ALIVE:
+            raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
+        self.look()
+        return True
+
+    def _at_entry(self) -> int:
+        """The entry that is due."""
+        if self._at >= len(self._due):
+            raise ProtocolError("more files than were asked for")
+        return self._due[self._at]
+
+    def _due_entry(self, index: int) -> Entry:
+        if index != self._at_entry():
+            raise ProtocolError("files out of their order")
+        return self._placed.entries[index]
+
+    def _take_extent(self, length: int) -> None:
+        index, offset = EXTENT.unpack(self.channel.read(EXTENT.size)) if length > EXTENT.size else (-1, 0)
+        entry = self._due_entry(index)
+        if self._writer is None:
+            self._writer = self._new_writer(index, entry)
+        count = length - EXTENT.size
+        self._check_stream(entry, offset + count)
+        try:
+            self._writer.take(offset, count)
+        except OSError as error:
+            raise cannot_write(self._writer.name, error) from error
+
+    def _check_stream(self, entry: Entry, size: int) -> None:
+        most = self.policy.bytes_max
+        if entry.kind == STREAM and most is not None and size > most:
+            message = f"the stream is longer than {most} bytes"
+            raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
+
+    def _new_writer(self, index: int, entry: Entry) -> ExtentWriter:
+        if self.inbox.root is None:
+            return StreamWriter(self, entry, "standard output", self.out_fd)
+        place = self._placed.places[index]
+        try:
+            if index not in self._parts:
+                self._parts[index] = Part(self.inbox.root, place, entry, self.algorithm)
+            return PartWriter(self, entry, self._parts[index])
+        except OSError as error:
+            raise cannot_write("/".join(place), error) from error
+
+    def _end(self, fields: dict[str, Any]) -> None:
+        """A file is over: whole, or called off."""
+        index = field(fields, "entry", int, -1)
+        entry = self._due_entry(index)
+        code = field(fields, "code", str, "")
+        if code:
+            self._call_off(index, entry, field(fields, "text", str, code))
+            return
+        size = field(fields, "size", int, -1)
+        if size < 0 or (entry.kind == FILE and size != entry.size):
+            raise ProtocolError(f"the size of {entry.path!a}")
+        writer = self._writer or self._new_writer(index, entry)
+        try:
+            digest = writer.finish(size)
+        except OSError as error:
+            raise cannot_write(writer.name, error) from error
+        if digest.hex() != field(fields, "digest", str, ""):
+            message = f"{writer.name} is not what was sent: the digests of the whole differ"
+            raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
+        if isinstance(writer, PartWriter):
+            self._commit(index, entry, writer.part)
+        self._whole(index, size, digest)
+
+    def _call_off(self, index: int, entry: Entry, text: str) -> None:
+        if isinstance(self._writer, PartWriter):
+            self._writer.part.remove()
+            self._parts.pop(index).close()
+        self.lost.append(text)
+        self.tell("message", text=f"not received: {text}")
+        self._writer = None
+        self._at += 1
+
+    def _commit(self, index: int, entry: Entry, part: Part) -> None:
+        place = self._placed.places[index]
+        try:
+            os.fchmod(part.fd, entry.mode if entry.kind == FILE else 0o666 & ~umask())
+            if entry.kind == FILE:
+                os.utime(part.fd, ns=(entry.mtime_ns, entry.mtime_ns))
+            if self.policy.fsync:
+                self.await_result(self.pool.submit(os.fsync, part.fd))
+            part.commit(place, self.inbox.overwrite in ("always", "older"))
+        except FileExistsError as error:
+            raise came_into_being("/".join(place)) from error
+        except OSError as error:
+            raise cannot_write(part.name, error) from error
+        self._parts.pop(index).close()
+
+    def _whole(self, index: int, size: int, digest: bytes) -> None:
+        self._writer = None
+        self._at += 1
+        self.files += 1
+        self.confirmed_bytes += size
+        self.proof.add(index, size, digest)
+
+    def _take_packed(self, index: int, content: memoryview, digest: bytes) -> None:
+        entry = self._due_entry(index)
+        if self._writer is not None or entry.kind != FILE or len(content) != entry.size:
+            raise ProtocolError("a packed file that is not as announced")
+        if self.algorithm.of(content) != digest:
+            message = f"{entry.path} is not what was sent: the digests differ"
+            raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
+        self.moved_bytes += len(content)
+        if self.inbox.root is None:
+            StreamWriter(self, entry, "standard output", self.out_fd)._write(content)
+        else:
+            self._place_packed(self.inbox.root, index, entry, content)
+        self._whole(index, len(content), digest)
+
+    def _place_packed(self, root: Root, index: int, entry: Entry, content: memoryview) -> None:
+        place = self._placed.places[index]
+        temporary = (*place[:-1], part_name(f"{place[-1]}.{self._suffix}"))
+        try:
+            fd = root.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                if os.write(fd, content) < len(content):
+                    os.pwrite(fd, content, 0)  # again, for the error that cut it short
+                os.fchmod(fd, entry.mode)
+                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+                if self.policy.fsync:
+                    self.await_result(self.pool.submit(os.fsync, fd))
+                root.rename(temporary, place, self.inbox.overwrite in ("always", "older"))
+            except BaseException:
+                with suppress(OSError):
+                    root.unlink(temporary)
+                raise
+            finally:
+                os.close(fd)
+        except FileExistsError as error:
+            raise came_into_being("/".join(place)) from error
+        except OSError as error:
+            raise cannot_write("/".join(place), error) from error
+
+    def _check_finish(self, fields: dict[str, Any]) -> None:
+        if self._at != len(self._due) or field(fields, "proof", str, "") != self.proof.digest().hex():
+            raise ProtocolError("it ends before all files were sent")
+
+    # Folders and links
+
+    def _make_folders(self, placed: Placed) -> None:
+        if self.inbox.root is None or self.inbox.only is not None:
+            return
+        try:
+            for index in placed.folders:
+                self.inbox.root.folder(placed.parts[index], make=True)
+            for parts in {placed.parts[index][:-1] for index in (*placed.places, *placed.links)}:
+                self.inbox.root.folder(parts, make=True)
+        except OSError as error:
+            raise cannot_write(self.inbox.root.path, error) from error
+
+    def _settle_tree(self, placed: Placed) -> None:
+        root = self.inbox.root
+        if root is None:
+            return
+        try:
+            for index in placed.links:
+                entry, parts = placed.entries[index], placed.parts[index]
+                if self.inbox.overwrite == "always" and root.lstat(parts) is not None:
+                    root.unlink(parts)
+                root.symlink(entry.extra, parts)
+                root.set_link_time(parts, entry.mtime_ns)
+            for index in reversed(placed.folders):
+                entry = placed.entries[index]
+                root.set_folder(placed.parts[index], entry.mode, entry.mtime_ns)
+            if self.policy.fsync:
+                for parts in {place[:-1] for place in placed.places.values()}:
+                    self.await_result(self.pool.submit(root.sync, parts))
+        except OSError as error:
+            raise cannot_write(root.path, error) from error
+        for text in placed.refused:
+            self.tell("message", text=f"link not made: {text}")
+
+    # The word
+
+    def _confirm(self) -> TransferReport:
+        mover, why = self.mover_words()
+        refused = self._placed.refused
+        self.channel.send(
+            pack_json(
+                Kind.DONE,
+                {
+                    "files": self.files,
+                    "bytes": self.confirmed_bytes,
+                    "proof": self.proof.digest().hex(),
+                    "refused": len(refused),
+                    "why": refused[0] if refused else "",
+                    "synced": self.policy.fsync,
+                    "cpu_seconds": self.cpu_seconds(),
+                    "mover": mover,
+                    "mover_reason": why,
+                },
+            )
+        )
+        with suppress(TransferError):
+            self.expect(Kind.FINISH)  # that our word arrived; without it we have the files all the same
+        report = self.report(confirmed_bytes=self.confirmed_bytes, digest=self.proof.only(self.algorithm.name))
+        if self.lost or refused:
+            more = f", and {len(self.lost) + len(refused) - 1} more" if len(self.lost) + len(refused) > 1 else ""
+            first = self.lost[0] if self.lost else f"link not made: {refused[0]}"
+            raise TransferError(f"not everything came: {first}{more}", "The rest is there", ErrorCode.SOURCE, report)
+        return report
+
+
+def came_into_being(name: str) -> TransferRefused:
+    cure = "Receive elsewhere, or say --overwrite always"
+    return TransferRefused(f"{name} came into being while it was received", cure, ErrorCode.EXISTS)
+
+
+def umask() -> int:
+    """The process's mask for new files (umask(2) has no way to only look; /proc has)."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o022
