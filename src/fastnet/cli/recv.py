@@ -1,4 +1,4 @@
-"""`fastnet recv`: arguments in, one transfer or many, what came of it on standard output, or on standard error with `--output -`."""
+"""`fastnet recv`: arguments in, one transfer or many, what came of it on standard output, or on standard error."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from fastnet.transfer.receiver import Policy
 
 HELP = """Receive files and folders: from a sender that listens at ENDPOINT, or with --listen from the one that connects.
 
-They go below the folder --into, which nothing leaves; or the one file that comes becomes --output FILE. Data has a temporary name
-in the same folder until all of it is there and its digest was right. Stopped or killed, on either side, the same command
-again receives only what is missing. --output - is standard output; everything else is then said on standard error.
+They go below the folder --into, which nothing leaves; or the one file that comes becomes --output FILE. Data has a
+temporary name in the same folder until all of it is there and its digest was right. Stopped or killed, on either side, the
+same command again receives only what is missing. --output - is standard output; everything else is then said on standard
+error.
 
-With --raw it takes one file's bytes from nc, socat, ncat or a textbook program. Raw mode has no digest: "whole" means that the
-sender ended the stream in good order. A fastnet sender that fails or is killed resets the connection instead; nc that is
-stopped with Ctrl-C does not.
+With --raw it takes one file's bytes from nc, socat, ncat or a textbook program. Raw mode has no digest: "whole" means that
+the sender ended the stream in good order. A fastnet sender that fails or is killed resets the connection instead; nc that
+is stopped with Ctrl-C does not.
 
 \b
 Examples:

@@ -83,7 +83,9 @@ def send_proven(
     from fastnet.transfer.tree import Filter
 
     common = common_fields(given)
-    options = as_options(given, digest=given["digest"], retry_s=given["retry_s"] or 0.0, wait_s=given["wait_s"], **common)
+    options = as_options(
+        given, digest=given["digest"], retry_s=given["retry_s"] or 0.0, wait_s=given["wait_s"], **common
+    )
     where = dial_endpoint(to) if listen is None else listen_endpoint(listen)
     if listen is not None:
         warn_if_open(where, is_open_to_others(where), options, "read the files")

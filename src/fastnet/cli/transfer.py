@@ -165,7 +165,11 @@ def proof(report: TransferReport) -> str:
     said = "the receiver confirms" if report.role == "send" else "confirmed"
     digest = f", {report.digest}" if report.digest else ""
     skipped = f"; {report.skipped_bytes} bytes were there already" if report.skipped_bytes else ""
-    there = f"; there {report.peer_mover}, {report.peer_cpu_seconds:.3f} CPU s" if report.peer_cpu_seconds is not None else ""
+    there = (
+        f"; there {report.peer_mover}, {report.peer_cpu_seconds:.3f} CPU s"
+        if report.peer_cpu_seconds is not None
+        else ""
+    )
     return f"{said} {report.confirmed_bytes} bytes under their final names{digest}{skipped}{there}"
 
 

@@ -161,7 +161,9 @@ def _inbox(
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else "not a path"
         where = path or os.fsdecode(into or ".")
-        raise TransferError(f"cannot write {where}: {why}", "Check the path and its permissions", ErrorCode.TARGET) from error
+        raise TransferError(
+            f"cannot write {where}: {why}", "Check the path and its permissions", ErrorCode.TARGET
+        ) from error
     return Inbox(root, overwrite, name or None), STDOUT
 
 

@@ -3,8 +3,9 @@
 Facts. A digest over a whole file cannot be taken up in its middle, so who resumes a transfer has to read all of it again, and
 a zero-copy mover never has the bytes in hand. xxh3-128 hashes what is in the L2 cache at many times the speed of a copy.
 Decision: each extent has its own digest, taken by a second thread that reads the page cache through a buffer of
-DIGEST_BUFFER_BYTES, while the bytes travel without a copy. A file's digest is that of its only extent, or, when there are more,
-the digest of their records (offset, length, digest) in the order of the file. Holes have no record: they are in the offsets.
+DIGEST_BUFFER_BYTES, while the bytes travel without a copy. A file's digest is that of its only extent, or, when there are
+more, the digest of their records (offset, length, digest) in the order of the file. Holes have no record: they are in the
+offsets.
 Cost: one more pass over the page cache on each side; docs/numbers.md has it beside the ways not taken.
 """
 

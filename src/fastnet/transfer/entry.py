@@ -1,8 +1,8 @@
 """What a transfer carries, one entry a file, folder or link, and its form in a manifest.
 
-In JSON an entry is a list: kind, path, mode, mtime in ns, size, and for a link its target, for a file the identity of the source.
-Paths are relative, with "/" between components; bytes that are no UTF-8 stand as U+DC80 to U+DCFF, as Python reads them
-(PEP 383).
+In JSON an entry is a list: kind, path, mode, mtime in ns, size, and for a link its target, for a file the identity of the
+source. Paths are relative, with "/" between components; bytes that are no UTF-8 stand as U+DC80 to U+DCFF, as Python reads
+them (PEP 383).
 """
 
 from __future__ import annotations

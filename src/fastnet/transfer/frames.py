@@ -2,10 +2,10 @@
 
 Facts. sendfile(2) and splice(2) move bytes between a file and a socket only when nothing is mixed into them.
 Consequence: a frame around each buffer would cost the zero copies.
-Decision: everything is a frame, a kind and a length before its payload, but the payload of the one kind that carries an extent
-of a file ends with up to EXTENT_BYTES_MAX bytes as they stand in that file. Control frames are small JSON objects, for people
-who read captures; the kinds of which there are thousands are packed.
-What a peer declares is checked against a bound before a byte of it is kept.
+Decision: everything is a frame, a kind and a length before its payload, but the payload of the one kind that carries an
+extent of a file ends with up to EXTENT_BYTES_MAX bytes as they stand in that file. Control frames are small JSON objects,
+for people who read captures; the kinds of which there are thousands are packed. What a peer declares is checked against a
+bound before a byte of it is kept.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ def field(fields: dict[str, Any], name: str, kind: type, default: Any = None) ->
     value = fields.get(name, default)
     if value is default:
         return default
-    if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or not 0 <= value < 1 << 63)):
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+    if not isinstance(value, kind) or (kind is int and not is_number):
         raise ProtocolError(f"field {name} of a control frame")
     return value

@@ -1,7 +1,7 @@
 """Who is there: magic, version, role, and proof that both sides hold the token, before anything else is believed.
 
-Facts. A listener is found by port scanners, browsers and wrong commands. A proof that a peer could send back to us would prove
-nothing.
+Facts. A listener is found by port scanners, browsers and wrong commands. A proof that a peer could send back to us would
+prove nothing.
 Decision: who connects speaks first, so a listener tells a stranger nothing. All of it must be over within HELLO_S. Each side
 proves the token over both nonces, its own role and the TLS certificate (auth.py); who connects proves it first.
 """

@@ -1,8 +1,8 @@
 """Sessions of fastnet/1 and their connections: connect and have one, or listen and have one, or any number.
 
 Facts. Whoever can reach a listener may connect: the peer, a port scanner, somebody who never says a word.
-Decision: a thread a connection. None counts until it has greeted in time and with the right token, and then, without keep_open,
-the first takes the place and the others are told so. Of too many that have not greeted the oldest is sent away.
+Decision: a thread a connection. None counts until it has greeted in time and with the right token, and then, without
+keep_open, the first takes the place and the others are told so. Of too many that have not greeted the oldest is sent away.
 """
 
 from __future__ import annotations

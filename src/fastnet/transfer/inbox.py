@@ -77,9 +77,7 @@ class Inbox:
             message = f"--output takes one file, and the sender sends {len(entries)} entries"
             raise TransferRefused(message, cure, ErrorCode.REFUSED)
 
-    def _place_one(
-        self, root: Root, placed: Placed, index: int, parts: tuple[str, ...], in_the_way: list[str]
-    ) -> None:
+    def _place_one(self, root: Root, placed: Placed, index: int, parts: tuple[str, ...], in_the_way: list[str]) -> None:
         entry = placed.entries[index]
         found = self._look(root, parts)
         if entry.kind == FOLDER:

@@ -3,9 +3,9 @@
 Facts. A process killed with SIGKILL loses nothing that it gave to write(2): the page cache is the kernel's. A machine that
 stops loses what was not synced, in any order. A write(2) of a few bytes to the end of a file is whole or torn, never mixed.
 Decision: the journal is a header that says of which source this is, and then a record an extent, appended when the extent's
-digest was right, each with a check sum: a torn end costs its extent. A journal of the same boot of this host is believed; after
-another boot each extent is read and its digest compared, for only then may the disk hold something else.
-The part file is locked (flock(2)) as long as somebody writes to it; a second receiver is refused, a killed one's lock is gone.
+digest was right, each with a check sum: a torn end costs its extent. A journal of the same boot of this host is believed;
+after another boot each extent is read and its digest compared, for only then may the disk hold something else. The part
+file is locked (flock(2)) as long as somebody writes to it; a second receiver is refused, a killed one's lock is gone.
 Cost: one write(2) an extent.
 """
 
@@ -50,7 +50,7 @@ def boot() -> str:
 
 
 class Part:
-    """One file on its way. `commit` gives it its name, `leave` what is there to a later run, `remove` drops it; then close it."""
+    """One file on its way: `commit` gives it its name, `leave` keeps what is there for a later run, `remove` drops it."""
 
     def __init__(self, root: Root, parts: tuple[str, ...], entry: Entry, algorithm: Algorithm) -> None:
         self.root = root

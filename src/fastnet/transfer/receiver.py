@@ -1,8 +1,8 @@
 """Receive by fastnet/1, over one connection: say what is wanted, put it under temporary names, verify, rename, confirm.
 
 Facts. Whatever the sender says may be a lie, or come from a stranger: names, sizes, counts, the order of things.
-Decision: every number is bounded before memory or a file is spent on it, entries come in their order, one file is open at a time.
-Links are made when all files are there, modes and times of folders are set last, and only then the sender hears DONE.
+Decision: every number is bounded before memory or a file is spent on it, entries come in their order, one file is open at a
+time. Links are made when all files are there, modes and times of folders are set last, and only then the sender hears DONE.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any
 
 from fastnet.errors import TransferError, TransferRefused
 from fastnet.limits import MANIFEST_BYTES_MAX, MANIFEST_FILES_MAX, PACKED_FILE_BYTES
-from fastnet.transfer.channel import Broken
-from fastnet.transfer.entry import FILE, FOLDER, STREAM, Entry, from_list
+from fastnet.transfer.entry import FILE, STREAM, Entry, from_list
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
     EXTENT,

@@ -1,9 +1,10 @@
 """Send by fastnet/1, over one connection: manifest, the receiver's plan, what it wants, and its word that it has it.
 
-Decision: no round trip a file. After the plan everything follows in one stream, small files packed many to a frame, large ones
-as extents that never pass through this process (sendfile) while a second thread takes their digests from the page cache.
-A file that shrinks while it is sent is padded to the end of its extent and then called off in its END frame, so that the
-others still arrive. Exit without an error means: the receiver has said that all of it, with these digests, has its final name.
+Decision: no round trip a file. After the plan everything follows in one stream, small files packed many to a frame, large
+ones as extents that never pass through this process (sendfile) while a second thread takes their digests from the page
+cache. A file that shrinks while it is sent is padded to the end of its extent and then called off in its END frame, so that
+the others still arrive. Exit without an error means: the receiver has said that all of it, with these digests, has its
+final name.
 """
 
 from __future__ import annotations
@@ -126,7 +127,13 @@ class Sender(Session):
                 self.channel.send(pack_json(Kind.MANIFEST, {"entries": part}))
                 part, weight = [], 0
         total = sum(entry.size for entry in self.entries)
-        last = {"entries": part, "last": True, "count": len(self.entries), "bytes": total, "dry_run": self.options.dry_run}
+        last = {
+            "entries": part,
+            "last": True,
+            "count": len(self.entries),
+            "bytes": total,
+            "dry_run": self.options.dry_run,
+        }
         self.channel.send(pack_json(Kind.MANIFEST, last))
 
     def _read_plan(self, plan: dict[str, Any]) -> tuple[list[int], dict[int, list[Extent]]]:
@@ -163,7 +170,7 @@ class Sender(Session):
                 extent = Extent(offset, count, bytes.fromhex(digest))
             except (TypeError, ValueError) as error:
                 raise ProtocolError("what it says that it has") from error
-            sound = type(offset) is int and type(count) is int and ends <= offset and 0 < count
+            sound = type(offset) is int and type(count) is int and ends <= offset and count > 0
             if not sound or offset + count > self.entries[index].size or len(extent.digest) != self.algorithm.size:
                 raise ProtocolError("what it says that it has")
             extents.append(extent)
@@ -250,9 +257,7 @@ class Sender(Session):
         finally:
             os.close(fd)
 
-    def _extents(
-        self, fd: int, size: int, found: os.stat_result, held: list[Extent]
-    ) -> Iterator[tuple[Extent, bool]]:
+    def _extents(self, fd: int, size: int, found: os.stat_result, held: list[Extent]) -> Iterator[tuple[Extent, bool]]:
         """The file's extents in order, and whether the receiver has them."""
         most = extent_bytes(size)
         owned = iter([*held, Extent(size, 0, b"")])

@@ -1,4 +1,4 @@
-"""What sending and receiving by fastnet/1 have in common: a connection, a count, a clock, and someone who listens to events."""
+"""What sending and receiving by fastnet/1 have in common: a connection, a count, a clock, and a listener to events."""
 
 from __future__ import annotations
 

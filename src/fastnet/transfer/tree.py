@@ -45,9 +45,7 @@ def matches(path: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern)
 
 
-def walk(
-    paths: Sequence[str], chosen: Filter, leave_out: Callable[[str, str], None]
-) -> tuple[list[Entry], list[str]]:
+def walk(paths: Sequence[str], chosen: Filter, leave_out: Callable[[str, str], None]) -> tuple[list[Entry], list[str]]:
     """Entries, and beside each the path to read it from ("-" for standard input). leave_out(path, why): what does not go.
 
     Raises TransferError for a path that is not there, two of one name, or a folder that cannot be read.

@@ -3,7 +3,8 @@
 Facts. Bytes that splice(2) put into the page cache were never seen by this process; a second thread reads them there for the
 digest while the next extent arrives.
 Decision: at most UNPROVEN_EXTENTS are written and not yet verified. Only a verified extent enters the journal; only a file
-whose every extent was right is renamed. With TLS, and to standard output, the bytes pass through a buffer and are hashed in it.
+whose every extent was right is renamed. Where bytes pass through a buffer (TLS, a stream, the copy mover) they are hashed
+in it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
 
 from fastnet.errors import TransferError
 from fastnet.limits import MOVER_BUFFER_BYTES, UNPROVEN_EXTENTS
@@ -35,18 +35,16 @@ class Unproven:
     said: bytes | None = None
 
 
-class Writer(Protocol):
-    """Where the bytes of one entry go."""
-
-    def take(self, offset: int, count: int) -> None: ...
-
-    def prove(self, offset: int, count: int, digest: bytes) -> None: ...
-
-    def finish(self, size: int) -> bytes: ...
-
-
 class ExtentWriter:
     """What writing to a part file and to a stream have in common: extents in order, and their proofs."""
+
+    def take(self, offset: int, count: int) -> None:
+        """The next bytes of the connection are this extent. Raises OSError of the file."""
+        raise NotImplementedError
+
+    def finish(self, size: int) -> bytes:
+        """All of it is here. Returns the digest of the whole. Raises TransferError when a part is not what was sent."""
+        raise NotImplementedError
 
     def __init__(self, session: Session, entry: Entry, name: str) -> None:
         self.session = session
