@@ -12,10 +12,11 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from fastnet.errors import TransferError, TransferRefused
-from fastnet.limits import MANIFEST_BYTES_MAX, MANIFEST_FILES_MAX, PACKED_FILE_BYTES
+from fastnet.limits import MANIFEST_BYTES_MAX, MANIFEST_BYTES_S_MIN, MANIFEST_FILES_MAX, PACKED_FILE_BYTES
 from fastnet.transfer.entry import FILE, STREAM, Entry, from_list
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
@@ -38,6 +39,9 @@ from fastnet.transfer.rooted import Root
 from fastnet.transfer.session import Session
 from fastnet.transfer.target import cannot_write
 from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter
+
+UNDER_WAY = (Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
+"""What a sender says between the plan and the end, beside extents."""
 
 Ask = Callable[[list[Entry], int], bool]
 """Given the entries and their bytes, whether to take them."""
@@ -104,13 +108,13 @@ class Receiver(Session):
 
     def _read_manifest(self) -> tuple[list[Entry], bool]:
         entries: list[Entry] = []
-        weight, last = 0, False
+        weight, last, began = 0, False, monotonic()
+        self.channel.deadline, self.channel.late_with = began + self.options.stall_s, "what it sends"
         while not last:
-            frame = self.next_frame()
-            if frame.kind != Kind.MANIFEST:
-                raise ProtocolError(f"a frame of kind {chr(frame.kind)} before the manifest")
+            frame = self.expect(Kind.MANIFEST)
             fields = frame.json()
             weight += len(frame.payload)
+            self.channel.deadline = began + self.options.stall_s + weight / MANIFEST_BYTES_S_MIN
             rows = field(fields, "entries", list, [])
             last = bool(field(fields, "last", bool, False))
             if len(entries) + len(rows) > self.policy.files_max or weight > MANIFEST_BYTES_MAX:
@@ -119,6 +123,7 @@ class Receiver(Session):
             if not rows and not last:
                 raise ProtocolError("an empty part of the manifest")
             entries += map(from_list, rows)
+        self.channel.deadline = None
         self._check_total(entries)
         return entries, bool(field(fields, "dry_run", bool, False))
 
@@ -162,6 +167,8 @@ class Receiver(Session):
         if kind == Kind.EXTENT:
             self._take_extent(length)
             return True
+        if kind not in UNDER_WAY:
+            raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
         payload = bytes(self.channel.read(length))
         if kind == Kind.PROOF:
             entry, offset, count, digest = unpack_proof(payload)
@@ -178,8 +185,6 @@ class Receiver(Session):
             return False
         elif kind == Kind.ERROR:
             raise as_error(self.channel.peer, unpack_json(payload))
-        elif kind != Kind.ALIVE:
-            raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
         self.look()
         return True
 
@@ -373,6 +378,7 @@ class Receiver(Session):
                 },
             )
         )
+        self.channel.deadline = monotonic() + self.options.stall_s
         with suppress(TransferError):
             self.expect(Kind.FINISH)  # that our word arrived; without it we have the files all the same
         report = self.report(confirmed_bytes=self.confirmed_bytes, digest=self.proof.only(self.algorithm.name))
