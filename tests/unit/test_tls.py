@@ -64,7 +64,7 @@ def pair() -> Iterator[Pair]:
 Ends = list["ssl.SSLSocket | FastnetError"]
 
 
-def shake(pair: Pair, server: Context, client: Context, host: str = "localhost") -> Ends:
+def shake(pair: Pair, server, client: Context, host: str = "localhost") -> Ends:
     """Both sides' handshakes at once: a socket or what was raised."""
 
     def one(sock: socket.socket, context: Context, server_side: bool) -> ssl.SSLSocket | FastnetError:
@@ -89,29 +89,45 @@ def pinned(server: Context) -> Context:
 
 
 def test_two_sides_that_know_the_fingerprint_understand_each_other(pair: Pair, server: Context) -> None:
-    ends = shake(pair: Pair, server: Context, pinned(server)) try: accepted, client = ends assert isinstance(accepted,
-    ssl.SSLSocket) assert isinstance(client, ssl.SSLSocket) assert accepted.gettimeout() == client.gettimeout() == 0 assert
-    client.version() == "TLSv1.3" assert client.send(b"hello") == 5 accepted.settimeout(DEADLINE_S) assert accepted.recv(9)
-    == b"hello" assert binding(accepted) == binding(client) == hashlib.sha256(server.certificate).digest() finally:
-    close(ends)
+    ends = shake(pair, server, pinned(server))
+    try:
+        accepted, client = ends
+        assert isinstance(accepted, ssl.SSLSocket)
+        assert isinstance(client, ssl.SSLSocket)
+        assert accepted.gettimeout() == client.gettimeout() == 0
+        assert client.version() == "TLSv1.3"
+        assert client.send(b"hello") == 5
+        accepted.settimeout(DEADLINE_S)
+        assert accepted.recv(9) == b"hello"
+        assert binding(accepted) == binding(client) == hashlib.sha256(server.certificate).digest()
+    finally:
+        close(ends)
 
 
 def test_another_certificate_than_the_pinned_one_is_an_error_that_names_both(pair: Pair, server: Context) -> None:
     other = "sha256:" + "0" * 64
-    ends = shake(pair: Pair, server: Context, client_context(TlsOptions(fingerprint=other))) close(ends) assert
-    isinstance(ends[1], NetworkError) assert fingerprint_of(server.certificate) in str(ends[1]) assert other in str(ends[1])
+    ends = shake(pair, server, client_context(TlsOptions(fingerprint=other)))
+    close(ends)
+    assert isinstance(ends[1], NetworkError)
+    assert fingerprint_of(server.certificate) in str(ends[1])
+    assert other in str(ends[1])
 
 
 def test_a_certificate_that_nobody_vouches_for_is_an_error_with_the_cure(pair: Pair, server: Context) -> None:
-    ends = shake(pair: Pair, server: Context, client_context(TlsOptions())) close(ends) assert isinstance(ends[1],
-    NetworkError) assert "not trusted" in str(ends[1]) assert "--tls-fingerprint" in str(ends[1]) assert isinstance(ends[0],
-    NetworkError)
+    ends = shake(pair, server, client_context(TlsOptions()))
+    close(ends)
+    assert isinstance(ends[1], NetworkError)
+    assert "not trusted" in str(ends[1])
+    assert "--tls-fingerprint" in str(ends[1])
+    assert isinstance(ends[0], NetworkError)
 
 
 @pytest.mark.parametrize(("host", "fits"), [("localhost", True), ("example.org", False)])
 def test_with_an_authority_the_name_must_fit(pair: Pair, server: Context, folder: str, host: str, fits: bool) -> None:
     client = client_context(TlsOptions(ca=os.path.join(folder, FILE_NAME)))
-    ends = shake(pair: Pair, server: Context, client, host) close(ends) assert isinstance(ends[1], ssl.SSLSocket) is fits
+    ends = shake(pair, server, client, host)
+    close(ends)
+    assert isinstance(ends[1], ssl.SSLSocket) is fits
 
 
 def test_a_listener_with_an_authority_lets_in_only_whom_it_signed(pair: Pair, folder: str, tmp_path: Path) -> None:
@@ -119,32 +135,51 @@ def test_a_listener_with_an_authority_lets_in_only_whom_it_signed(pair: Pair, fo
     server = server_context(TlsOptions(cert=mine, ca=mine), folder)
     pin = fingerprint_of(server.certificate)
     stranger = own_certificate(str(tmp_path))
-    ends = shake(pair: Pair, server: Context, client_context(TlsOptions(cert=stranger, fingerprint=pin))) close(ends) assert
-    isinstance(ends[0], NetworkError)
+    ends = shake(pair, server, client_context(TlsOptions(cert=stranger, fingerprint=pin)))
+    close(ends)
+    assert isinstance(ends[0], NetworkError)
 
 
 def test_a_listener_with_an_authority_lets_in_whom_it_signed(pair: Pair, folder: str) -> None:
     mine = own_certificate(folder)
     server = server_context(TlsOptions(cert=mine, ca=mine), folder)
-    ends = shake(pair: Pair, server: Context, client_context(TlsOptions(cert=mine,
-    fingerprint=fingerprint_of(server.certificate)))) close(ends) assert all(isinstance(each, ssl.SSLSocket) for each in
-    ends)
+    ends = shake(pair, server, client_context(TlsOptions(cert=mine, fingerprint=fingerprint_of(server.certificate))))
+    close(ends)
+    assert all(isinstance(each, ssl.SSLSocket) for each in ends)
 
 
 def test_an_end_that_nobody_announced_is_an_error(pair: Pair, server: Context) -> None:
     """A connection cut by somebody in between looks like an end, without close_notify."""
-    accepted, client = ends = shake(pair: Pair, server: Context, pinned(server)) try: assert isinstance(accepted,
-    ssl.SSLSocket) assert isinstance(client, ssl.SSLSocket) accepted.settimeout(DEADLINE_S) socket.socket.shutdown(client,
-    socket.SHUT_WR) with pytest.raises(ssl.SSLEOFError): accepted.recv(9) finally: close(ends)
+    accepted, client = ends = shake(pair, server, pinned(server))
+    try:
+        assert isinstance(accepted, ssl.SSLSocket)
+        assert isinstance(client, ssl.SSLSocket)
+        accepted.settimeout(DEADLINE_S)
+        socket.socket.shutdown(client, socket.SHUT_WR)
+        with pytest.raises(ssl.SSLEOFError):
+            accepted.recv(9)
+    finally:
+        close(ends)
 
 
 def test_a_client_that_only_writes_loses_nothing_when_it_closes(pair: Pair, server: Context) -> None:
     """With unread tickets it would reset, and what is in its send buffer would be gone."""
-    accepted, client = ends = shake(pair: Pair, server: Context, pinned(server)) try: assert isinstance(accepted,
-    ssl.SSLSocket) assert isinstance(client, ssl.SSLSocket) sent = received = 0 with
-    contextlib.suppress(ssl.SSLWantWriteError): while True: sent += client.send(bytes(1 << 14)) client.close()
-    accepted.settimeout(DEADLINE_S) with contextlib.suppress(ssl.SSLEOFError): while part := accepted.recv(1 << 16):
-    received += len(part) assert received >= sent finally: close(ends)
+    accepted, client = ends = shake(pair, server, pinned(server))
+    try:
+        assert isinstance(accepted, ssl.SSLSocket)
+        assert isinstance(client, ssl.SSLSocket)
+        sent = received = 0
+        with contextlib.suppress(ssl.SSLWantWriteError):
+            while True:
+                sent += client.send(bytes(1 << 14))
+        client.close()
+        accepted.settimeout(DEADLINE_S)
+        with contextlib.suppress(ssl.SSLEOFError):
+            while part := accepted.recv(1 << 16):
+                received += len(part)
+        assert received >= sent
+    finally:
+        close(ends)
 
 
 @pytest.mark.parametrize("server_side", [True, False])
@@ -175,7 +210,9 @@ def test_a_peer_that_dribbles_costs_no_more_than_the_deadline(pair: Pair, server
 
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.0\r\n\r\n", b"\0" * 100, b"\xff" * 100, b"SSH-2.0-x\r\n", b""])
 @pytest.mark.parametrize("server_side", [True, False])
-def test_a_peer_without_tls_is_an_error_that_says_so(pair: Pair, server: Context, server_side: bool, garbage: bytes) -> None:
+def test_a_peer_without_tls_is_an_error_that_says_so(
+    pair: Pair, server: Context, server_side: bool, garbage: bytes
+) -> None:
     pair[1].send(garbage)
     pair[1].shutdown(socket.SHUT_WR)
     with pytest.raises(NetworkError, match="TLS") as caught:
@@ -197,7 +234,9 @@ def test_no_older_version_is_spoken(pair: Pair, server: Context) -> None:
         old.minimum_version = ssl.TLSVersion.TLSv1
     with pytest.warns(DeprecationWarning, match="TLSv1"):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
-    ends = shake(pair: Pair, server: Context, old) close(ends) assert all(isinstance(each, NetworkError) for each in ends)
+    ends = shake(pair, server, old)
+    close(ends)
+    assert all(isinstance(each, NetworkError) for each in ends)
 
 
 def test_a_certificate_of_ones_own_is_made_once_and_for_ones_own_eyes(tmp_path: Path) -> None:
@@ -229,9 +268,9 @@ def test_either_maker_makes_one_that_works(pair: Pair, tmp_path: Path, maker: st
     path = tmp_path / "made.pem"
     path.write_bytes(pem)
     server = server_context(TlsOptions(cert=str(path)), "")
-    ends = shake(pair: Pair, server: Context, client_context(TlsOptions(ca=str(path),
-    fingerprint=fingerprint_of(server.certificate)))) close(ends) assert all(isinstance(each, ssl.SSLSocket) for each in
-    ends), ends
+    ends = shake(pair, server, client_context(TlsOptions(ca=str(path), fingerprint=fingerprint_of(server.certificate))))
+    close(ends)
+    assert all(isinstance(each, ssl.SSLSocket) for each in ends), ends
 
 
 def test_without_any_maker_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +332,17 @@ def test_what_is_no_certificate_is_a_config_error(tmp_path: Path, folder: str) -
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command")
 def test_a_key_with_a_password_is_an_error_and_no_question(tmp_path: Path, folder: str) -> None:
     path = tmp_path / "locked"
-    command = ["openssl", "pkey", "-in", own_certificate(folder), "-aes128", "-passout", "pass:secret", "-out", path]
+    command = [
+        "openssl",
+        "pkey",
+        "-in",
+        own_certificate(folder),
+        "-aes128",
+        "-passout",
+        "pass:secret",
+        "-out",
+        str(path),
+    ]
     subprocess.run(command, check=True, timeout=DEADLINE_S, capture_output=True)
     with pytest.raises(ConfigError, match="no password"):
         server_context(TlsOptions(cert=own_certificate(folder), key=str(path)), folder)

@@ -64,7 +64,7 @@ class Channel:
     def stalled(self) -> Broken:
         message = f"{self.peer} was silent for {self.stall_s:g} s"
         if self.deadline is not None:
-            message = f"{self.peer} took too long to say who it is"
+            message = f"{self.peer} was silent"
         return Broken(message, "Look at the other side, or give a longer --timeout", ErrorCode.STALLED)
 
     def broken(self, error: OSError | None = None) -> Broken:

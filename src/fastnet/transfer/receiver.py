@@ -90,6 +90,7 @@ class Receiver(Session):
             self._send_plan(placed, dry_run)
             self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
             if dry_run:
+                self.tell_plan()
                 return self.report(confirmed_bytes=0)
             self._make_folders(placed)
             while self._step():

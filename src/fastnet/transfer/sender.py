@@ -108,6 +108,7 @@ class Sender(Session):
         self.total_files = len(wanted)
         self.start(self.entries[0].path if len(self.entries) == 1 else f"{len(self.entries)} entries")
         if self.options.dry_run or field(plan, "dry_run", bool, False):
+            self.tell_plan()
             return self._report({})
         for index in wanted:
             self._send_entry(index, held.get(index, []))
