@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastnet.transfer.frames import ProtocolError
-from fastnet.transfer.names import BadName, parts_of
+from fastnet.transfer.names import BadName, parts_of, shown
 
 FILE, FOLDER, LINK, STREAM = "f", "d", "l", "s"
 KINDS = (FILE, FOLDER, LINK, STREAM)
@@ -56,22 +56,28 @@ def from_list(fields: Any) -> Entry:
 
 
 def check_all(entries: list[Entry]) -> list[tuple[str, ...]]:
-    """The components of each path, in the same order: no name twice, nothing below what is no folder.
+    """The components of each path, in the same order: no name twice, and everything below a folder that stands before it.
 
-    Raises ProtocolError, because no honest sender makes such a manifest.
+    So there are no more folders than entries, and nothing is ever below a link or a file. Components of a folder are the
+    same objects for all that is in it: a deep tree costs no more memory than a flat one. Raises ProtocolError, because no
+    honest sender makes another manifest.
     """
-    kinds: dict[tuple[str, ...], str] = {}
+    taken: set[tuple[str, ...]] = set()
+    folders: dict[tuple[str, ...], tuple[str, ...]] = {(): ()}
     every: list[tuple[str, ...]] = []
     for entry in entries:
         try:
             parts = parts_of(entry.path)
         except BadName as error:
-            raise ProtocolError(f"the name {entry.path!a} is refused: {error.why}") from error
-        if parts in kinds:
-            raise ProtocolError(f"the name {entry.path!a} stands twice in the manifest")
-        kinds[parts] = entry.kind
+            raise ProtocolError(str(error)) from error
+        if parts in taken:
+            raise ProtocolError(f"the name {shown(entry.path)} stands twice in the manifest")
+        above = folders.get(parts[:-1])
+        if above is None:
+            raise ProtocolError(f"the name {shown(entry.path)} is not below a folder of the manifest")
+        parts = (*above, parts[-1])
+        taken.add(parts)
+        if entry.kind == FOLDER:
+            folders[parts] = parts
         every.append(parts)
-    for parts in every:
-        if len(parts) > 1 and kinds.get(parts[:-1], FOLDER) != FOLDER:
-            raise ProtocolError(f"{'/'.join(parts)!a} is said to be inside of what is no folder")
     return every

@@ -27,10 +27,14 @@ class BadName(ValueError):
     """A path that a sender may not name. path: as it came. why: the words after "it"."""
 
     def __init__(self, path: str, why: str) -> None:
-        shown = path if len(path) <= SHOWN_CHARACTERS else path[:SHOWN_CHARACTERS] + "..."
-        super().__init__(f"the name '{printable(shown)}' is not taken: it {why}")
+        super().__init__(f"the name {shown(path)} is not taken: it {why}")
         self.path = path
         self.why = why
+
+
+def shown(path: str) -> str:
+    """A name as messages quote it, however long it is and whatever is in it."""
+    return f"'{printable(path)}'" if len(path) <= SHOWN_CHARACTERS else f"'{printable(path[:SHOWN_CHARACTERS])}'..."
 
 
 def parts_of(path: str) -> tuple[str, ...]:

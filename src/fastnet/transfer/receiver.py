@@ -328,8 +328,6 @@ class Receiver(Session):
         try:
             for index in placed.folders:
                 self.inbox.root.folder(placed.parts[index], make=True)
-            for parts in {placed.parts[index][:-1] for index in (*placed.places, *placed.links)}:
-                self.inbox.root.folder(parts, make=True)
         except OSError as error:
             raise cannot_write(self.inbox.root.path, error) from error
 
