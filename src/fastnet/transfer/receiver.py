@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastnet.errors import TransferError, TransferRefused
-from fastnet.limits import MANIFEST_BYTES_MAX, MANIFEST_FILES_MAX, PACKED_FILE_BYTES
-from fastnet.transfer.entry import FILE, STREAM, Entry, from_list
+from fastnet.limits import MANIFEST_FILES_MAX, PACKED_FILE_BYTES
+from fastnet.transfer import manifest
+from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
     EXTENT,
@@ -79,15 +80,16 @@ class Receiver(Session):
 
     def run(self) -> TransferReport:
         """Take it all, and return when it is under its final names and the sender was told. Raises TransferError."""
-        entries, dry_run = self._read_manifest()
+        given = manifest.read(self.next_frame, self.policy.files_max, self.policy.bytes_max)
+        entries = given.entries
         self._placed = placed = self.inbox.place(entries)
         if self.policy.ask is not None:
             wanted = placed.wanted_bytes
             if not self.await_result(self.pool.submit(self.policy.ask, entries, wanted)):
                 raise TransferRefused("the person at the receiver said no", "", ErrorCode.REFUSED)
-        dry_run = dry_run or self.options.dry_run
+        dry_run = given.dry_run or self.options.dry_run
         try:
-            self._send_plan(placed, dry_run)
+            self._send_plan(placed, given.data_bytes, dry_run)
             self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
             if dry_run:
                 self.tell_plan()
@@ -101,44 +103,16 @@ class Receiver(Session):
                 part.leave()
         return self._confirm()
 
-    # Manifest and plan
+    # The plan
 
-    def _read_manifest(self) -> tuple[list[Entry], bool]:
-        entries: list[Entry] = []
-        weight, last = 0, False
-        while not last:
-            frame = self.next_frame()
-            if frame.kind != Kind.MANIFEST:
-                raise ProtocolError(f"a frame of kind {chr(frame.kind)} before the manifest")
-            fields = frame.json()
-            weight += len(frame.payload)
-            rows = field(fields, "entries", list, [])
-            last = bool(field(fields, "last", bool, False))
-            if len(entries) + len(rows) > self.policy.files_max or weight > MANIFEST_BYTES_MAX:
-                message = f"the sender wants to send more than {self.policy.files_max} files"
-                raise TransferRefused(message, "Allow more with --max-files", ErrorCode.LIMIT)
-            if not rows and not last:
-                raise ProtocolError("an empty part of the manifest")
-            entries += map(from_list, rows)
-        self._check_total(entries)
-        return entries, bool(field(fields, "dry_run", bool, False))
-
-    def _check_total(self, entries: list[Entry]) -> None:
-        total, most = sum(entry.size for entry in entries), self.policy.bytes_max
-        if most is not None and total > most:
-            message = f"the sender wants to send {total} bytes, and {most} are allowed"
-            raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
-        if not entries:
-            raise ProtocolError("an empty manifest")
-
-    def _send_plan(self, placed: Placed, dry_run: bool) -> None:
+    def _send_plan(self, placed: Placed, data_bytes: int, dry_run: bool) -> None:
         held = []
         if self.inbox.root is not None:
             self._parts = self._left_parts(self.inbox.root, placed)
             for index, part in self._parts.items():
                 held.append([index, [[each.offset, each.count, each.digest.hex()] for each in part.held]])
                 self.skipped_bytes += sum(each.count for each in part.held)
-            check_space(self.inbox.root, placed.wanted_bytes - self.skipped_bytes)
+            check_space(self.inbox.root, min(placed.wanted_bytes, data_bytes) - self.skipped_bytes)
         self._due = sorted(placed.places)
         self.total_files = len(self._due)
         streams = any(placed.entries[index].kind == STREAM for index in self._due)
