@@ -25,7 +25,7 @@ TIME_NS_MAX = 1 << 62
 @dataclass(frozen=True, slots=True)
 class Entry:
     """kind: one of KINDS. size: bytes, 0 for all but files; a stream's is known at its end. extra: a link's target, a
-    file's identity (it changes when the source does)."""
+    file's identity (it changes when the source does). data_bytes: what of a file is no hole; not in the manifest."""
 
     kind: str
     path: str
@@ -33,6 +33,7 @@ class Entry:
     mtime_ns: int = 0
     size: int = 0
     extra: str = ""
+    data_bytes: int = 0
 
     def as_list(self) -> list[Any]:
         return [self.kind, self.path, self.mode, self.mtime_ns, self.size, self.extra]

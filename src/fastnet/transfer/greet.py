@@ -16,7 +16,7 @@ import fastnet
 from fastnet.errors import TransferRefused
 from fastnet.limits import HELLO_BYTES_MAX, HELLO_S
 from fastnet.transfer import auth
-from fastnet.transfer.channel import Channel
+from fastnet.transfer.channel import Broken, Channel
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import MAGIC, VERSION, Kind, ProtocolError, field, pack_json
 
@@ -61,6 +61,16 @@ def greet(channel: Channel, mine: Greeting, dialled: bool) -> Peer:
     Raises ProtocolError for a stranger, TransferRefused for a peer without the right token, and Broken.
     """
     channel.deadline = monotonic() + HELLO_S
+    try:
+        peer = _greet(channel, mine, dialled)
+    except Broken as error:
+        cure = "Is it a fastnet of the other role? --raw, --tls and --token-file must be the same on both sides"
+        raise Broken(f"{error.message} before it said who it is", cure, error.code) from error
+    channel.deadline = None
+    return peer
+
+
+def _greet(channel: Channel, mine: Greeting, dialled: bool) -> Peer:
     nonce = auth.nonce()
     hello = MAGIC + pack_json(Kind.HELLO, mine.fields(nonce))
     if dialled:
@@ -72,7 +82,6 @@ def greet(channel: Channel, mine: Greeting, dialled: bool) -> Peer:
     peer = _check(mine, theirs)
     if mine.token:
         _prove(channel, mine, nonce, bytes.fromhex(theirs["nonce"]), dialled)
-    channel.deadline = None
     return peer
 
 

@@ -68,7 +68,8 @@ class Inbox:
             names = ", ".join(in_the_way[:NAMES_SHOWN])
             more = f" and {len(in_the_way) - NAMES_SHOWN} more" if len(in_the_way) > NAMES_SHOWN else ""
             cure = "Receive elsewhere, or say --overwrite always, older or rename on the receiving side"
-            raise TransferRefused(f"{names}{more} exist already and differ", cure, ErrorCode.EXISTS)
+            exist = "exists already and differs" if len(in_the_way) == 1 else "exist already and differ"
+            raise TransferRefused(f"{names}{more} {exist}", cure, ErrorCode.EXISTS)
         return placed
 
     def _check_single(self, entries: list[Entry]) -> None:

@@ -16,11 +16,13 @@ from time import monotonic
 from typing import Any
 
 from fastnet.errors import TransferError, TransferRefused
-from fastnet.limits import MANIFEST_BYTES_MAX, MANIFEST_BYTES_S_MIN, MANIFEST_FILES_MAX, PACKED_FILE_BYTES
-from fastnet.transfer.entry import FILE, STREAM, Entry, from_list
+from fastnet.limits import MANIFEST_BYTES_S_MIN, MANIFEST_FILES_MAX, PACKED_FILE_BYTES
+from fastnet.transfer import manifest
+from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
     EXTENT,
+    Frame,
     Kind,
     ProtocolError,
     field,
@@ -83,17 +85,19 @@ class Receiver(Session):
 
     def run(self) -> TransferReport:
         """Take it all, and return when it is under its final names and the sender was told. Raises TransferError."""
-        entries, dry_run = self._read_manifest()
+        given = self._read_manifest()
+        entries = given.entries
         self._placed = placed = self.inbox.place(entries)
         if self.policy.ask is not None:
             wanted = placed.wanted_bytes
             if not self.await_result(self.pool.submit(self.policy.ask, entries, wanted)):
                 raise TransferRefused("the person at the receiver said no", "", ErrorCode.REFUSED)
-        dry_run = dry_run or self.options.dry_run
+        dry_run = given.dry_run or self.options.dry_run
         try:
-            self._send_plan(placed, dry_run)
+            self._send_plan(placed, given.data_bytes, dry_run)
             self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
             if dry_run:
+                self.tell_plan()
                 return self.report(confirmed_bytes=0)
             self._make_folders(placed)
             while self._step():
@@ -104,45 +108,31 @@ class Receiver(Session):
                 part.leave()
         return self._confirm()
 
-    # Manifest and plan
+    def _read_manifest(self) -> manifest.Manifest:
+        """The sender has it ready, so it comes at once, and at some speed."""
+        channel, due = self.channel, monotonic() + self.options.stall_s
 
-    def _read_manifest(self) -> tuple[list[Entry], bool]:
-        entries: list[Entry] = []
-        weight, last, began = 0, False, monotonic()
-        self.channel.deadline, self.channel.late_with = began + self.options.stall_s, "what it sends"
-        while not last:
+        def next_part() -> Frame:
+            nonlocal due
+            channel.deadline, channel.late_with = due, "what it sends"
             frame = self.expect(Kind.MANIFEST)
-            fields = frame.json()
-            weight += len(frame.payload)
-            self.channel.deadline = began + self.options.stall_s + weight / MANIFEST_BYTES_S_MIN
-            rows = field(fields, "entries", list, [])
-            last = bool(field(fields, "last", bool, False))
-            if len(entries) + len(rows) > self.policy.files_max or weight > MANIFEST_BYTES_MAX:
-                message = f"the sender wants to send more than {self.policy.files_max} files"
-                raise TransferRefused(message, "Allow more with --max-files", ErrorCode.LIMIT)
-            if not rows and not last:
-                raise ProtocolError("an empty part of the manifest")
-            entries += map(from_list, rows)
-        self.channel.deadline = None
-        self._check_total(entries)
-        return entries, bool(field(fields, "dry_run", bool, False))
+            due += len(frame.payload) / MANIFEST_BYTES_S_MIN
+            return frame
 
-    def _check_total(self, entries: list[Entry]) -> None:
-        total, most = sum(entry.size for entry in entries), self.policy.bytes_max
-        if most is not None and total > most:
-            message = f"the sender wants to send {total} bytes, and {most} are allowed"
-            raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
-        if not entries:
-            raise ProtocolError("an empty manifest")
+        given = manifest.read(next_part, self.policy.files_max, self.policy.bytes_max)
+        channel.deadline = None
+        return given
 
-    def _send_plan(self, placed: Placed, dry_run: bool) -> None:
+    # The plan
+
+    def _send_plan(self, placed: Placed, data_bytes: int, dry_run: bool) -> None:
         held = []
         if self.inbox.root is not None:
             self._parts = self._left_parts(self.inbox.root, placed)
             for index, part in self._parts.items():
                 held.append([index, [[each.offset, each.count, each.digest.hex()] for each in part.held]])
                 self.skipped_bytes += sum(each.count for each in part.held)
-            check_space(self.inbox.root, placed.wanted_bytes - self.skipped_bytes)
+            check_space(self.inbox.root, min(placed.wanted_bytes, data_bytes) - self.skipped_bytes)
         self._due = sorted(placed.places)
         self.total_files = len(self._due)
         streams = any(placed.entries[index].kind == STREAM for index in self._due)

@@ -17,7 +17,6 @@ from typing import Any
 
 from fastnet.errors import FastnetError, TransferError, TransferUnconfirmed, reason
 from fastnet.limits import (
-    CONTROL_BYTES_MAX,
     EXTENT_BYTES,
     EXTENTS_MAX,
     MIB,
@@ -26,12 +25,12 @@ from fastnet.limits import (
     PACK_FILES,
     PACKED_FILE_BYTES,
 )
+from fastnet.transfer import manifest
 from fastnet.transfer.channel import Broken
 from fastnet.transfer.digest import FileDigest
 from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
-    Frame,
     Kind,
     ProtocolError,
     field,
@@ -47,10 +46,9 @@ from fastnet.transfer.proof import Proof
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.session import Cancelled, Session
 from fastnet.transfer.stream import StreamSource
-from fastnet.transfer.tree import identity
+from fastnet.transfer.tree import BLOCK_BYTES, identity
 
 ZEROS = bytes(MIB)
-MANIFEST_PART_BYTES = CONTROL_BYTES_MAX // 2
 HEARD_AT_ONCE = 16
 """Signs of life taken before something is sent again: one that gives nothing else does not hold us up."""
 REASONS_MAX = 100
@@ -104,12 +102,14 @@ class Sender(Session):
 
     def run(self) -> TransferReport:
         """Send it all and return with the receiver's word. Raises TransferError and TransferUnconfirmed."""
-        self._send_manifest()
+        data_bytes = sum(entry.data_bytes for entry in self.entries)
+        manifest.write(manifest.Manifest(self.entries, data_bytes, self.options.dry_run), self.channel.send)
         plan = self.expect(Kind.PLAN).json()
         wanted, held = self._read_plan(plan)
         self.total_files = len(wanted)
         self.start(self.entries[0].path if len(self.entries) == 1 else f"{len(self.entries)} entries")
         if self.options.dry_run or field(plan, "dry_run", bool, False):
+            self.tell_plan()
             return self._report({})
         for index in wanted:
             self._send_entry(index, held.get(index, []))
@@ -117,26 +117,7 @@ class Sender(Session):
         self.channel.send(pack_json(Kind.FINISH, {"proof": self.proof.digest().hex(), "files": self.proof.files}))
         return self._await_word()
 
-    # Manifest and plan
-
-    def _send_manifest(self) -> None:
-        part: list[Any] = []
-        weight = 0
-        for entry in self.entries:
-            part.append(entry.as_list())
-            weight += 64 + 6 * len(entry.path) + 6 * len(entry.extra)  # as escaped JSON, at most
-            if weight >= MANIFEST_PART_BYTES:
-                self.channel.send(pack_json(Kind.MANIFEST, {"entries": part}))
-                part, weight = [], 0
-        total = sum(entry.size for entry in self.entries)
-        last = {
-            "entries": part,
-            "last": True,
-            "count": len(self.entries),
-            "bytes": total,
-            "dry_run": self.options.dry_run,
-        }
-        self.channel.send(pack_json(Kind.MANIFEST, last))
+    # The plan
 
     def _read_plan(self, plan: dict[str, Any]) -> tuple[list[int], dict[int, list[Extent]]]:
         """Which entries the receiver wants, in order, and what it has of them."""
@@ -264,7 +245,7 @@ class Sender(Session):
         most = extent_bytes(size)
         owned = iter([*held, Extent(size, 0, b"")])
         have = next(owned)
-        for start, end in data_ranges(fd, size, found.st_blocks * 512 < size):
+        for start, end in data_ranges(fd, size, found.st_blocks * BLOCK_BYTES < size):
             offset = start
             while offset < end:
                 while have.offset < offset:
@@ -336,9 +317,6 @@ class Sender(Session):
 
     # What the receiver says
 
-    def look(self) -> None:
-        super().look()
-
     def _hear(self) -> None:
         """A receiver that fails says so while we send. Raises what it reports."""
         self.look()
@@ -395,7 +373,3 @@ class Sender(Session):
             return TransferError(f"{fault.text}{more}", cure, fault.code, report)
         text = field(done, "why", str, "")
         return TransferError(f"{self.channel.peer} did not take {refused}: {text}", "", ErrorCode.REFUSED, report)
-
-
-def is_error(frame: Frame) -> bool:
-    return frame.kind == Kind.ERROR

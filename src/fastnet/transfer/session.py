@@ -98,6 +98,14 @@ class Session:
         peer, files = self.channel.peer, self.total_files
         self.tell("start", peer=peer, name=name, total_bytes=self.total_bytes, bytes=0, total_files=files)
 
+    def tell_plan(self) -> None:
+        """For a dry run: what would travel."""
+        size = "a stream" if self.total_bytes is None else f"{self.total_bytes} bytes"
+        files = f"{self.total_files} file{'s' if self.total_files != 1 else ''}"
+        self.tell(
+            "message", text=f"dry run: {files}, {size} would travel; {self.skipped_bytes} bytes are there already"
+        )
+
     def _count(self, moved_bytes: int) -> None:
         self.moved_bytes += moved_bytes
 

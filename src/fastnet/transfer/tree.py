@@ -17,6 +17,9 @@ from fastnet.transfer.entry import FILE, FOLDER, LINK, MODE_BITS, STREAM, Entry,
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import ProtocolError
 
+BLOCK_BYTES = 512
+"""The unit of st_blocks (stat(2))."""
+
 STDIN_NAME = "stdin"
 """What a stream is called in the manifest; the receiver names the file."""
 
@@ -113,7 +116,8 @@ def _inside(
 
 
 def _file(name: str, found: os.stat_result) -> Entry:
-    return Entry(FILE, name, found.st_mode & MODE_BITS, found.st_mtime_ns, found.st_size, identity(found))
+    data_bytes = min(found.st_size, found.st_blocks * BLOCK_BYTES)
+    return Entry(FILE, name, found.st_mode & MODE_BITS, found.st_mtime_ns, found.st_size, identity(found), data_bytes)
 
 
 def _folder(name: str, found: os.stat_result) -> Entry:
