@@ -214,6 +214,9 @@ UNPROVEN_EXTENTS = 4
 PACE_S = 0.25
 """`--limit-rate` may catch up on so much of silence at once."""
 
+REASON_CHARACTERS = 1000
+"""What is kept of a sentence that the other side says."""
+
 FAREWELL_S = 2.0
 """How long the last word of a failed side is given to arrive."""
 

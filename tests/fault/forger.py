@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import socket
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import xxhash
@@ -15,40 +15,22 @@ from fastnet.endpoint import Endpoint
 from fastnet.transfer import api
 from fastnet.transfer.auth import nonce
 from fastnet.transfer.digest import Algorithm
-from fastnet.transfer.events import TransferEvent
 from fastnet.transfer.frames import HEAD, MAGIC, VERSION, Kind, pack_extent, pack_files, pack_json, pack_proof
 from fastnet.transfer.proof import Proof
-from fastnet.transfer.report import TransferReport
-from tests.peers import DEADLINE_S, LINGER_NONE, eventually
+from tests.peers import DEADLINE_S, LINGER_NONE
+from tests.proven import ANY_PORT, Side
 
 STALL_S = 5.0
 Row = list[Any]
 
 
-class Side:
-    """`api.receive` or `api.send` in a thread. Leaving the block stops it; `end` waits for what came of it."""
+class Victim(Side):
+    """A side of a transfer, stopped when its block ends."""
 
-    def __init__(self, run: Callable[..., TransferReport | None], **given: Any) -> None:
-        self.events: list[TransferEvent] = []
-        self.report: TransferReport | None = None
-        self.error: BaseException | None = None
-        self._stop = threading.Event()
-        self._run = run
-        self._given = {"stall_s": STALL_S} | given | {"on_event": self.events.append, "stopped": self._stop.is_set}
-        self._thread = threading.Thread(target=self._work)
-
-    def _work(self) -> None:
-        try:
-            self.report = self._run(**self._given)
-        except BaseException as error:
-            self.error = error
-
-    @property
+    @functools.cached_property
     def where(self) -> Endpoint:
         """Where it listens."""
-        found = eventually(lambda: [each.endpoint for each in self.events if each.kind == "listening"] or self.error)
-        assert isinstance(found, list), found
-        return Endpoint.parse(found[0])
+        return Endpoint.parse(self.endpoint)
 
     def dial(self) -> socket.socket:
         sock = socket.create_connection((self.where.host, self.where.port), DEADLINE_S)
@@ -57,36 +39,33 @@ class Side:
 
     def end(self, deadline_s: float = 3 * DEADLINE_S) -> BaseException | None:
         """What was raised, None for a transfer that went well."""
-        self._thread.join(deadline_s)
-        assert not self._thread.is_alive(), "it hangs"
+        self.thread.join(deadline_s)
+        assert not self.thread.is_alive(), "it hangs"
         return self.error
 
     def stop(self) -> None:
-        self._stop.set()
+        self.stopping = True
 
     def is_over(self) -> bool:
-        return not self._thread.is_alive()
+        return not self.thread.is_alive()
 
-    def texts(self) -> list[str]:
-        return [each.text or "" for each in self.events if each.kind == "message"]
-
-    def __enter__(self) -> Side:
-        self._thread.start()
+    def __enter__(self) -> Victim:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._thread.join(3 * DEADLINE_S)
+        self.thread.join(3 * DEADLINE_S)
 
 
-def receiving(into: object, **given: Any) -> Side:
+def receiving(into: object, **given: Any) -> Victim:
     """A receiver that listens."""
-    return Side(api.receive, endpoint="tcp://127.0.0.1:0", **({"into": into} | given))
+    return Victim(api.receive, (ANY_PORT,), {"into": into, "stall_s": STALL_S} | given)
 
 
-def sending(paths: Sequence[object], **given: Any) -> Side:
+def sending(paths: Sequence[object], **given: Any) -> Victim:
     """A sender that listens."""
-    return Side(api.send, paths=paths, endpoint="tcp://127.0.0.1:0", listen=True, **given)
+    return Victim(api.send, (paths, ANY_PORT), {"listen": True, "stall_s": STALL_S} | given)
 
 
 class Forger:

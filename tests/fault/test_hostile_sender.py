@@ -17,7 +17,7 @@ from fastnet.limits import FAREWELL_S
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import HEAD, MAGIC, Kind, pack_json
 from fastnet.transfer.receiver import Policy
-from tests.fault.forger import STALL_S, Forger, Row, Side, file_row, finish, folder_row, link_row, pack, receiving
+from tests.fault.forger import STALL_S, Forger, Row, Victim, file_row, finish, folder_row, link_row, pack, receiving
 from tests.peers import DEADLINE_S
 
 LONG = "x" * 255
@@ -50,7 +50,7 @@ def tree(folder: Path) -> dict[str, Any]:
     }
 
 
-def offer(side: Side, *rows: Row, files: bytes = b"") -> BaseException | None:
+def offer(side: Victim, *rows: Row, files: bytes = b"") -> BaseException | None:
     """Offer these entries, send what goes with them, read to the end and return what the receiver raised."""
     with Forger(side.dial(), "send") as forger:
         forger.manifest(*rows)

@@ -14,7 +14,7 @@ from typing import Any
 
 import fastnet
 from fastnet.errors import TransferRefused
-from fastnet.limits import HELLO_BYTES_MAX, HELLO_S
+from fastnet.limits import HELLO_BYTES_MAX, HELLO_S, REASON_CHARACTERS
 from fastnet.transfer import auth
 from fastnet.transfer.channel import Broken, Channel
 from fastnet.transfer.events import ErrorCode
@@ -108,8 +108,8 @@ def as_error(peer: str, fields: dict[str, Any]) -> TransferRefused:
     """What the other side says went wrong, as an error of ours."""
     code = field(fields, "code", str, ErrorCode.FAILED)
     known = code if code in ErrorCode.__members__.values() else ErrorCode.FAILED
-    text = field(fields, "text", str, "it does not say why")
-    return TransferRefused(f"{peer} says: {text}", field(fields, "cure", str, ""), known)
+    text = field(fields, "text", str, "it does not say why")[:REASON_CHARACTERS]
+    return TransferRefused(f"{peer} says: {text}", field(fields, "cure", str, "")[:REASON_CHARACTERS], known)
 
 
 def _check(mine: Greeting, theirs: dict[str, Any]) -> Peer:

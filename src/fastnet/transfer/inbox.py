@@ -25,7 +25,8 @@ STDOUT_PATH = "-"
 class Placed:
     """What the receiver will do. places: by entry, where each wanted file goes. skip: files that need not travel.
 
-    refused: links that are not made, and why.
+    refused: links that are not made, and why. existing: folders that are there already.
+    taken: names that come, or were given instead.
     """
 
     entries: list[Entry]
@@ -35,6 +36,8 @@ class Placed:
     folders: list[int] = field(default_factory=list)
     links: list[int] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    existing: set[int] = field(default_factory=set)
+    taken: set[tuple[str, ...]] = field(default_factory=set)
 
     @property
     def wanted_bytes(self) -> int:
@@ -52,6 +55,10 @@ class Inbox:
     def place(self, entries: list[Entry]) -> Placed:
         """Settle where everything goes. Raises ProtocolError for names no honest sender sends, and TransferRefused."""
         placed = Placed(entries, check_all(entries))
+        if self.root is not None:
+            self.root.forget()
+        if self.overwrite == "rename":
+            placed.taken.update(placed.parts)
         if self.only is not None or self.root is None:
             self._check_single(entries)
         in_the_way: list[str] = []
@@ -83,7 +90,9 @@ class Inbox:
         found = self._look(root, parts)
         if entry.kind == FOLDER:
             placed.folders.append(index)
-            if found is not None and not stat.S_ISDIR(found.st_mode):
+            if found is not None and stat.S_ISDIR(found.st_mode):
+                placed.existing.add(index)
+            elif found is not None:
                 in_the_way.append("/".join(parts))
         elif entry.kind == LINK:
             self._place_link(root, placed, index, parts, found, in_the_way)
@@ -101,7 +110,7 @@ class Inbox:
             else:
                 placed.skip.append(index)
         elif self.overwrite == "rename":
-            placed.places[index] = self._free(root, parts)
+            placed.places[index] = self._free(root, parts, placed.taken)
         else:
             in_the_way.append("/".join(parts))
 
@@ -132,11 +141,13 @@ class Inbox:
         else:
             in_the_way.append("/".join(parts))
 
-    def _free(self, root: Root, parts: tuple[str, ...]) -> tuple[str, ...]:
+    def _free(self, root: Root, parts: tuple[str, ...], taken: set[tuple[str, ...]]) -> tuple[str, ...]:
+        """A numbered name that nothing has: nothing there, and nothing that comes."""
         n = 2
         while True:
             candidate = (*parts[:-1], numbered(parts[-1], n))
-            if root.lstat(candidate) is None:
+            if candidate not in taken and root.lstat(candidate) is None:
+                taken.add(candidate)
                 return candidate
             n += 1
 

@@ -16,6 +16,7 @@ import json
 import os
 import struct
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,12 +157,14 @@ class Part:
     def commit(self, parts: tuple[str, ...], replace: bool) -> None:
         """Everything is there: give it its name, forget the journal. Raises FileExistsError when it may not replace."""
         self.root.rename(self.place, parts, replace)
-        self.root.unlink(self._journal_place)
+        with suppress(FileNotFoundError):
+            self.root.unlink(self._journal_place)
 
     def remove(self) -> None:
         """Nothing of this is wanted any more."""
-        self.root.unlink(self._journal_place)
-        self.root.unlink(self.place)
+        for place in (self._journal_place, self.place):
+            with suppress(FileNotFoundError):
+                self.root.unlink(place)
 
     def leave(self) -> None:
         """Close it, and keep what another run could go on with."""

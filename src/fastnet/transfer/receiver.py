@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from fastnet.errors import TransferError, TransferRefused
-from fastnet.limits import MANIFEST_BYTES_S_MIN, MANIFEST_FILES_MAX, PACKED_FILE_BYTES
+from fastnet.limits import MANIFEST_BYTES_S_MIN, MANIFEST_FILES_MAX, PACKED_FILE_BYTES, REASON_CHARACTERS
 from fastnet.transfer import manifest
 from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
@@ -40,7 +40,7 @@ from fastnet.transfer.report import TransferReport
 from fastnet.transfer.rooted import Root
 from fastnet.transfer.session import Session
 from fastnet.transfer.target import cannot_write
-from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter
+from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter, new_file, write_all
 
 UNDER_WAY = (Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
 """What a sender says between the plan and the end, beside extents."""
@@ -71,7 +71,8 @@ class Receiver(Session):
         self.out_fd = out_fd
         self.proof = Proof(self.algorithm)
         self.confirmed_bytes = 0
-        self.lost: list[str] = []
+        self.lost = 0
+        self._why_lost = ""
         self._placed = Placed([], [])
         self._due: list[int] = []
         self._at = 0
@@ -85,6 +86,18 @@ class Receiver(Session):
 
     def run(self) -> TransferReport:
         """Take it all, and return when it is under its final names and the sender was told. Raises TransferError."""
+        try:
+            is_whole = self._take_all()
+        except OSError as error:
+            where = "standard output" if self.inbox.root is None else self.inbox.root.path
+            raise cannot_write(where, error) from error
+        finally:
+            for part in self._parts.values():
+                part.leave()
+        return self._confirm() if is_whole else self.report(confirmed_bytes=0)
+
+    def _take_all(self) -> bool:
+        """Returns False for a dry run."""
         given = self._read_manifest()
         entries = given.entries
         self._placed = placed = self.inbox.place(entries)
@@ -93,20 +106,16 @@ class Receiver(Session):
             if not self.await_result(self.pool.submit(self.policy.ask, entries, wanted)):
                 raise TransferRefused("the person at the receiver said no", "", ErrorCode.REFUSED)
         dry_run = given.dry_run or self.options.dry_run
-        try:
-            self._send_plan(placed, given.data_bytes, dry_run)
-            self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
-            if dry_run:
-                self.tell_plan()
-                return self.report(confirmed_bytes=0)
-            self._make_folders(placed)
-            while self._step():
-                pass
-            self._settle_tree(placed)
-        finally:
-            for part in self._parts.values():
-                part.leave()
-        return self._confirm()
+        self._send_plan(placed, given.data_bytes, dry_run)
+        self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
+        if dry_run:
+            self.tell_plan()
+            return False
+        self._make_folders(placed)
+        while self._step():
+            pass
+        self._settle_tree(placed)
+        return True
 
     def _read_manifest(self) -> manifest.Manifest:
         """The sender has it ready, so it comes at once, and at some speed."""
@@ -245,20 +254,17 @@ class Receiver(Session):
         if isinstance(self._writer, PartWriter):
             self._writer.part.remove()
             self._parts.pop(index).close()
-        self.lost.append(text)
-        self.tell("message", text=f"not received: {text}")
+        self.lost += 1
+        self._why_lost = self._why_lost or text[:REASON_CHARACTERS]
+        self.tell("message", text=f"not received: {text[:REASON_CHARACTERS]}")
         self._writer = None
         self._at += 1
 
     def _commit(self, index: int, entry: Entry, part: Part) -> None:
         place = self._placed.places[index]
         try:
-            os.fchmod(part.fd, entry.mode if entry.kind == FILE else 0o666 & ~umask())
-            if entry.kind == FILE:
-                os.utime(part.fd, ns=(entry.mtime_ns, entry.mtime_ns))
-            if self.policy.fsync:
-                self.await_result(self.pool.submit(os.fsync, part.fd))
-            part.commit(place, self.inbox.overwrite in ("always", "older"))
+            self._finish_file(part.fd, entry)
+            part.commit(place, self._may_replace)
         except FileExistsError as error:
             raise came_into_being("/".join(place)) from error
         except OSError as error:
@@ -290,25 +296,26 @@ class Receiver(Session):
         place = self._placed.places[index]
         temporary = (*place[:-1], part_name(f"{place[-1]}.{self._suffix}"))
         try:
-            fd = root.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                if os.write(fd, content) < len(content):
-                    os.pwrite(fd, content, 0)  # again, for the error that cut it short
-                os.fchmod(fd, entry.mode)
-                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-                if self.policy.fsync:
-                    self.await_result(self.pool.submit(os.fsync, fd))
-                root.rename(temporary, place, self.inbox.overwrite in ("always", "older"))
-            except BaseException:
-                with suppress(OSError):
-                    root.unlink(temporary)
-                raise
-            finally:
-                os.close(fd)
+            with new_file(root, temporary) as fd:
+                write_all(fd, content)
+                self._finish_file(fd, entry)
+                root.rename(temporary, place, self._may_replace)
         except FileExistsError as error:
             raise came_into_being("/".join(place)) from error
         except OSError as error:
             raise cannot_write("/".join(place), error) from error
+
+    def _finish_file(self, fd: int, entry: Entry) -> None:
+        """What is left to do before a file gets its name."""
+        os.fchmod(fd, entry.mode if entry.kind == FILE else 0o666 & ~umask())
+        if entry.kind == FILE:
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        if self.policy.fsync:
+            self.await_result(self.pool.submit(os.fsync, fd))
+
+    @property
+    def _may_replace(self) -> bool:
+        return self.inbox.overwrite in ("always", "older")
 
     def _check_finish(self, fields: dict[str, Any]) -> None:
         if self._at != len(self._due) or field(fields, "proof", str, "") != self.proof.digest().hex():
@@ -317,33 +324,27 @@ class Receiver(Session):
     # Folders and links
 
     def _make_folders(self, placed: Placed) -> None:
-        if self.inbox.root is None or self.inbox.only is not None:
-            return
-        try:
+        if self.inbox.root is not None and self.inbox.only is None:
             for index in placed.folders:
                 self.inbox.root.folder(placed.parts[index], make=True)
-        except OSError as error:
-            raise cannot_write(self.inbox.root.path, error) from error
 
     def _settle_tree(self, placed: Placed) -> None:
-        root = self.inbox.root
+        root, parts = self.inbox.root, placed.parts
         if root is None:
             return
-        try:
-            for index in placed.links:
-                entry, parts = placed.entries[index], placed.parts[index]
-                if self.inbox.overwrite == "always" and root.lstat(parts) is not None:
-                    root.unlink(parts)
-                root.symlink(entry.extra, parts)
-                root.set_link_time(parts, entry.mtime_ns)
-            for index in reversed(placed.folders):
-                entry = placed.entries[index]
-                root.set_folder(placed.parts[index], entry.mode, entry.mtime_ns)
-            if self.policy.fsync:
-                for parts in {place[:-1] for place in placed.places.values()}:
-                    self.await_result(self.pool.submit(root.sync, parts))
-        except OSError as error:
-            raise cannot_write(root.path, error) from error
+        for index in placed.links:
+            entry = placed.entries[index]
+            if self.inbox.overwrite == "always" and root.lstat(parts[index]) is not None:
+                root.unlink(parts[index])
+            root.symlink(entry.extra, parts[index])
+            root.set_link_time(parts[index], entry.mtime_ns)
+        if self.policy.fsync:
+            named = (*placed.places.values(), *(parts[index] for index in (*placed.links, *placed.folders)))
+            for folder in {each[:-1] for each in named}:
+                self.await_result(self.pool.submit(root.sync, folder))
+        for index in reversed(placed.folders):
+            entry, is_ours = placed.entries[index], index not in placed.existing
+            root.set_folder(parts[index], entry.mode, entry.mtime_ns, is_ours or self.inbox.overwrite == "always")
         for text in placed.refused:
             self.tell("message", text=f"link not made: {text}")
 
@@ -373,8 +374,9 @@ class Receiver(Session):
             self.expect(Kind.FINISH)  # that our word arrived; without it we have the files all the same
         report = self.report(confirmed_bytes=self.confirmed_bytes, digest=self.proof.only(self.algorithm.name))
         if self.lost or refused:
-            more = f", and {len(self.lost) + len(refused) - 1} more" if len(self.lost) + len(refused) > 1 else ""
-            first = self.lost[0] if self.lost else f"link not made: {refused[0]}"
+            count = self.lost + len(refused)
+            more = f", and {count - 1} more" if count > 1 else ""
+            first = self._why_lost or f"link not made: {refused[0]}"
             raise TransferError(f"not everything came: {first}{more}", "The rest is there", ErrorCode.SOURCE, report)
         return report
 

@@ -8,19 +8,27 @@ Decision: a folder is walked to one component at a time, each opened below the d
 O_DIRECTORY; whatever is done with a file is one system call with that descriptor and a name without a slash.
 Cost: a system call for each component, once: descriptors are kept, so a file in a folder seen before is one look-up and
 one call.
-What it cannot prevent: who moves a folder of the tree elsewhere while it is open takes along what is put into it.
+What it cannot prevent: who moves a folder of the tree elsewhere while it is open takes along what is put into it; `forget`,
+before each transfer, keeps that short.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import stat
+import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
+from typing import Concatenate, ParamSpec, TypeVar
 
 from fastnet.limits import OPEN_FOLDERS_MAX
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Parts = tuple[str, ...]
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -38,15 +46,28 @@ class Outside(OSError):
         self.path = "/".join(parts)
 
 
+def locked(method: Callable[Concatenate[Root, P], T]) -> Callable[Concatenate[Root, P], T]:
+    """One thread at a time: what one thread walks to may close what another one is about to use."""
+
+    @functools.wraps(method)
+    def held(self: Root, /, *args: P.args, **named: P.kwargs) -> T:
+        with self._lock:
+            return method(self, *args, **named)
+
+    return held
+
+
 class Root:
     """An open folder and what is below it. `parts` are components as names.parts_of gives them.
 
-    For one thread at a time. Raises OSError like the calls it is named after, and Outside.
+    For any number of threads, but the descriptor that `folder` returns is only for one that has the root for itself.
+    Raises OSError like the calls it is named after, and Outside.
     """
 
     def __init__(self, path: str) -> None:
         """Open the folder; make it when only it is missing. That `path` leads through links is its owner's wish."""
         self.path = path
+        self._lock = threading.RLock()
         try:
             self.fd = os.open(path, FOLDER)
         except FileNotFoundError:
@@ -55,6 +76,7 @@ class Root:
             self.fd = os.open(path, FOLDER)
         self._folders: OrderedDict[Parts, int] = OrderedDict()
 
+    @locked
     def folder(self, parts: Parts, make: bool = False) -> int:
         """The descriptor of a folder, valid until the next call. make: what is missing on the way, and itself."""
         if not parts:
@@ -81,11 +103,13 @@ class Root:
         if len(self._folders) > OPEN_FOLDERS_MAX:
             os.close(self._folders.popitem(last=False)[1])
 
+    @locked
     def open(self, parts: Parts, flags: int, mode: int = 0o600) -> int:
         """open(2), never through a link and never waiting for one who opens the other end of a FIFO."""
         plain(parts)
         return open_below(self.folder(parts[:-1]), parts, flags | ALWAYS, mode)
 
+    @locked
     def lstat(self, parts: Parts) -> os.stat_result | None:
         """lstat(2), or None for what is absent, be it for want of a folder above."""
         name = plain(parts)
@@ -94,6 +118,7 @@ class Root:
         except FileNotFoundError:
             return None
 
+    @locked
     def rename(self, from_parts: Parts, to_parts: Parts, replace: bool) -> None:
         """Give a file another name. Without `replace` a name that is taken raises FileExistsError, whenever it was taken."""
         source, target = plain(from_parts), plain(to_parts)
@@ -110,34 +135,45 @@ class Root:
             if below is not None:
                 os.close(below)
 
+    @locked
     def unlink(self, parts: Parts) -> None:
         """unlink(2): a link is removed, not what it leads to."""
         name = plain(parts)
         os.unlink(name, dir_fd=self.folder(parts[:-1]))
 
+    @locked
     def symlink(self, target: str, parts: Parts) -> None:
         """symlink(2). Whether the target is harmless is for names.check_link to say."""
         name = plain(parts)
         os.symlink(target, name, dir_fd=self.folder(parts[:-1]))
 
+    @locked
     def readlink(self, parts: Parts) -> str:
         """readlink(2): where a link leads, not followed."""
         name = plain(parts)
         return os.readlink(name, dir_fd=self.folder(parts[:-1]))
 
+    @locked
     def mkdir(self, parts: Parts, mode: int) -> None:
         """mkdir(2), less the umask."""
         name = plain(parts)
         os.mkdir(name, mode & PERMISSIONS, dir_fd=self.folder(parts[:-1]))
 
-    def set_folder(self, parts: Parts, mode: int, mtime_ns: int) -> None:
-        """Permissions and time of a folder below the root. Its set-id and sticky bits are the host's and stay."""
+    @locked
+    def set_folder(self, parts: Parts, mode: int, mtime_ns: int, is_ours: bool = True) -> None:
+        """Permissions and time of a folder below the root. Its set-id and sticky bits are the host's and stay.
+
+        is_ours: we made it. Another one is opened to nobody who could not enter before, and not closed to its owner.
+        """
         plain(parts)
         fd = self.folder(parts)
-        special = os.fstat(fd).st_mode & 0o7000
-        os.fchmod(fd, mode & PERMISSIONS | special)
+        now = os.fstat(fd).st_mode
+        if not is_ours:
+            mode = mode & now | now & stat.S_IRWXU
+        os.fchmod(fd, mode & PERMISSIONS | now & ~PERMISSIONS & 0o7777)
         os.utime(fd, ns=times(mtime_ns))
 
+    @locked
     def set_link_time(self, parts: Parts, mtime_ns: int) -> None:
         """Time of a link itself."""
         name = plain(parts)
@@ -149,13 +185,24 @@ class Root:
         return found.f_bavail * found.f_frsize
 
     def sync(self, parts: Parts) -> None:
-        """Have the names in a folder on the disk."""
-        os.fsync(self.folder(parts))
+        """Have the names in a folder on the disk; nobody else waits for that."""
+        with self._lock:
+            fd = os.dup(self.folder(parts))
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
-    def close(self) -> None:
+    @locked
+    def forget(self) -> None:
+        """Walk anew to every folder: what was moved or removed since is another one now."""
         for fd in self._folders.values():
             os.close(fd)
         self._folders.clear()
+
+    @locked
+    def close(self) -> None:
+        self.forget()
         if self.fd >= 0:
             os.close(self.fd)
         self.fd = -1

@@ -24,6 +24,7 @@ from fastnet.limits import (
     PACK_BYTES,
     PACK_FILES,
     PACKED_FILE_BYTES,
+    SECONDS_MAX,
 )
 from fastnet.transfer import manifest
 from fastnet.transfer.channel import Broken
@@ -126,6 +127,8 @@ class Sender(Session):
             index for index, entry in enumerate(self.entries) if entry.kind in (FILE, STREAM) and index not in unwanted
         ]
         held = {index: self._held(index, rows) for index, rows in self._pairs(field(plan, "held", list, []))}
+        if not held.keys() <= set(wanted):
+            raise ProtocolError("it has some of what it does not want")
         self.skipped_bytes = sum(self.entries[index].size for index in unwanted)
         sizes = [self.entries[index].size for index in wanted]
         has = sum(extent.count for extents in held.values() for extent in extents)
@@ -352,10 +355,11 @@ class Sender(Session):
         return report
 
     def _report(self, done: dict[str, Any]) -> TransferReport:
-        cpu = done.get("cpu_seconds")
+        said = done.get("cpu_seconds")
+        cpu = float(said) if isinstance(said, int | float) and 0 <= said <= SECONDS_MAX else None
         return self.report(
             confirmed_bytes=field(done, "bytes", int, None),
-            peer_cpu_seconds=float(cpu) if isinstance(cpu, int | float) else None,
+            peer_cpu_seconds=cpu,
             peer_mover=field(done, "mover", str, None),
             peer_mover_reason=field(done, "mover_reason", str, None),
             digest=self.proof.only(self.algorithm.name),

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from fastnet.errors import TransferError
@@ -21,6 +23,7 @@ from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import ProtocolError
 from fastnet.transfer.journal import Extent, Part
+from fastnet.transfer.rooted import Parts, Root
 from fastnet.transfer.session import Session
 
 
@@ -194,6 +197,20 @@ class StreamWriter(ExtentWriter):
         self._settle_all(size)
         self._fill(size)
         return self.digest.of_size(size)
+
+
+@contextmanager
+def new_file(root: Root, temporary: Parts) -> Iterator[int]:
+    """A file made anew, closed at the end, and removed when something fails before it has another name."""
+    fd = root.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        yield fd
+    except BaseException:
+        with suppress(OSError):
+            root.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
 
 
 def write_all(fd: int, view: memoryview) -> None:
