@@ -192,11 +192,15 @@ HELLO_S = 5.0
 CONTROL_BYTES_MAX = MIB
 """Any other control frame; a manifest has as many as it needs."""
 
-PLAN_BYTES_MAX = 64 * MIB
-"""What a receiver already has, of all files together."""
+PLAN_BYTES_MAX = 16 * MIB
+"""What a receiver already has: the numbers of a million files, and the extents of a dozen unfinished ones. JSON may be
+twenty times as large in memory."""
 
-MANIFEST_BYTES_MAX = 512 * MIB
-"""All parts of a manifest together."""
+MANIFEST_BYTES_MAX = 256 * MIB
+"""All parts of a manifest together: a million entries of 256 bytes. In memory they may be four times that."""
+
+MANIFEST_BYTES_S_MIN = 4 * KIB
+"""A manifest that comes more slowly than that, after TRANSFER_STALL_S, is not waited for."""
 
 MANIFEST_FILES_MAX = 1_000_000
 """Files, folders and links that one transfer may bring, unless told otherwise."""

@@ -14,8 +14,10 @@ import xxhash
 from fastnet.endpoint import Endpoint
 from fastnet.transfer import api
 from fastnet.transfer.auth import nonce
+from fastnet.transfer.digest import Algorithm
 from fastnet.transfer.events import TransferEvent
 from fastnet.transfer.frames import HEAD, MAGIC, VERSION, Kind, pack_extent, pack_files, pack_json, pack_proof
+from fastnet.transfer.proof import Proof
 from fastnet.transfer.report import TransferReport
 from tests.peers import DEADLINE_S, LINGER_NONE, eventually
 
@@ -59,6 +61,12 @@ class Side:
         assert not self._thread.is_alive(), "it hangs"
         return self.error
 
+    def stop(self) -> None:
+        self._stop.set()
+
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
     def texts(self) -> list[str]:
         return [each.text or "" for each in self.events if each.kind == "message"]
 
@@ -67,7 +75,7 @@ class Side:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self.stop()
         self._thread.join(3 * DEADLINE_S)
 
 
@@ -176,3 +184,11 @@ def pack(*files: tuple[int, bytes]) -> bytes:
 def extent(entry: int, offset: int, data: bytes) -> bytes:
     """An extent with its right digest."""
     return pack_extent(entry, offset, len(data)) + data + pack_proof(entry, offset, len(data), digest_of(data))
+
+
+def finish(*files: tuple[int, bytes]) -> bytes:
+    """The end of a transfer of these files, with the right proof."""
+    proof = Proof(Algorithm("xxh3-128"))
+    for entry, data in files:
+        proof.add(entry, len(data), digest_of(data))
+    return pack_json(Kind.FINISH, {"proof": proof.digest().hex(), "files": len(files)})

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fastnet.errors import FastnetError, TransferError
+from fastnet.errors import FastnetError, NetworkError, TransferError
+from fastnet.limits import FAREWELL_S
 from fastnet.transfer.events import ErrorCode
-from fastnet.transfer.frames import Kind
-from tests.fault.forger import Forger, Row, Side, file_row, folder_row, link_row, pack, receiving
+from fastnet.transfer.frames import HEAD, MAGIC, Kind, pack_json
+from fastnet.transfer.receiver import Policy
+from tests.fault.forger import STALL_S, Forger, Row, Side, file_row, finish, folder_row, link_row, pack, receiving
+from tests.peers import DEADLINE_S
 
 LONG = "x" * 255
 
@@ -125,15 +132,9 @@ def test_a_manifest_that_no_tree_makes_is_refused(inside: Path, outside: Path, r
 def test_ten_thousand_folders_that_nobody_named_are_not_made(inside: Path) -> None:
     """Each file alone would bring as many folders as its name is deep, and no limit of files counts them."""
     rows = [file_row("/".join([f"{i:x}", *"abcdefgh", "file"])) for i in range(1000)]
-    with receiving(inside, policy=api_policy(files_max=1000)) as side:
+    with receiving(inside, policy=Policy(files_max=1000)) as side:
         refused(offer(side, *rows))
     assert tree(inside) == {}
-
-
-def api_policy(**given: Any) -> Any:
-    from fastnet.transfer.receiver import Policy
-
-    return Policy(**given)
 
 
 LINKS = {
@@ -159,19 +160,6 @@ def test_a_link_that_leads_out_is_not_made_and_the_rest_is(inside: Path, outside
     assert tree(inside) == {"here": ".", "a": b"x"}
 
 
-def finish(*files: tuple[int, bytes]) -> bytes:
-    """The end of a transfer of these files, with the right proof."""
-    from fastnet.transfer.digest import Algorithm
-    from fastnet.transfer.frames import pack_json
-    from fastnet.transfer.proof import Proof
-    from tests.fault.forger import digest_of
-
-    proof = Proof(Algorithm("xxh3-128"))
-    for entry, data in files:
-        proof.add(entry, len(data), digest_of(data))
-    return pack_json(Kind.FINISH, {"proof": proof.digest().hex(), "files": len(files)})
-
-
 @pytest.mark.parametrize("overwrite", ["never", "always", "older", "rename"])
 @pytest.mark.parametrize("path", ["link/new", "link/kept", "link"])
 def test_a_link_that_is_there_already_is_not_followed(inside: Path, outside: Path, path: str, overwrite: str) -> None:
@@ -186,3 +174,115 @@ def test_a_link_that_is_there_already_is_not_followed(inside: Path, outside: Pat
         side.end()
         assert side.error is None or isinstance(side.error, FastnetError), side.error
     assert tree(outside) == {"kept": b"kept"}
+
+
+def head(kind: int, length: int) -> bytes:
+    return HEAD.pack(kind, length)
+
+
+GIB = 1 << 30
+HEADS = {
+    "an extent of a GiB": head(Kind.EXTENT, GIB),
+    "a compressed extent": head(Kind.COMPRESSED, GIB),
+    "a pack": head(Kind.PACK, 1 << 20),
+    "a plan": head(Kind.PLAN, 1 << 20),
+    "a word of done": head(Kind.DONE, 10),
+    "2^32 - 1 bytes": head(Kind.MANIFEST, (1 << 32) - 1),
+    "no kind": head(0, 0),
+    "another kind": head(ord("Q"), 5),
+    "all ones": b"\xff" * 5,
+}
+
+
+@pytest.mark.parametrize("frame", HEADS.values(), ids=HEADS.keys())
+@pytest.mark.parametrize("when", ["greeting", "manifest", "data"])
+def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(inside: Path, frame: bytes, when: str) -> None:
+    """Its head alone is sent, so whoever waited for the rest would wait until the time-out."""
+    if when == "data" and frame in (HEADS["an extent of a GiB"], HEADS["a pack"]):
+        pytest.skip("these are due then")
+    with receiving(inside, wait_s=1.0 if when == "greeting" else None) as side:
+        with side.dial() as sock:
+            if when == "greeting":
+                sock.sendall(MAGIC + frame)
+            else:
+                forger = Forger(sock, "send")
+                if when == "data":
+                    forger.manifest(file_row("a"))
+                forger.say(frame)
+            began_s = monotonic()
+            Forger.drain(SimpleNamespace(sock=sock))  # type: ignore[arg-type]
+            assert monotonic() - began_s < STALL_S / 2
+        error = side.end()
+    if when == "greeting":
+        assert isinstance(error, NetworkError), "a stranger took somebody's place"
+    else:
+        refused(error)
+    assert tree(inside) == {}
+
+
+class Flooding:
+    """A thread that says the same for ever, until the other side ends it or the block does."""
+
+    def __init__(self, forger: Forger, data: bytes) -> None:
+        self.forger, self.data, self.stopped = forger, data, False
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self.stopped:
+                self.forger.sock.sendall(self.data)
+
+    def __enter__(self) -> Flooding:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped = True
+        self.thread.join(DEADLINE_S)
+
+
+ALIVE = head(Kind.ALIVE, 0) * 1000
+
+
+def test_a_peer_that_floods_with_signs_of_life_instead_of_a_manifest_is_left(inside: Path) -> None:
+    with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send") as forger, Flooding(forger, ALIVE):
+        error = side.end()
+    refused(error, ErrorCode.STALLED)
+
+
+def test_a_transfer_that_is_flooded_with_signs_of_life_can_be_stopped(inside: Path) -> None:
+    with receiving(inside) as side, Forger(side.dial(), "send").greeted() as forger:
+        forger.manifest(file_row("a"))
+        forger.hear_until(Kind.PLAN)
+        with Flooding(forger, ALIVE):
+            side.stop()
+            refused(side.end(), ErrorCode.INTERRUPTED)
+
+
+def test_a_refused_peer_that_talks_on_for_ever_is_left(inside: Path) -> None:
+    with receiving(inside) as side, Forger(side.dial(), "send") as forger:
+        forger.manifest(file_row("../a"))
+        with Flooding(forger, bytes(1 << 16)):
+            refused(side.end(FAREWELL_S + DEADLINE_S))
+
+
+def test_a_manifest_that_comes_byte_by_byte_is_not_waited_for(inside: Path) -> None:
+    frame = pack_json(Kind.MANIFEST, {"entries": [file_row("a" * 200)] * 100})
+    with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send") as forger:
+        waited = threading.Event()
+        for i in range(len(frame)):
+            forger.say(frame[i : i + 1])
+            if side.is_over() or waited.wait(0.05):
+                break
+        assert i < len(frame) - 1
+        refused(side.end(), ErrorCode.STALLED)
+
+
+def test_a_sender_that_has_our_word_and_never_ends_does_not_hold_us(inside: Path) -> None:
+    with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send").greeted() as forger:
+        forger.manifest(file_row("a"))
+        forger.say(pack((0, b"x")), finish((0, b"x")))
+        forger.hear_until(Kind.DONE)
+        with Flooding(forger, ALIVE):
+            assert side.end() is None
+    assert tree(inside) == {"a": b"x"}

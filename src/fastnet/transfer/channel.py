@@ -18,11 +18,11 @@ from collections.abc import Callable
 from time import monotonic
 
 from fastnet.errors import TransferError, reason
-from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S
+from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S, PLAN_BYTES_MAX
 from fastnet.mover.contract import Mover
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.extent import Stalled, receive_extent, send_extent
-from fastnet.transfer.frames import HEAD, Frame, Kind, unpack_head
+from fastnet.transfer.frames import HEAD, Frame, Kind, ProtocolError, unpack_head
 
 NETWORK_FAULTS = (
     *(errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNABORTED),
@@ -37,7 +37,8 @@ class Broken(TransferError):
 class Channel:
     """One connection. on_slice: called whenever waiting or moving has taken MOVER_SLICE_S; may raise.
 
-    stall_s: nothing moved for so long is the end. deadline: a moment (monotonic) at which everything must be over, or None.
+    stall_s: nothing moved for so long is the end. deadline: a moment (monotonic) at which everything must be over, or None;
+    late_with: what the peer is late with then. is_sending: a frame is under way, and no other may begin.
     """
 
     def __init__(self, sock: socket.socket, peer: str, stall_s: float) -> None:
@@ -45,6 +46,8 @@ class Channel:
         self.peer = peer
         self.stall_s = stall_s
         self.deadline: float | None = None
+        self.late_with = "who it is"
+        self.is_sending = False
         self.on_slice: Callable[[], None] = lambda: None
         self.moved: Callable[[int], None] = lambda moved_bytes: None
         self.is_tls = isinstance(sock, ssl.SSLSocket)
@@ -55,16 +58,21 @@ class Channel:
         """Wait a slice for the socket. Raises Broken when `since` is too long ago."""
         poll = select.poll()
         poll.register(self.sock, events)
-        now = monotonic()
-        if now - since >= self.stall_s or (self.deadline is not None and now >= self.deadline):
+        if monotonic() - since >= self.stall_s:
             raise self.stalled()
+        self.check_deadline()
         poll.poll(max(1.0, min(MOVER_SLICE_S, self.stall_s) * 1000))
         self.on_slice()
+
+    def check_deadline(self) -> None:
+        """Raises Broken when it is over; also for a peer that talks so much that nobody ever waits for it."""
+        if self.deadline is not None and monotonic() >= self.deadline:
+            raise self.stalled()
 
     def stalled(self) -> Broken:
         message = f"{self.peer} was silent for {self.stall_s:g} s"
         if self.deadline is not None:
-            message = f"{self.peer} was silent"
+            message = f"{self.peer} took too long to say {self.late_with}"
         return Broken(message, "Look at the other side, or give a longer --timeout", ErrorCode.STALLED)
 
     def broken(self, error: OSError | None = None) -> Broken:
@@ -85,7 +93,14 @@ class Channel:
     # Bytes
 
     def send(self, data: bytes | memoryview) -> None:
-        view, since = memoryview(data), monotonic()
+        self.is_sending = True
+        try:
+            self._send(memoryview(data))
+        finally:
+            self.is_sending = False
+
+    def _send(self, view: memoryview) -> None:
+        since = monotonic()
         while view:
             try:
                 n = self.sock.send(view)
@@ -102,6 +117,7 @@ class Channel:
         """Fill some of `view`. Returns the bytes read, 0 at the end of the stream."""
         since = monotonic()
         while True:
+            self.check_deadline()
             try:
                 return self.sock.recv_into(view)
             except (BlockingIOError, ssl.SSLWantReadError):
@@ -130,8 +146,12 @@ class Channel:
         """Kind and payload length of the next frame, whose payload the caller reads."""
         return unpack_head(bytes(self.read(HEAD.size)))
 
-    def read_frame(self) -> Frame:
+    def read_frame(self, *due: Kind, bytes_max: int = PLAN_BYTES_MAX) -> Frame:
+        """The next frame, of a kind that is due, or ERROR or ALIVE. Raises ProtocolError for another one, unread."""
         kind, length = self.read_head()
+        if kind not in (*due, Kind.ERROR, Kind.ALIVE) or length > bytes_max:
+            wanted = f", where {chr(due[0])} is due" if due else ""
+            raise ProtocolError(f"a frame of kind {chr(kind)} with {length} bytes{wanted}")
         return Frame(kind, bytes(self.read(length)))
 
     # Extents

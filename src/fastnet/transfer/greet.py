@@ -14,11 +14,11 @@ from typing import Any
 
 import fastnet
 from fastnet.errors import TransferRefused
-from fastnet.limits import HELLO_S
+from fastnet.limits import HELLO_BYTES_MAX, HELLO_S
 from fastnet.transfer import auth
 from fastnet.transfer.channel import Broken, Channel
 from fastnet.transfer.events import ErrorCode
-from fastnet.transfer.frames import MAGIC, VERSION, Frame, Kind, ProtocolError, field, pack_json
+from fastnet.transfer.frames import MAGIC, VERSION, Kind, ProtocolError, field, pack_json
 
 OTHER_ROLE = {"send": "recv", "recv": "send"}
 
@@ -97,14 +97,11 @@ def _read_hello(channel: Channel) -> dict[str, Any]:
 def expect(channel: Channel, kind: Kind) -> dict[str, Any]:
     """The next frame, which must be of that kind; heart-beats are skipped. Raises what the peer reports."""
     while True:
-        head, length = channel.read_head()
-        frame = Frame(head, bytes(channel.read(length)))
+        frame = channel.read_frame(kind, bytes_max=HELLO_BYTES_MAX)
         if frame.kind == Kind.ERROR:
             raise as_error(channel.peer, frame.json())
         if frame.kind == kind:
             return frame.json()
-        if frame.kind != Kind.ALIVE:
-            raise ProtocolError(f"a frame of kind {chr(frame.kind)} where {chr(kind)} is due")
 
 
 def as_error(peer: str, fields: dict[str, Any]) -> TransferRefused:

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from fastnet.errors import TransferError, TransferRefused
@@ -39,6 +40,9 @@ from fastnet.transfer.rooted import Root
 from fastnet.transfer.session import Session
 from fastnet.transfer.target import cannot_write
 from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter
+
+UNDER_WAY = (Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
+"""What a sender says between the plan and the end, beside extents."""
 
 Ask = Callable[[list[Entry], int], bool]
 """Given the entries and their bytes, whether to take them."""
@@ -80,7 +84,7 @@ class Receiver(Session):
 
     def run(self) -> TransferReport:
         """Take it all, and return when it is under its final names and the sender was told. Raises TransferError."""
-        given = manifest.read(self.next_frame, self.policy.files_max, self.policy.bytes_max)
+        given = manifest.read(self.channel, self.expect, self.policy.files_max, self.policy.bytes_max)
         entries = given.entries
         self._placed = placed = self.inbox.place(entries)
         if self.policy.ask is not None:
@@ -99,6 +103,8 @@ class Receiver(Session):
                 pass
             self._settle_tree(placed)
         finally:
+            if isinstance(self._writer, PartWriter):
+                self._writer.salvage()
             for part in self._parts.values():
                 part.leave()
         return self._confirm()
@@ -137,6 +143,8 @@ class Receiver(Session):
         if kind == Kind.EXTENT:
             self._take_extent(length)
             return True
+        if kind not in UNDER_WAY:
+            raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
         payload = bytes(self.channel.read(length))
         if kind == Kind.PROOF:
             entry, offset, count, digest = unpack_proof(payload)
@@ -153,8 +161,6 @@ class Receiver(Session):
             return False
         elif kind == Kind.ERROR:
             raise as_error(self.channel.peer, unpack_json(payload))
-        elif kind != Kind.ALIVE:
-            raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
         self.look()
         return True
 
@@ -348,6 +354,7 @@ class Receiver(Session):
                 },
             )
         )
+        self.channel.deadline = monotonic() + self.options.stall_s
         with suppress(TransferError):
             self.expect(Kind.FINISH)  # that our word arrived; without it we have the files all the same
         report = self.report(confirmed_bytes=self.confirmed_bytes, digest=self.proof.only(self.algorithm.name))

@@ -49,6 +49,8 @@ from fastnet.transfer.stream import StreamSource
 from fastnet.transfer.tree import BLOCK_BYTES, identity
 
 ZEROS = bytes(MIB)
+HEARD_AT_ONCE = 16
+"""Signs of life taken before something is sent again: one that gives nothing else does not hold us up."""
 REASONS_MAX = 100
 """Failed files of which the reason is kept."""
 
@@ -102,7 +104,7 @@ class Sender(Session):
         """Send it all and return with the receiver's word. Raises TransferError and TransferUnconfirmed."""
         data_bytes = sum(entry.data_bytes for entry in self.entries)
         manifest.write(manifest.Manifest(self.entries, data_bytes, self.options.dry_run), self.channel.send)
-        plan = self.expect(Kind.PLAN)
+        plan = self.expect(Kind.PLAN).json()
         wanted, held = self._read_plan(plan)
         self.total_files = len(wanted)
         self.start(self.entries[0].path if len(self.entries) == 1 else f"{len(self.entries)} entries")
@@ -234,6 +236,9 @@ class Sender(Session):
             after = os.fstat(fd)
             if after.st_size <= entry.size and after.st_mtime_ns != before.st_mtime_ns:
                 raise Unsendable(ErrorCode.CHANGED, f"{place} was written to while it was sent")
+            if after.st_size > entry.size:
+                grown = after.st_size - entry.size
+                self.tell("message", text=f"{place} has grown by {grown} bytes since; they were not sent")
             return digest.of_size(entry.size)
         finally:
             os.close(fd)
@@ -318,17 +323,17 @@ class Sender(Session):
     def _hear(self) -> None:
         """A receiver that fails says so while we send. Raises what it reports."""
         self.look()
-        while self.channel.is_readable():
+        for _ in range(HEARD_AT_ONCE):
+            if not self.channel.is_readable():
+                return
             frame = self.channel.read_frame()
             if frame.kind == Kind.ERROR:
                 raise as_error(self.channel.peer, frame.json())
-            if frame.kind != Kind.ALIVE:
-                raise ProtocolError(f"a frame of kind {chr(frame.kind)} in the middle of the transfer")
 
     def _await_word(self) -> TransferReport:
         """The receiver's word that it has everything. Raises TransferUnconfirmed when it does not come."""
         try:
-            done = self.expect(Kind.DONE)
+            done = self.expect(Kind.DONE).json()
         except Cancelled:
             raise
         except Broken as error:

@@ -17,7 +17,7 @@ from fastnet.mover.contract import Mover
 from fastnet.transfer.channel import Broken, Channel
 from fastnet.transfer.digest import Algorithm
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
-from fastnet.transfer.frames import Frame, Kind, ProtocolError, pack_json
+from fastnet.transfer.frames import Frame, Kind, pack_json
 from fastnet.transfer.greet import as_error
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.tls import TlsOptions
@@ -128,9 +128,9 @@ class Session:
         )
 
     def beat(self) -> None:
-        """Say that we live, once every HEARTBEAT_S. Only where no other frame is under way."""
+        """Say that we live, once every HEARTBEAT_S."""
         now = monotonic()
-        if now - self._beat >= HEARTBEAT_S:
+        if now - self._beat >= HEARTBEAT_S and not self.channel.is_sending:
             self._beat = now
             self.channel.send(pack_json(Kind.ALIVE, {"bytes": self.moved_bytes}))
 
@@ -145,20 +145,15 @@ class Session:
                 self.look()
                 self.beat()
 
-    def next_frame(self) -> Frame:
-        """The next frame that is more than a sign of life. Raises what the peer reports."""
+    def expect(self, kind: Kind) -> Frame:
+        """The next frame that is more than a sign of life. Raises ProtocolError, and what the peer reports."""
         while True:
-            frame = self.channel.read_frame()
+            frame = self.channel.read_frame(kind)
             if frame.kind == Kind.ERROR:
                 raise as_error(self.channel.peer, frame.json())
-            if frame.kind != Kind.ALIVE:
+            if frame.kind == kind:
                 return frame
-
-    def expect(self, kind: Kind) -> dict[str, Any]:
-        frame = self.next_frame()
-        if frame.kind != kind:
-            raise ProtocolError(f"a frame of kind {chr(frame.kind)} where {chr(kind)} is due")
-        return frame.json()
+            self.look()
 
     # Movers
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fastnet.errors import TransferError
@@ -115,6 +116,15 @@ class PartWriter(ExtentWriter):
             work = session.pool.submit(session.algorithm.of_extent, self.part.fd, offset, count)
             self._unproven.append(Unproven(offset, count, work))
         self.ends = offset + count
+
+    def salvage(self) -> None:
+        """The transfer broke: note what came whole before that, for another run."""
+        with suppress(TransferError, OSError):
+            while self._unproven and self._unproven[0].said is not None:
+                work = self._unproven[0].work
+                if work is not None:
+                    work.result()
+                self._settle()
 
     def _copy(self, offset: int, count: int) -> bytes:
         hasher, channel = self.session.algorithm.new(), self.session.channel
