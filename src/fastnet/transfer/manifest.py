@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from fastnet.errors import TransferRefused
-from fastnet.limits import CONTROL_BYTES_MAX, MANIFEST_BYTES_MAX
+from fastnet.limits import CONTROL_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_BYTES_S_MIN
+from fastnet.transfer.channel import Channel
 from fastnet.transfer.entry import Entry, from_list
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import Frame, Kind, ProtocolError, field, pack_json
@@ -46,14 +48,16 @@ def write(manifest: Manifest, send: Callable[[bytes], None]) -> None:
     send(pack_json(Kind.MANIFEST, last))
 
 
-def read(next_part: Callable[[], Frame], files_max: int, bytes_max: int | None) -> Manifest:
-    """All parts, each as next_part gives it. Raises ProtocolError, and TransferRefused for more than is allowed."""
+def read(channel: Channel, expect: Callable[[Kind], Frame], files_max: int, bytes_max: int | None) -> Manifest:
+    """All parts, at MANIFEST_BYTES_S_MIN at least. Raises ProtocolError, and TransferRefused for more than is allowed."""
     entries: list[Entry] = []
-    weight, fields = 0, dict[str, Any]()
+    weight, fields, began = 0, dict[str, Any](), monotonic()
+    channel.deadline, channel.late_with = began + channel.stall_s, "what it sends"
     while not field(fields, "last", bool, False):
-        frame = next_part()
+        frame = expect(Kind.MANIFEST)
         fields = frame.json()
         weight += len(frame.payload)
+        channel.deadline = began + channel.stall_s + weight / MANIFEST_BYTES_S_MIN
         rows = field(fields, "entries", list, [])
         if len(entries) + len(rows) > files_max or weight > MANIFEST_BYTES_MAX:
             message = f"the sender wants to send more than {files_max} files"
@@ -61,6 +65,7 @@ def read(next_part: Callable[[], Frame], files_max: int, bytes_max: int | None) 
         if not rows and not field(fields, "last", bool, False):
             raise ProtocolError("an empty part of the manifest")
         entries += map(from_list, rows)
+    channel.deadline = None
     total = sum(entry.size for entry in entries)
     if bytes_max is not None and total > bytes_max:
         message = f"the sender wants to send {total} bytes, and {bytes_max} are allowed"

@@ -16,13 +16,12 @@ from time import monotonic
 from typing import Any
 
 from fastnet.errors import TransferError, TransferRefused
-from fastnet.limits import MANIFEST_BYTES_S_MIN, MANIFEST_FILES_MAX, PACKED_FILE_BYTES, REASON_CHARACTERS
+from fastnet.limits import MANIFEST_FILES_MAX, PACKED_FILE_BYTES, REASON_CHARACTERS
 from fastnet.transfer import manifest
 from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
     EXTENT,
-    Frame,
     Kind,
     ProtocolError,
     field,
@@ -92,13 +91,15 @@ class Receiver(Session):
             where = "standard output" if self.inbox.root is None else self.inbox.root.path
             raise cannot_write(where, error) from error
         finally:
+            if isinstance(self._writer, PartWriter):
+                self._writer.salvage()
             for part in self._parts.values():
                 part.leave()
         return self._confirm() if is_whole else self.report(confirmed_bytes=0)
 
     def _take_all(self) -> bool:
         """Returns False for a dry run."""
-        given = self._read_manifest()
+        given = manifest.read(self.channel, self.expect, self.policy.files_max, self.policy.bytes_max)
         entries = given.entries
         self._placed = placed = self.inbox.place(entries)
         if self.policy.ask is not None:
@@ -116,21 +117,6 @@ class Receiver(Session):
             pass
         self._settle_tree(placed)
         return True
-
-    def _read_manifest(self) -> manifest.Manifest:
-        """The sender has it ready, so it comes at once, and at some speed."""
-        channel, due = self.channel, monotonic() + self.options.stall_s
-
-        def next_part() -> Frame:
-            nonlocal due
-            channel.deadline, channel.late_with = due, "what it sends"
-            frame = self.expect(Kind.MANIFEST)
-            due += len(frame.payload) / MANIFEST_BYTES_S_MIN
-            return frame
-
-        given = manifest.read(next_part, self.policy.files_max, self.policy.bytes_max)
-        channel.deadline = None
-        return given
 
     # The plan
 

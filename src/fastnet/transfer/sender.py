@@ -239,6 +239,9 @@ class Sender(Session):
             after = os.fstat(fd)
             if after.st_size <= entry.size and after.st_mtime_ns != before.st_mtime_ns:
                 raise Unsendable(ErrorCode.CHANGED, f"{place} was written to while it was sent")
+            if after.st_size > entry.size:
+                grown = after.st_size - entry.size
+                self.tell("message", text=f"{place} has grown by {grown} bytes since; they were not sent")
             return digest.of_size(entry.size)
         finally:
             os.close(fd)

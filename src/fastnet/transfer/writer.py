@@ -119,6 +119,15 @@ class PartWriter(ExtentWriter):
             self._unproven.append(Unproven(offset, count, work))
         self.ends = offset + count
 
+    def salvage(self) -> None:
+        """The transfer broke: note what came whole before that, for another run."""
+        with suppress(TransferError, OSError):
+            while self._unproven and self._unproven[0].said is not None:
+                work = self._unproven[0].work
+                if work is not None:
+                    work.result()
+                self._settle()
+
     def _copy(self, offset: int, count: int) -> bytes:
         hasher, channel = self.session.algorithm.new(), self.session.channel
         buffer = memoryview(bytearray(min(count, MOVER_BUFFER_BYTES)))
