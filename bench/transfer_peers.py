@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastnet.mover import MOVERS
+
 
 @dataclass(frozen=True)
 class Place:
@@ -46,6 +48,11 @@ class Way:
 def needs(*tools: str) -> str:
     missing = [tool for tool in tools if shutil.which(tool) is None]
     return f"{', '.join(missing)} not installed" if missing else ""
+
+
+def needs_native() -> str:
+    why = MOVERS.why_not("copy", "native")
+    return f"no native mover: {why}" if why else ""
 
 
 def shell(line: str, stays: bool = False) -> Part:
@@ -149,11 +156,11 @@ YARDSTICK = "cp"
 
 FILE_WAYS = {
     YARDSTICK: Way(cp),
-    "fastnet raw native": Way(fastnet_raw("native", "auto", "auto")),
+    "fastnet raw native": Way(fastnet_raw("native", "auto", "auto"), needs_native()),
     "fastnet raw python": Way(fastnet_raw("python", "auto", "auto")),
-    "fastnet raw native sendfile+copy": Way(fastnet_raw("native", "sendfile", "copy")),
-    "fastnet raw native copy+copy": Way(fastnet_raw("native", "copy", "copy")),
-    "fastnet raw native splice+splice": Way(fastnet_raw("native", "splice", "splice")),
+    "fastnet raw native sendfile+copy": Way(fastnet_raw("native", "sendfile", "copy"), needs_native()),
+    "fastnet raw native copy+copy": Way(fastnet_raw("native", "copy", "copy"), needs_native()),
+    "fastnet raw native splice+splice": Way(fastnet_raw("native", "splice", "splice"), needs_native()),
     "fastnet raw python copy+copy": Way(fastnet_raw("python", "copy", "copy")),
     "nc": Way(nc, needs("nc")),
     "socat": Way(socat, needs("socat")),
