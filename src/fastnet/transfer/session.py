@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
+from math import inf
 from time import monotonic, process_time
 from typing import Any, TypeVar
 
@@ -81,7 +82,7 @@ class Session:
         self._on_event = on_event
         self._stopped = stopped
         self._since, self._cpu_since = monotonic(), process_time()
-        self._told = self._beat = 0.0
+        self._told, self._beat = inf, 0.0  # no progress before `start`
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="digest")
         channel.on_slice = self.look
         channel.moved = self._count
@@ -95,6 +96,7 @@ class Session:
         """The clock of the report starts when it is known what will travel."""
         self.name = name
         self._since, self._cpu_since = monotonic(), process_time()
+        self._told = 0.0
         peer, files = self.channel.peer, self.total_files
         self.tell("start", peer=peer, name=name, total_bytes=self.total_bytes, bytes=0, total_files=files)
 
