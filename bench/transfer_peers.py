@@ -127,6 +127,21 @@ def fastnet_raw(backend: str, sends: str, receives: str) -> Callable[[Place], li
     return parts
 
 
+def fastnet_proven(backend: str, *more: str) -> Callable[[Place], list[Part]]:
+    """fastnet/1. A folder keeps its name, so it arrives one level below the target."""
+
+    def parts(place: Place) -> list[Part]:
+        common = ("--json", "--backend", backend)
+        run = (sys.executable, "-m", "fastnet")
+        where = ("--into", str(place.target)) if place.source.is_dir() else ("--output", str(place.target))
+        return [
+            Part((*run, "recv", "--listen", str(place.port), *where, *common)),
+            Part((*run, "send", str(place.source), f"127.0.0.1:{place.port}", *common, *more)),
+        ]
+
+    return parts
+
+
 def tar_nc(place: Place) -> list[Part]:
     return [
         shell(f"nc -d -l 127.0.0.1 {place.port} | tar x -C '{made(place.target)}'"),
@@ -156,6 +171,9 @@ YARDSTICK = "cp"
 
 FILE_WAYS = {
     YARDSTICK: Way(cp),
+    "fastnet native": Way(fastnet_proven("native"), needs_native()),
+    "fastnet python": Way(fastnet_proven("python")),
+    "fastnet native, no digest": Way(fastnet_proven("native", "--digest", "none"), needs_native()),
     "fastnet raw native": Way(fastnet_raw("native", "auto", "auto"), needs_native()),
     "fastnet raw python": Way(fastnet_raw("python", "auto", "auto")),
     "fastnet raw native sendfile+copy": Way(fastnet_raw("native", "sendfile", "copy"), needs_native()),
@@ -172,6 +190,8 @@ FILE_WAYS = {
 
 TREE_WAYS = {
     YARDSTICK: Way(cp_tree),
+    "fastnet native": Way(fastnet_proven("native"), needs_native()),
+    "fastnet python": Way(fastnet_proven("python")),
     "tar | nc | tar": Way(tar_nc, needs("tar", "nc")),
     "tar | fastnet raw | tar": Way(tar_fastnet, needs("tar")),
 }
