@@ -8,8 +8,9 @@
 Facts. Everything crosses loopback TCP, but for cp. The files are in the page cache before and after: no way calls fsync here.
 Pages that the kernel hands out for the first time cost more than those it has at hand, in a virtual machine many times more.
 Decision: ways take turns within a round, so a drift meets all of them; the median of the rounds counts; the first round
-is thrown away. Before a turn, as much memory as it needs is touched and given back. A turn starts with the last process, the others being ready, and ends when all have ended: so start-up of one
-process is in the number, which for fastnet is Python's. `inside` is what fastnet itself reports, without that.
+is thrown away. Before a turn, as much memory as it needs is touched and given back. A turn starts with the last process, the
+others being ready, and ends when all have ended: so start-up of one process is in the number, which for fastnet is Python's.
+`inside` is what fastnet itself reports, without that.
 What to read: GB/s is the file's bytes by `wall`; CPU s/GB is user and system time of both sides (wait4(2)). Every byte is
 compared after the clock has stopped.
 Exit code: 0, or 1 when a way failed or lost a byte.

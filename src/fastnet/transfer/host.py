@@ -7,10 +7,11 @@ keep_open, the first takes the place and the others are told so. Of too many tha
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
@@ -36,6 +37,24 @@ class Opened:
     number: int
     congestion: str
     stopped: Callable[[], bool]
+
+
+@contextmanager
+def ended_event() -> Iterator[int]:
+    """A descriptor that is readable when a session has ended, so that whoever waits for connections notices (eventfd(2))."""
+    fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def as_event(error: Exception, number: int) -> TransferEvent:
+    """One session's failure, for a host that goes on."""
+    if not isinstance(error, FastnetError):
+        return TransferEvent("error", number, code=ErrorCode.FAILED, text=f"unexpected {type(error).__name__}: {error}")
+    code = error.code if isinstance(error, TransferError) else ErrorCode.FAILED
+    return TransferEvent("error", number, code=code, text=error.message, cure=error.cure)
 
 
 Make = Callable[[Opened], Session]
@@ -65,6 +84,7 @@ class Host:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _taken: int = 0
     _over: bool = False
+    _ended: int = -1
 
     def connect(self, endpoint: Endpoint) -> TransferReport:
         """Connect and have the one session. Raises NetworkError and TransferError."""
@@ -80,7 +100,7 @@ class Host:
         """
         waits = self.options.wait_s
         ends = None if waits is None else monotonic() + waits
-        with listening(endpoint) as (listener, where):
+        with listening(endpoint) as (listener, where), ended_event() as self._ended:
             self.on_event(TransferEvent("listening", endpoint=str(where)))
             try:
                 while not self._is_over():
@@ -99,10 +119,12 @@ class Host:
             threading.Event().wait(MOVER_SLICE_S)
             return
         try:
-            ready = wait_readable([listener.fileno()], ends)
+            ready = wait_readable([listener.fileno(), self._ended], ends)
         except TimeoutError:
             raise nobody_came(where, self.options.wait_s or 0.0) from None
-        sock = accept(listener) if ready else None
+        if self._ended in ready:
+            os.eventfd_read(self._ended)
+        sock = accept(listener) if listener.fileno() in ready else None
         if sock is None:
             return
         with self._lock:
@@ -138,17 +160,16 @@ class Host:
                 self.on_event(TransferEvent("message", text=text))
             sock.close()
             return
-        number = opened.number
         try:
             report = self._transfer(opened)
-        except Exception as error:
-            self.errors.append(error)
-            if self.keep_open and isinstance(error, FastnetError):
-                code = error.code if isinstance(error, TransferError) else ErrorCode.FAILED
-                self.on_event(TransferEvent("error", number, code=code, text=error.message, cure=error.cure))
-        else:
-            self.on_event(TransferEvent("report", number, report=report))
+            self.on_event(TransferEvent("report", opened.number, report=report))
             self.reports.append(report)
+        except Exception as error:
+            if self.keep_open:
+                self.on_event(as_event(error, opened.number))
+            self.errors.append(error)
+        finally:
+            os.eventfd_write(self._ended, 1)
 
     # One connection
 
