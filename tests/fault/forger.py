@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from fastnet.endpoint import Endpoint
+from fastnet.errors import TransferError
 from fastnet.transfer import api
 from fastnet.transfer.auth import nonce
 from fastnet.transfer.digest import Algorithm
+from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import HEAD, MAGIC, VERSION, Kind, pack_extent, pack_files, pack_json, pack_proof
 from fastnet.transfer.proof import Proof
 from tests.peers import DEADLINE_S, LINGER_NONE
@@ -171,3 +175,31 @@ def finish(*files: tuple[int, bytes]) -> bytes:
     for entry, data in files:
         proof.add(entry, len(data), digest_of(data))
     return pack_json(Kind.FINISH, {"proof": proof.digest().hex(), "files": len(files)})
+
+
+def tree(folder: Path) -> dict[str, Any]:
+    """Everything in a folder, links not followed."""
+    return {
+        str(path.relative_to(folder)): (
+            os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else os.stat(path).st_mode
+        )
+        for path in folder.rglob("*")
+    }
+
+
+def offer(side: Victim, *rows: Row, files: bytes = b"") -> BaseException | None:
+    """Offer these entries, send what goes with them, read to the end and return what the receiver raised."""
+    with Forger(side.dial(), "send") as forger:
+        forger.manifest(*rows)
+        forger.say(files)
+        forger.drain()
+    return side.end()
+
+
+def refused(error: BaseException | None, code: str = ErrorCode.PROTOCOL) -> str:
+    """That it was refused, in a sentence that can be shown as it is. Returns that."""
+    assert isinstance(error, TransferError), error
+    assert error.code == code, error
+    assert len(str(error)) < 1000
+    assert str(error).isascii() or str(error).isprintable()
+    return str(error)

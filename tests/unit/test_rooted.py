@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 
@@ -298,3 +299,40 @@ def test_a_folder_that_becomes_a_link_at_any_moment_leads_nothing_out(
     assert refused or kept_open
     assert seen(outside) == before
     assert os.listdir(inside / "a/b") == ["name"]
+
+
+def test_threads_that_share_a_root_never_put_a_file_into_the_folder_of_another(root: Root, inside: Path) -> None:
+    """With more folders than are kept open, each thread's walks close what the others have just been given."""
+    threads, folders = 4, OPEN_FOLDERS_MAX
+
+    def fill(name: str) -> None:
+        for i in range(3 * folders):
+            write(root, (f"{name}{i % folders}", f"{name}-{i}"))
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, "abcd"))
+    found = {(path.parent.name[0], path.name[0]) for path in inside.glob("*/*")}
+    assert found == {(name, name) for name in "abcd"}
+    assert sum(1 for _ in inside.glob("*/*")) == threads * 3 * folders
+
+
+def test_a_folder_that_was_moved_away_is_another_one_after_forgetting(root: Root, inside: Path, outside: Path) -> None:
+    write(root, ("a", "first"))
+    os.rename(inside / "a", outside / "a")
+    root.forget()
+    write(root, ("a", "second"))
+    assert os.listdir(outside / "a") == ["first"]
+    assert os.listdir(inside / "a") == ["second"]
+
+
+def test_a_folder_that_is_not_ours_is_opened_to_nobody_and_stays_its_owners(root: Root, inside: Path) -> None:
+    root.folder(("f",), make=True)
+    for now, wanted, then in (
+        (0o700, 0o777, 0o700),
+        (0o755, 0o000, 0o700),
+        (0o775, 0o757, 0o755),
+        (0o2770, 0o777, 0o2770),
+    ):
+        os.chmod(inside / "f", now)
+        root.set_folder(("f",), wanted, 0, is_ours=False)
+        assert stat.S_IMODE(os.stat(inside / "f").st_mode) == then
