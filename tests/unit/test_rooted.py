@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from time import monotonic
 import pytest
 
 from fastnet.limits import DEPTH_MAX, OPEN_FOLDERS_MAX
+from fastnet.transfer import rooted
 from fastnet.transfer.rooted import Outside, Parts, Root
 from tests.peers import DEADLINE_S
 
@@ -301,19 +303,26 @@ def test_a_folder_that_becomes_a_link_at_any_moment_leads_nothing_out(
     assert os.listdir(inside / "a/b") == ["name"]
 
 
-def test_threads_that_share_a_root_never_put_a_file_into_the_folder_of_another(root: Root, inside: Path) -> None:
-    """With more folders than are kept open, each thread's walks close what the others have just been given."""
-    threads, folders = 4, OPEN_FOLDERS_MAX
+def test_threads_that_share_a_root_never_put_a_file_into_the_folder_of_another(
+    root: Root, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With so few folders kept open each thread's walks close what the others have just been given."""
+    monkeypatch.setattr(rooted, "OPEN_FOLDERS_MAX", 2)
 
     def fill(name: str) -> None:
-        for i in range(3 * folders):
-            write(root, (f"{name}{i % folders}", f"{name}-{i}"))
+        for i in range(1000):
+            write(root, (f"{name}{i % 3}", f"{name}-{i}"))
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill, "abcd"))
-    found = {(path.parent.name[0], path.name[0]) for path in inside.glob("*/*")}
-    assert found == {(name, name) for name in "abcd"}
-    assert sum(1 for _ in inside.glob("*/*")) == threads * 3 * folders
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(fill, "abcd"))
+    finally:
+        sys.setswitchinterval(usual_s)
+    found = [(path.parent.name[0], path.name[0]) for path in inside.glob("*/*")]
+    assert set(found) == {(name, name) for name in "abcd"}
+    assert len(found) == 4000
 
 
 def test_a_folder_that_was_moved_away_is_another_one_after_forgetting(root: Root, inside: Path, outside: Path) -> None:
