@@ -7,7 +7,8 @@ import functools
 import hashlib
 import os
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,24 @@ def refused(error: BaseException | None, code: str = ErrorCode.PROTOCOL) -> str:
     assert len(str(error)) < 1000
     assert str(error).isascii() or str(error).isprintable()
     return str(error)
+
+
+@contextlib.contextmanager
+def flooding(forger: Forger, data: bytes) -> Iterator[None]:
+    """Say the same again and again while the block lasts, or until the other side has had enough."""
+    over = threading.Event()
+
+    def flood() -> None:
+        with contextlib.suppress(OSError):
+            while not over.is_set():
+                forger.sock.sendall(data)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        with contextlib.suppress(OSError):
+            forger.sock.shutdown(socket.SHUT_RDWR)
+        thread.join(DEADLINE_S)

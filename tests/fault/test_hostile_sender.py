@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from pathlib import Path
 from time import monotonic
@@ -23,6 +22,7 @@ from tests.fault.forger import (
     extent,
     file_row,
     finish,
+    flooding,
     folder_row,
     link_row,
     offer,
@@ -85,32 +85,11 @@ def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(inside: Pat
     assert tree(inside) == {}
 
 
-class Flooding:
-    """A thread that says the same for ever, until the other side ends it or the block does."""
-
-    def __init__(self, forger: Forger, data: bytes) -> None:
-        self.forger, self.data, self.stopped = forger, data, False
-        self.thread = threading.Thread(target=self.run)
-
-    def run(self) -> None:
-        with contextlib.suppress(OSError):
-            while not self.stopped:
-                self.forger.sock.sendall(self.data)
-
-    def __enter__(self) -> Flooding:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped = True
-        self.thread.join(DEADLINE_S)
-
-
 ALIVE = head(Kind.ALIVE, 0) * 1000
 
 
 def test_a_peer_that_floods_with_signs_of_life_instead_of_a_manifest_is_left(inside: Path) -> None:
-    with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send") as forger, Flooding(forger, ALIVE):
+    with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send") as forger, flooding(forger, ALIVE):
         error = side.end()
     refused(error, ErrorCode.STALLED)
 
@@ -119,7 +98,7 @@ def test_a_transfer_that_is_flooded_with_signs_of_life_can_be_stopped(inside: Pa
     with receiving(inside) as side, Forger(side.dial(), "send").greeted() as forger:
         forger.manifest(file_row("a"))
         forger.hear_until(Kind.PLAN)
-        with Flooding(forger, ALIVE):
+        with flooding(forger, ALIVE):
             side.stop()
             refused(side.end(), ErrorCode.INTERRUPTED)
 
@@ -127,7 +106,7 @@ def test_a_transfer_that_is_flooded_with_signs_of_life_can_be_stopped(inside: Pa
 def test_a_refused_peer_that_talks_on_for_ever_is_left(inside: Path) -> None:
     with receiving(inside) as side, Forger(side.dial(), "send") as forger:
         forger.manifest(file_row("../a"))
-        with Flooding(forger, bytes(1 << 16)):
+        with flooding(forger, bytes(1 << 16)):
             refused(side.end(FAREWELL_S + DEADLINE_S))
 
 
@@ -148,7 +127,7 @@ def test_a_sender_that_has_our_word_and_never_ends_does_not_hold_us(inside: Path
         forger.manifest(file_row("a"))
         forger.say(pack((0, b"x")), finish((0, b"x")))
         forger.hear_until(Kind.DONE)
-        with Flooding(forger, ALIVE):
+        with flooding(forger, ALIVE):
             assert side.end() is None
     assert tree(inside) == {"a": b"x"}
 
@@ -214,7 +193,7 @@ def test_a_manifest_beyond_the_limits_is_refused(inside: Path, policy: Policy, r
 def test_a_manifest_of_endless_parts_is_refused_at_its_limit(inside: Path) -> None:
     part = pack_json(Kind.MANIFEST, {"entries": [file_row("a")] * 1000})
     with receiving(inside, policy=Policy(files_max=5000)) as side, Forger(side.dial(), "send") as forger:
-        with Flooding(forger, part):
+        with flooding(forger, part):
             refused(side.end(), ErrorCode.LIMIT)
 
 
