@@ -125,11 +125,12 @@ class Forger:
         return self
 
     def drain(self) -> bool:
-        """Read to the end. Returns whether it was in good order."""
+        """Read to the end, and end too. Returns whether it was in good order."""
         try:
             while self.sock.recv(1 << 16):
                 pass
-        except ConnectionError:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
             return False
         return True
 
