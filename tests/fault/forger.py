@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from fastnet.endpoint import Endpoint
+from fastnet.errors import TransferError
 from fastnet.transfer import api
 from fastnet.transfer.auth import nonce
 from fastnet.transfer.digest import Algorithm
+from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import HEAD, MAGIC, VERSION, Kind, pack_extent, pack_files, pack_json, pack_proof
 from fastnet.transfer.proof import Proof
 from tests.peers import DEADLINE_S, LINGER_NONE
@@ -120,11 +125,12 @@ class Forger:
         return self
 
     def drain(self) -> bool:
-        """Read to the end. Returns whether it was in good order."""
+        """Read to the end, and end too. Returns whether it was in good order."""
         try:
             while self.sock.recv(1 << 16):
                 pass
-        except ConnectionError:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
             return False
         return True
 
@@ -171,3 +177,52 @@ def finish(*files: tuple[int, bytes]) -> bytes:
     for entry, data in files:
         proof.add(entry, len(data), digest_of(data))
     return pack_json(Kind.FINISH, {"proof": proof.digest().hex(), "files": len(files)})
+
+
+def tree(folder: Path) -> dict[str, Any]:
+    """Everything in a folder, links not followed."""
+    return {
+        str(path.relative_to(folder)): (
+            os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else os.stat(path).st_mode
+        )
+        for path in folder.rglob("*")
+    }
+
+
+def offer(side: Victim, *rows: Row, files: bytes = b"") -> BaseException | None:
+    """Offer these entries, send what goes with them, read to the end and return what the receiver raised."""
+    with Forger(side.dial(), "send") as forger:
+        forger.manifest(*rows)
+        forger.say(files)
+        forger.drain()
+    return side.end()
+
+
+def refused(error: BaseException | None, code: str = ErrorCode.PROTOCOL) -> str:
+    """That it was refused, in a sentence that can be shown as it is. Returns that."""
+    assert isinstance(error, TransferError), error
+    assert error.code == code, error
+    assert len(str(error)) < 1000
+    assert str(error).isascii() or str(error).isprintable()
+    return str(error)
+
+
+@contextlib.contextmanager
+def flooding(forger: Forger, data: bytes) -> Iterator[None]:
+    """Say the same again and again while the block lasts, or until the other side has had enough."""
+    over = threading.Event()
+
+    def flood() -> None:
+        with contextlib.suppress(OSError):
+            while not over.is_set():
+                forger.sock.sendall(data)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        with contextlib.suppress(OSError):
+            forger.sock.shutdown(socket.SHUT_RDWR)
+        thread.join(DEADLINE_S)

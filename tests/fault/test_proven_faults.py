@@ -215,6 +215,20 @@ def test_a_full_disk_is_said_on_both_sides_and_another_run_goes_on(source, inbox
     assert goes_on(source, inbox) >= EXTENT_BYTES
 
 
+def test_a_small_file_that_a_full_disk_cuts_short_does_not_get_its_name(source, inbox) -> None:
+    source.write_bytes(os.urandom(10_000))
+    inbox.mkdir()
+
+    def little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+
+    with running("recv", "--listen", 0, "--into", inbox, preexec_fn=little_room) as receiver:
+        with pytest.raises(TransferError, match="file too large"):
+            fastnet.send(source, str(receiver.endpoint()))
+        assert receiver.end(None)[0] == 5
+    assert os.listdir(inbox) == []
+
+
 def damaged(path: Path, how: str) -> None:
     data = bytearray(path.read_bytes())
     if how == "garbage":

@@ -6,14 +6,17 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 
 import pytest
 
 from fastnet.limits import DEPTH_MAX, OPEN_FOLDERS_MAX
+from fastnet.transfer import rooted
 from fastnet.transfer.rooted import Outside, Parts, Root
 from tests.peers import DEADLINE_S
 
@@ -298,3 +301,47 @@ def test_a_folder_that_becomes_a_link_at_any_moment_leads_nothing_out(
     assert refused or kept_open
     assert seen(outside) == before
     assert os.listdir(inside / "a/b") == ["name"]
+
+
+def test_threads_that_share_a_root_never_put_a_file_into_the_folder_of_another(
+    root: Root, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With so few folders kept open each thread's walks close what the others have just been given."""
+    monkeypatch.setattr(rooted, "OPEN_FOLDERS_MAX", 2)
+
+    def fill(name: str) -> None:
+        for i in range(1000):
+            write(root, (f"{name}{i % 3}", f"{name}-{i}"))
+
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(fill, "abcd"))
+    finally:
+        sys.setswitchinterval(usual_s)
+    found = [(path.parent.name[0], path.name[0]) for path in inside.glob("*/*")]
+    assert set(found) == {(name, name) for name in "abcd"}
+    assert len(found) == 4000
+
+
+def test_a_folder_that_was_moved_away_is_another_one_after_forgetting(root: Root, inside: Path, outside: Path) -> None:
+    write(root, ("a", "first"))
+    os.rename(inside / "a", outside / "a")
+    root.forget()
+    write(root, ("a", "second"))
+    assert os.listdir(outside / "a") == ["first"]
+    assert os.listdir(inside / "a") == ["second"]
+
+
+def test_a_folder_that_is_not_ours_is_opened_to_nobody_and_stays_its_owners(root: Root, inside: Path) -> None:
+    root.folder(("f",), make=True)
+    for now, wanted, then in (
+        (0o700, 0o777, 0o700),
+        (0o755, 0o000, 0o700),
+        (0o775, 0o757, 0o755),
+        (0o2770, 0o777, 0o2770),
+    ):
+        os.chmod(inside / "f", now)
+        root.set_folder(("f",), wanted, 0, is_ours=False)
+        assert stat.S_IMODE(os.stat(inside / "f").st_mode) == then
