@@ -46,6 +46,15 @@ SEND_PATIENCE_S = 0.01
 ANSWERED_PORTS_FROM = 1024
 """Datagrams from ports below are not answered: the services there would answer in turn (RFC 862, 864)."""
 
+UNPROVEN_REPLY_BYTES = 512
+"""Longest reply to a datagram that was shorter: its sender may be forged, and the reply somebody else's flood."""
+
+HANDLER_LOG_S = 1.0
+"""A Python handler that fails is logged once in so long, with how often it failed meanwhile."""
+
+HANDLER_PEERS_KEPT = 4096
+"""Peers whose address stays a Python value from one datagram to the next."""
+
 RING_BUFFERS = 16
 """Buffers that all connections of one uring loop share; a power of two."""
 
@@ -176,6 +185,7 @@ class Limits:
     read_bytes: int = READ_BYTES
     busy_poll_us: int = 0
     answer_any_port: bool = False
+    unproven_reply_bytes: int = UNPROVEN_REPLY_BYTES
     accept_burst: int = ACCEPT_BURST
     accept_pause_s: float = ACCEPT_PAUSE_S
     events_per_wait: int = EVENTS_PER_WAIT

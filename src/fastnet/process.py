@@ -163,10 +163,14 @@ def words(event: dict[str, Any]) -> str:
     return f"stopped {event['service']} on {event['endpoint']}: {text}"
 
 
+LOST = ("unanswered", "unsent", "truncated", "kernel_drops", "withheld", "handler_errors")
+"""Counters of what went wrong with datagrams."""
+
+
 def numbers(statistics: dict[str, Any], datagrams: bool) -> str:
     """Statistics in one line."""
     if datagrams:
-        lost = {name: statistics[name] for name in ("unanswered", "unsent", "truncated", "kernel_drops")}
+        lost = {name: statistics[name] for name in LOST}
         text = "{messages} datagrams in, {replies} out, {bytes_in} bytes in, {bytes_out} bytes out".format(**statistics)
         words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in lost.items() if count)
         return f"{text}; {words}" if words else text

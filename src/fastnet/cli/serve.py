@@ -31,7 +31,7 @@ not permitted), 7 not supported here, 130 interrupted while draining."""
 
 
 def commands() -> dict[str, click.Command]:
-    return {name: command(name, row) for name, row in SERVICES.items()}
+    return {name: command(name, row) for name, row in SERVICES.items() if row.rfc}
 
 
 def command(name: str, row: ServiceRow) -> click.Command:
