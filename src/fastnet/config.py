@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fastnet import affinity, limits
+from fastnet import affinity, dictfile, limits
 from fastnet.access import AccessList
 from fastnet.datagram import DATAGRAMS
 from fastnet.endpoint import PORT_MAX, Endpoint
@@ -62,6 +62,10 @@ class ServerConfig:
         None, "Keep each loop on one of these processors, in turn, as 0-3,6; auto is every usable one.", "CPUS"
     )
     pool_size: int = option(limits.POOL_SIZE, "Threads of the pool engine.", "N", least=1)
+    file: str | None = option(None, "File of the dictionary; it is read again when it changes.", "FILE")
+    format: str = option(
+        dictfile.AUTO, "How entries are written there; auto looks.", choices=(dictfile.AUTO, *dictfile.FORMATS)
+    )
     suffix: str = option("", "Text appended to each reply (echo only).", "TEXT")
     max_connections: int | None = option(None, "Most connections of one loop at once.", "N", least=1)
     idle_timeout: float = option(
@@ -128,8 +132,8 @@ class ServerConfig:
         for name in row.required:
             if getattr(self, name) is None:
                 raise ConfigError(f"{self.service} needs a {name}", REQUIRED[name])
-        for name in REQUIRED:
-            if getattr(self, name) is not None and name not in row.options:
+        for name, default in SPECIAL.items():
+            if getattr(self, name) != default and name not in row.options:
                 raise ConfigError(f"{self.service} takes no {name}", "Leave it out, or choose another service")
         if not row.connections and not self.udp:
             raise ConfigError(f"{self.service} serves datagrams only", "Listen on udp://HOST:PORT")
@@ -170,8 +174,14 @@ class ServerConfig:
         return AccessList.parse(self.allow, self.deny)
 
 
-REQUIRED = {"handler": "It is a Python function: fastnet.serve(function, 'udp://127.0.0.1:7000')"}
-"""Settings that only some services take and these cannot do without, and how they are written."""
+REQUIRED = {
+    "handler": "It is a Python function: fastnet.serve(function, 'udp://127.0.0.1:7000')",
+    "file": "Name it: --file dict.txt, with word:translation in each line",
+}
+"""Settings that a service cannot do without, and how they are written."""
+
+SPECIAL = {"handler": None, "file": None, "format": dictfile.AUTO}
+"""Settings that only some services take, and their defaults."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fastnet import affinity
 from fastnet.access import AccessList
@@ -50,7 +51,7 @@ class Plan:
         """Counter rows of one loop: its own and one for each thread or child it keeps."""
         return 1 + self.engine.parts(self.limits)
 
-    def service(self) -> object:
+    def service(self) -> Any:
         """A new service object, for one server."""
         row = SERVICES[self.config.service]
         values = {
@@ -58,7 +59,7 @@ class Plan:
             "handler": self.config.handler,
         }
         module = SERVICES.load(self.config.service, self.choice.backend)
-        return module.create(**{name: values[name] for name in row.options})
+        return module.create(**{name: values[name] for name in row.options if name in values})
 
 
 def how(engine: str, backend: str, workers: int, worker_processes: bool, reason: str) -> str:

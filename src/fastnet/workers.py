@@ -88,6 +88,8 @@ class WorkerProcesses:
             say_on_standard_error()
             threading.Thread(target=self._end_with_parent, args=(work,), daemon=True).start()
             affinity.bind(work.cpu)
+            if work.reloader is not None:
+                work.reloader.start(work.stop, quiet=True)
             self._run(work)
             status = 0
         except BaseException as error:

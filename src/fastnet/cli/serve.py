@@ -35,7 +35,7 @@ def commands() -> dict[str, click.Command]:
 
 
 def command(name: str, row: ServiceRow) -> click.Command:
-    leave_out = () if "suffix" in row.options else ("suffix",)
+    leave_out = tuple(name for name in ("suffix", "file", "format") if name not in row.options)
 
     def callback(**typed: Any) -> int:
         process = collect(ProcessConfig, typed, {})

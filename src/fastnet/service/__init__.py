@@ -12,7 +12,7 @@ class ServiceRow(Row):
     """rfc: where the protocol is described. port: the well-known one. options: settings that `create` takes.
 
     required: those without which there is nothing to serve. connections: backends whose engines can serve connections with
-    it; every one that it has serves datagrams.
+    it; every one that it has serves datagrams. loads: it is made from `file`, and `replace` takes what a newer one says.
     """
 
     rfc: int = 0
@@ -20,6 +20,7 @@ class ServiceRow(Row):
     options: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     connections: tuple[str, ...] = BACKENDS
+    loads: bool = False
 
 
 SERVICES: Table[ServiceRow] = Table(
@@ -31,6 +32,15 @@ SERVICES: Table[ServiceRow] = Table(
         "discard": ServiceRow("reads everything, answers nothing", "discard_py", "discard_c", rfc=863, port=9),
         "chargen": ServiceRow("an endless pattern of lines", "chargen_py", "chargen_c", rfc=864, port=19),
         "daytime": ServiceRow("the date and time, then the end", "daytime_py", "daytime_c", rfc=867, port=13),
+        "dictionary": ServiceRow(
+            "words and their translations, from a file",
+            "dictionary_py",
+            "dictionary_c",
+            options=("file", "format"),
+            required=("file",),
+            connections=("python",),
+            loads=True,
+        ),
         "handler": ServiceRow(
             "a Python function answers each datagram",
             "handler_py",
