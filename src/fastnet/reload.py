@@ -3,8 +3,8 @@
 Facts. An editor or rsync renames a finished file into place; `cp` and `>` write it under our eyes, and nobody tells when they
 are done. Threads do not survive fork(2), so a worker process has to look for itself.
 Decision: the file is looked at every RELOAD_CHECK_S and read once it has stood still for RELOAD_SETTLE_S, or at once on
-request. A request is a number in shared memory, which worker processes see as well. What is read whole replaces the old in one
-step; what cannot be read changes nothing and is logged, in the parent only.
+request. A request is a number in shared memory, which worker processes see as well. What is read whole replaces the old in
+one step; what cannot be read changes nothing and is logged, in the parent only.
 Cost: a stat(2) four times a second.
 """
 

@@ -23,7 +23,7 @@ READS_INPUT = {
 """Commands whose examples need a peer, and where they are run."""
 
 
-SERVERS = [name for name in SERVICES if name in COMMANDS]
+SERVERS = [*(name for name in SERVICES if name in COMMANDS), "dict"]
 
 
 def examples(name: str) -> list[str]:
