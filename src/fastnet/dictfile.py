@@ -158,20 +158,28 @@ def load(path: str, format: str = AUTO) -> Dictionary:
 
 
 def read(path: str) -> bytes:
-    """All of a file. One that changes meanwhile is half the old and half the new, and an error."""
+    """All of a file. Raises ConfigError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not make us wait
-        with open(fd, "rb") as file:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise ConfigError(f"{path} is not a regular file", "Name a text file")
-            if found.st_size > DICTIONARY_FILE_BYTES_MAX:
-                raise ConfigError(f"{path} is too large", f"At most {DICTIONARY_FILE_BYTES_MAX} bytes")
-            data = file.read()
-            if stamp_of(os.fstat(fd)) != stamp_of(found):
-                raise ConfigError(f"{path} changed while it was read", "Write the new file beside it and rename it")
+        try:
+            return read_all(fd, path)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {reason(error)}", "Name a text file that this user may read") from error
+
+
+def read_all(fd: int, path: str) -> bytes:
+    """One that changes meanwhile would be half the old and half the new."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(f"{path} is not a regular file", "Name a text file")
+    if found.st_size > DICTIONARY_FILE_BYTES_MAX:
+        raise ConfigError(f"{path} is too large", f"At most {DICTIONARY_FILE_BYTES_MAX} bytes")
+    with open(fd, "rb", closefd=False) as file:
+        data = file.read()
+    if stamp_of(os.fstat(fd)) != stamp_of(found):
+        raise ConfigError(f"{path} changed while it was read", "Write the new file beside it and rename it")
     return data
 
 
