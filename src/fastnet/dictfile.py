@@ -197,10 +197,10 @@ def decode(data: bytes, path: str) -> str:
 
 
 def look(lines: Iterable[str], path: str) -> str:
-    """The form that most of the first entries have. Raises ConfigError."""
+    """The form that half of the first entries have, or more. Raises ConfigError."""
     sample = [line for line, _ in zip(filter(str.strip, lines), range(SAMPLE_LINES), strict=False)]
     for name, form in FORMATS.items():
-        if sum(1 for line in sample if form.looks(line)) * 2 > len(sample):
+        if sample and sum(1 for line in sample if form.looks(line)) * 2 >= len(sample):
             return name
     if not sample:
         return "colon"
