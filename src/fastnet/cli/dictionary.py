@@ -37,7 +37,7 @@ Formats of FILE, UTF-8, an entry a line, # begins a comment:
 A changed FILE is read again once it has stood still for a second, or at once on HUP; a broken one is reported with its lines,
 and the words read before are kept. A word that is not there is answered with `unknown`.
 
-{SIGNALS.replace("HUP opens log files anew.", "HUP opens log files anew and reads FILE.")}"""
+{SIGNALS.replace("HUP opens log files anew.", "HUP opens log files anew" + chr(10) + "and reads FILE.")}"""
 
 LOOKUP = """Look words up at a server.
 
@@ -78,6 +78,7 @@ dictionary.add_command(
             *parameters(ProcessConfig),
         ],
         help=SERVE,
+        short_help="Serve the words of a file.",
         epilog="Example: fastnet dict serve --file docs/example-words.txt --port 7057",
     )
 )
@@ -135,6 +136,8 @@ def converse(server: Lookup, as_json: bool) -> None:
         try:
             word = input("> " if shown else "").strip()
         except EOFError:
+            if shown:
+                print()
             return
         if not word:
             continue
