@@ -161,6 +161,33 @@ def test_several_workers_answer_from_one_file(engine, backend, udp, workers) -> 
     assert all(each.messages for each in server.worker_statistics())
 
 
+@each_way
+def test_words_are_replaced_in_one_step_while_batches_are_answered(engine, backend, serve, tmp_path) -> None:
+    """Thirty files; the answers to one burst are of one version or of two that follow each other, and all are whole."""
+    path, size, version = tmp_path / "words", 500, 0
+
+    def put() -> None:
+        fresh = tmp_path / "new"
+        write(fresh, {f"word{i}": f"version {version} of {i}" for i in range(size + version)})
+        fresh.rename(path)
+
+    put()
+    server = serve("dictionary", "udp://127.0.0.1:0", file=str(path), rcvbuf=1 << 20)
+    with Client(server) as client:
+        for version in range(1, 31):
+            put()
+            assert server.reload() == str(path)
+            seen = version - 1
+            while seen < version:
+                for i in range(100):
+                    client.send(b"word%d" % i)
+                for i in range(100):
+                    head, _, rest = client.read().decode().partition(" of ")
+                    assert rest == str(i)
+                    assert seen <= int(head.removeprefix("version ")) <= version
+                    seen = int(head.removeprefix("version "))
+
+
 @settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(
     entries=st.dictionaries(
