@@ -99,6 +99,11 @@ def fastnet_datagrams(way: str, backend: str) -> Peer:
     return Peer((sys.executable, "-m", "fastnet", "echo", *options), spins=True, transport="udp")
 
 
+def fastnet_handler(backend: str) -> Peer:
+    """An echo written in Python, on our loop."""
+    return Peer((sys.executable, "-m", "bench.handler_echo", backend, str(RCVBUF_BYTES)), transport="udp")
+
+
 def datagram_peers(into: Path, has_uvloop: bool) -> dict[str, Peer]:
     """Those that serve datagrams."""
     found = {
@@ -111,7 +116,8 @@ def datagram_peers(into: Path, has_uvloop: bool) -> dict[str, Peer]:
         command = (*peer.command, str(RCVBUF_BYTES)) if peer.command else ()
         found[name] = replace(peer, command=command, transport="udp")
     ours = [(way, backend) for way in DATAGRAMS for backend in BACKENDS if DATAGRAMS[way].module(backend)]
-    return found | {f"{way}-{backend}": fastnet_datagrams(way, backend) for way, backend in ours}
+    found |= {f"{way}-{backend}": fastnet_datagrams(way, backend) for way, backend in ours}
+    return found | {f"handler-{backend}": fastnet_handler(backend) for backend in BACKENDS}
 
 
 def all_peers(into: Path) -> dict[str, Peer]:
@@ -138,7 +144,7 @@ GROUPS = {
     "rivals": (*STREAM_RIVALS, *DATAGRAM_RIVALS),
     "default": (
         *("uring-native", "epoll-native", "epoll-python", "c_epoll", "uvloop", "asyncio", "threads"),
-        *("mmsg-native", "single-python", *DATAGRAM_RIVALS),
+        *("mmsg-native", "single-python", "handler-native", "handler-python", *DATAGRAM_RIVALS),
     ),
 }
 """Names for several peers; "all" is every one."""

@@ -25,6 +25,8 @@ Decision: the list stands here once. metrics/counters.py has the same names and 
     WORD(unsent)          \
     WORD(truncated)       \
     WORD(kernel_drops)    \
+    WORD(withheld)        \
+    WORD(handler_errors)  \
     WORD(closed_finished) \
     WORD(closed_reset)    \
     WORD(closed_idle)     \

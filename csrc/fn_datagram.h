@@ -31,6 +31,7 @@ enum {
     FN_DATAGRAM_BYTES_MAX = 65507,
     FN_TRAIN_MAX = 64,
     FN_PIECES = 1024,
+    FN_CALLS = 256, /* datagrams given to a service at once */
     FN_PORT_UNPRIVILEGED = 1024,
     FN_SEND_PATIENCE_MS = 10
 };
@@ -55,6 +56,8 @@ struct fn_batch {
     struct sockaddr_storage peer[FN_BATCH];
     struct fn_train train[FN_BATCH];
     struct fn_reply reply[FN_PIECES];
+    struct fn_calls calls;
+    struct fn_call call[FN_CALLS];
     char in_control[FN_BATCH][CMSG_SPACE(sizeof(uint32_t)) + CMSG_SPACE(sizeof(int))];
     char out_control[FN_BATCH][CMSG_SPACE(sizeof(uint16_t))];
 };
@@ -68,6 +71,7 @@ static inline struct fn_batch *fn_batch_open(const struct fn_work *work, int fd)
     if (!batch) return NULL;
     batch->fd = fd, batch->work = work, batch->row = fn_row(work, 0);
     batch->join_bytes_max = FN_DATAGRAM_BYTES_MAX, batch->taken = FN_BATCH;
+    batch->calls = (struct fn_calls){.call = batch->call, .row = batch->row};
     batch->memory = fn_map((size_t)FN_BATCH * FN_DATAGRAM_STRIDE);
     if (!batch->memory) {
         fn_unmap(batch, sizeof *batch);

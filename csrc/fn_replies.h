@@ -93,15 +93,29 @@ static inline int fn_same_peer(const struct fn_batch *batch, uint32_t a, uint32_
     return a == b || (size == batch->in[b].msg_hdr.msg_namelen && memcmp(&batch->peer[a], &batch->peer[b], size) == 0);
 }
 
-/* Put a reply behind those that wait: at the end of the last train if it fits there, or as the first of a new one. */
-static inline void fn_batch_answer(struct fn_batch *batch, uint32_t peer, const struct fn_reply *reply) {
-    struct fn_train *train = batch->trains ? &batch->train[batch->trains - 1] : NULL;
-    uint32_t bytes = 0;
-    for (int i = 0; i < reply->parts; i++) bytes += (uint32_t)reply->part[i].iov_len;
+/* Whether a reply may go out to a request of so many bytes; counted if not. */
+static inline int fn_reply_fits(struct fn_batch *batch, size_t bytes, size_t request) {
     if (bytes > FN_DATAGRAM_BYTES_MAX) {
         fn_count(&batch->row->unsent, 1);
-        return;
+        return 0;
     }
+    if (bytes > request && bytes > batch->work->unproven_reply_bytes) {
+        fn_count(&batch->row->withheld, 1);
+        return 0;
+    }
+    return 1;
+}
+
+/* Put a reply behind those that wait: at the end of the last train if it fits there, or as the first of a new one. request: how
+   many bytes it answers. */
+static inline void fn_batch_answer(struct fn_batch *batch, uint32_t peer, const struct fn_reply *reply, size_t request) {
+    struct fn_train *train;
+    size_t all = 0;
+    for (int i = 0; i < reply->parts; i++) all += reply->part[i].iov_len;
+    if (!fn_reply_fits(batch, all, request)) return;
+    if (batch->trains == FN_BATCH || batch->pieces + 2 > FN_PIECES) fn_batch_flush(batch);
+    train = batch->trains ? &batch->train[batch->trains - 1] : NULL;
+    uint32_t bytes = (uint32_t)all;
     if (!train || train->ended || bytes == 0 || bytes > train->segment || bytes > batch->join_bytes_max ||
         train->segments == FN_TRAIN_MAX || train->bytes + bytes > FN_DATAGRAM_BYTES_MAX || !fn_same_peer(batch, train->peer, peer)) {
         train = &batch->train[batch->trains++];

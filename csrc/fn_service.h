@@ -7,6 +7,7 @@ says that they outlive the connection, which spares the copy. */
 #define FN_SERVICE_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/uio.h>
 
 enum {
@@ -23,6 +24,24 @@ struct fn_reply {
     char scratch[FN_SCRATCH_BYTES]; /* room for a piece made on the spot */
 };
 
+struct fn_counters;
+struct sockaddr_storage;
+
+/* One datagram of a batch, and the answer to it: what is added to the reply is one datagram back, without any none. */
+struct fn_call {
+    char *bytes;
+    size_t n;
+    const struct sockaddr_storage *peer;
+    struct fn_reply reply;
+};
+
+struct fn_calls {
+    struct fn_call *call;
+    uint32_t n;
+    struct fn_counters *row;
+    void *kept; /* the service's, for this loop: what the replies of the last call are made of */
+};
+
 struct fn_service {
     /* A connection was made. NULL: nothing to say. */
     void (*open)(const struct fn_service *, struct fn_reply *);
@@ -34,8 +53,12 @@ struct fn_service {
     void (*eof)(const struct fn_service *, struct fn_reply *);
     /* A datagram of n bytes arrived; what is added is one datagram back, and without any none. NULL: none ever. */
     void (*datagram)(const struct fn_service *, char *bytes, size_t n, struct fn_reply *);
+    /* The datagrams of a batch at once, for a service that has something to do once a batch; it goes before `datagram`.
+       What the replies are made of stays until the next call. The last one has n = 0: let go of everything. */
+    void (*batch)(const struct fn_service *, struct fn_calls *);
     const char *text;
     size_t text_bytes;
+    void *own; /* whatever else the service is made of */
 };
 
 static inline void fn_reply_add(struct fn_reply *reply, const char *bytes, size_t n) {

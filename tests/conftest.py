@@ -2,7 +2,8 @@
 
 Facts. A row of a table is a claim that something works; a row that cannot work here says why (Table.why_not).
 Decision: `engine`, `backend`, `transport` and `service` are parametrised from the tables, so a new row is tested the
-day it is added. Whoever parametrises them by hand makes the same claim, so every test is looked at once all are there:
+day it is added; a service that has to be given something has tests of its own.
+Whoever parametrises them by hand makes the same claim, so every test is looked at once all are there:
 a hole in a table is no test, and a row that cannot work here is a test skipped with the row's own reason. The mark
 `native` alone is the claim that the native epoll engine works. FASTNET_BACKEND narrows the run to one backend.
 """
@@ -81,7 +82,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wants = set(metafunc.fixturenames)
     given = {name for each in metafunc.definition.iter_markers("parametrize") for name in names(each.args[0])}
     wants -= given
-    services = list(SERVICES) if "service" in wants else [""]
+    services = [name for name in SERVICES if not SERVICES[name].required] if "service" in wants else [""]
     engines = list(ENGINES) if "engine" in wants else [""]
     if "backend" in wants:
         axes = [name for name in ("service", "engine", "backend") if name in wants]

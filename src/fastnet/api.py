@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastnet.config import ServerConfig
@@ -10,11 +11,16 @@ from fastnet.errors import ConfigError
 from fastnet.plan import make_plan
 from fastnet.server import Server
 
+Handler = Callable[[memoryview, Any], bytes | None]
+"""Answers one datagram: its bytes, its peer's address; what it returns goes back, None is no reply."""
 
-def serve(service: str, endpoint: str = "tcp://127.0.0.1:0", **options: Any) -> Server:
+
+def serve(service: str | Handler, endpoint: str = "tcp://127.0.0.1:0", **options: Any) -> Server:
     """Serve in the background and return the running server; leaving its context drains and stops it.
 
-    service: "echo", "discard", "chargen" or "daytime".
+    service: "echo", "discard", "chargen" or "daytime"; or, on udp://, a function of (data: memoryview, peer) that returns the
+    reply as bytes, or None for none. It runs in the loop's thread, or with several pure-Python workers in their processes, so
+    one that waits makes everybody wait. What it raises is counted (`handler_errors`) and logged once a second.
     endpoint: tcp://HOST:PORT or udp://HOST:PORT (port 0 picks one, no host is every address) or unix:PATH.
     options: any field of fastnet.config.ServerConfig, such as engine="epoll", backend="native", workers=4, drain=2.0
     (seconds), idle_timeout=60.0 (seconds), max_connections=1000.
@@ -26,7 +32,8 @@ def serve(service: str, endpoint: str = "tcp://127.0.0.1:0", **options: Any) -> 
     else:
         place = {"host": where.host, "port": where.port, "udp": where.transport == "udp"}
     try:
-        config = ServerConfig(service=service, **place, **options)
+        what = {"service": service} if isinstance(service, str) else {"service": "handler", "handler": service}
+        config = ServerConfig(**what, **place, **options)
     except TypeError as error:
         raise ConfigError(str(error).replace("ServerConfig.__init__()", "serve()")) from None
     return Server(make_plan(config)).start()

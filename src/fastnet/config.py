@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fastnet import affinity, limits
+from fastnet import affinity, dictfile, limits
 from fastnet.access import AccessList
 from fastnet.datagram import DATAGRAMS
 from fastnet.endpoint import PORT_MAX, Endpoint
@@ -43,6 +43,7 @@ class ServerConfig:
     """One server. Raises ConfigError when a value, or two of them together, make no sense."""
 
     service: str = "echo"
+    handler: Callable[[memoryview, Any], Any] | None = None
     host: str = option("127.0.0.1", "Address or name to bind; an empty one is every address of this host.", "HOST")
     port: int = option(0, "Port to bind; 0 picks a free one.", "PORT", least=0)
     udp: bool = option(False, "Datagrams (UDP) instead of connections.")
@@ -61,6 +62,10 @@ class ServerConfig:
         None, "Keep each loop on one of these processors, in turn, as 0-3,6; auto is every usable one.", "CPUS"
     )
     pool_size: int = option(limits.POOL_SIZE, "Threads of the pool engine.", "N", least=1)
+    file: str | None = option(None, "File of the dictionary; it is read again when it changes.", "FILE")
+    format: str = option(
+        dictfile.AUTO, "How entries are written there; auto looks.", choices=(dictfile.AUTO, *dictfile.FORMATS)
+    )
     suffix: str = option("", "Text appended to each reply (echo only).", "TEXT")
     max_connections: int | None = option(None, "Most connections of one loop at once.", "N", least=1)
     idle_timeout: float = option(
@@ -75,6 +80,10 @@ class ServerConfig:
     deny: tuple[str, ...] = option((), "Turn this network away; may be given again.", "CIDR")
     answer_any_port: bool = option(
         False, "UDP: answer ports below 1024 and its own number too, though these may answer back for ever."
+    )
+    answer_any_size: bool = option(
+        False,
+        f"UDP: send replies over {limits.UNPROVEN_REPLY_BYTES} bytes to shorter requests too, whoever forged these.",
     )
     backlog: int = option(limits.BACKLOG, "Connections the kernel holds until they are accepted.", "N", least=1)
     reuse_port: bool = option(False, "Share the port with other servers (SO_REUSEPORT); implied by --workers.")
@@ -101,7 +110,7 @@ class ServerConfig:
             raise ConfigError(
                 f"{self.workers} workers are too many", f"At most {limits.WORKERS_MAX}; one a core is enough"
             )
-        self._check_suffix()
+        self._check_service()
         self._check_engine()
         if self.unix is not None and self.udp:
             raise ConfigError("a Unix socket has no UDP", "Leave udp or unix out")
@@ -114,7 +123,20 @@ class ServerConfig:
         AccessList.parse(self.allow, self.deny)
         self.endpoint  # noqa: B018 - raises ConfigError for a bad path
 
-    def _check_suffix(self) -> None:
+    def _check_service(self) -> None:
+        row = SERVICES[self.service]
+        if self.handler is not None and not callable(self.handler):
+            raise ConfigError(
+                f"handler = {self.handler!r} is no function", "It is called with a memoryview and an address"
+            )
+        for name in row.required:
+            if getattr(self, name) is None:
+                raise ConfigError(f"{self.service} needs a {name}", REQUIRED[name])
+        for name, default in SPECIAL.items():
+            if getattr(self, name) != default and name not in row.options:
+                raise ConfigError(f"{self.service} takes no {name}", "Leave it out, or choose another service")
+        if not row.connections and not self.udp:
+            raise ConfigError(f"{self.service} serves datagrams only", "Listen on udp://HOST:PORT")
         if self.suffix and "suffix" not in SERVICES[self.service].options:
             raise ConfigError(f"{self.service} has no suffix", "Only echo appends one")
         if len(self.suffix.encode("utf-8", "surrogateescape")) > limits.SUFFIX_BYTES_MAX:
@@ -151,6 +173,15 @@ class ServerConfig:
     def access(self) -> AccessList:
         return AccessList.parse(self.allow, self.deny)
 
+
+REQUIRED = {
+    "handler": "It is a Python function: fastnet.serve(function, 'udp://127.0.0.1:7000')",
+    "file": "Name it: --file dict.txt, with word:translation in each line",
+}
+"""Settings that a service cannot do without, and how they are written."""
+
+SPECIAL = {"handler": None, "file": None, "format": dictfile.AUTO}
+"""Settings that only some services take, and their defaults."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 

@@ -46,6 +46,45 @@ SEND_PATIENCE_S = 0.01
 ANSWERED_PORTS_FROM = 1024
 """Datagrams from ports below are not answered: the services there would answer in turn (RFC 862, 864)."""
 
+UNPROVEN_REPLY_BYTES = 512
+"""Longest reply to a datagram that was shorter: its sender may be forged, and the reply somebody else's flood."""
+
+HANDLER_LOG_S = 1.0
+"""A Python handler that fails is logged once in so long, with how often it failed meanwhile."""
+
+HANDLER_PEERS_KEPT = 4096
+"""Peers whose address stays a Python value from one datagram to the next."""
+
+DICTIONARY_FILE_BYTES_MAX = 1024 * MIB
+"""Largest file of a dictionary. All of it is in memory several times while it is read."""
+
+DICTIONARY_ARENA_BYTES_MAX = 32 * 1024 * MIB
+"""Largest native table: entries are found by 32-bit numbers of eight bytes each."""
+
+DICTIONARY_WORD_BYTES_MAX = KIB
+"""Longest word."""
+
+DICTIONARY_TRANSLATION_BYTES_MAX = 32 * KIB
+"""Longest translation. It must fit a datagram, for who asks with one as long."""
+
+DICTIONARY_LINE_BYTES_MAX = 4 * KIB
+"""Over a connection, a line that has not ended by then ends it. Padding counts."""
+
+DICTIONARY_REPORTED_MAX = 10
+"""Broken lines, and words that stand twice, that are named."""
+
+RELOAD_CHECK_S = 0.25
+"""A file that a service is made from is looked at this often."""
+
+RELOAD_SETTLE_S = 1.0
+"""It is read once it has not changed for so long: somebody may still be writing it."""
+
+LOOKUP_TIMEOUT_S = 5.0
+"""How long `dict lookup` waits for the answer to a word, all its attempts together."""
+
+LOOKUP_FIRST_WAIT_S = 0.25
+"""How long it waits for the first one; each further wait is twice as long."""
+
 RING_BUFFERS = 16
 """Buffers that all connections of one uring loop share; a power of two."""
 
@@ -267,6 +306,7 @@ class Limits:
     read_bytes: int = READ_BYTES
     busy_poll_us: int = 0
     answer_any_port: bool = False
+    unproven_reply_bytes: int = UNPROVEN_REPLY_BYTES
     accept_burst: int = ACCEPT_BURST
     accept_pause_s: float = ACCEPT_PAUSE_S
     events_per_wait: int = EVENTS_PER_WAIT
@@ -286,4 +326,5 @@ assert FD_SETSIZE - SELECT_SPARE_DESCRIPTORS >= 1000, "the select engine promise
 assert SECONDS_MAX * 1000 < 2**32, "a time-out would wrap around in the native loops"
 assert TICK_S < DRAIN_S, "a blocking engine would sleep through the whole drain"
 assert CLIENT_TIMEOUT_MAX_S * 1000 < 2**31, "poll(2) could not wait that long"
+assert DICTIONARY_WORD_BYTES_MAX <= DICTIONARY_LINE_BYTES_MAX, "a word in the file could not be asked for"
 assert DATAGRAM_BYTES_MAX <= READ_BYTES, "one read could not hold the largest datagram"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fastnet import affinity
 from fastnet.access import AccessList
@@ -11,7 +12,7 @@ from fastnet.catalog import Choice, choose, engines_for
 from fastnet.config import ServerConfig
 from fastnet.endpoint import Endpoint
 from fastnet.engine import EngineRow
-from fastnet.limits import SPARE_DESCRIPTORS, Limits
+from fastnet.limits import DATAGRAM_BYTES_MAX, SPARE_DESCRIPTORS, UNPROVEN_REPLY_BYTES, Limits
 from fastnet.service import SERVICES
 from fastnet.table import Table
 
@@ -50,12 +51,15 @@ class Plan:
         """Counter rows of one loop: its own and one for each thread or child it keeps."""
         return 1 + self.engine.parts(self.limits)
 
-    def service(self) -> object:
+    def service(self) -> Any:
         """A new service object, for one server."""
         row = SERVICES[self.config.service]
-        values = {"suffix": self.config.suffix.encode("utf-8", "surrogateescape")}
+        values = {
+            "suffix": self.config.suffix.encode("utf-8", "surrogateescape"),
+            "handler": self.config.handler,
+        }
         module = SERVICES.load(self.config.service, self.choice.backend)
-        return module.create(**{name: values[name] for name in row.options})
+        return module.create(**{name: values[name] for name in row.options if name in values})
 
 
 def how(engine: str, backend: str, workers: int, worker_processes: bool, reason: str) -> str:
@@ -80,6 +84,7 @@ def make_plan(config: ServerConfig) -> Plan:
         pool_size=config.pool_size,
         busy_poll_us=config.busy_poll,
         answer_any_port=config.answer_any_port,
+        unproven_reply_bytes=DATAGRAM_BYTES_MAX if config.answer_any_size else UNPROVEN_REPLY_BYTES,
     )
     most = config.max_connections or default_connections(row, limits, 1 if processes else workers)
     limits = replace(limits, max_connections=most)

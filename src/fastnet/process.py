@@ -5,8 +5,9 @@ What a signal does:
     SIGINT, SIGTERM    no new connections; established ones may finish for up to `drain` seconds each server; then exit 0
     a second one       every connection is closed and the process exits at once, with 130
     a third one        ends the process on the spot, should a loop hang
-    SIGHUP             log files are opened anew; nothing else of these services can change while they run. When it comes
-                       because the terminal was closed, it is a SIGTERM, or a server nobody sees would keep the port
+    SIGHUP             log files are opened anew, and the file of a dictionary is read again; nothing else of these services
+                       can change while they run. When it comes because the terminal was closed, it is a SIGTERM, or a
+                       server nobody sees would keep the port
     SIGUSR1            the statistics so far, one line in the log for each server
     SIGPIPE            nothing
 
@@ -48,7 +49,7 @@ def run(configs: Sequence[ServerConfig], process: ProcessConfig, tell: Tell) -> 
     """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises FastnetError."""
     raise_descriptor_limit()
     if process.daemon:
-        configs = [from_root(config, "unix") for config in configs]
+        configs = [from_root(config, "unix", "file") for config in configs]
         process = from_root(process, "pidfile", "log_file", "error_log")
     plans = [make_plan(config) for config in configs]
     if process.daemon:
@@ -163,10 +164,14 @@ def words(event: dict[str, Any]) -> str:
     return f"stopped {event['service']} on {event['endpoint']}: {text}"
 
 
+LOST = ("unanswered", "unsent", "truncated", "kernel_drops", "withheld", "handler_errors")
+"""Counters of what went wrong with datagrams."""
+
+
 def numbers(statistics: dict[str, Any], datagrams: bool) -> str:
     """Statistics in one line."""
     if datagrams:
-        lost = {name: statistics[name] for name in ("unanswered", "unsent", "truncated", "kernel_drops")}
+        lost = {name: statistics[name] for name in LOST}
         text = "{messages} datagrams in, {replies} out, {bytes_in} bytes in, {bytes_out} bytes out".format(**statistics)
         words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in lost.items() if count)
         return f"{text}; {words}" if words else text
@@ -232,7 +237,9 @@ class Watch:
                 self.stop_at_once()
         elif number == RELOAD:
             self.logs.reopen()
-            log.info("SIGHUP: log files opened again; the services have nothing else to reload")
+            files = [path for server in self.servers if (path := server.reload())]
+            rest = f"reading {', '.join(files)} again" if files else "the services have nothing else to reload"
+            log.info("SIGHUP: log files opened again; %s", rest)
         elif number == REPORT:
             for server in self.servers:
                 log.info("%s on %s: %s", *labels(server).values(), report(server))

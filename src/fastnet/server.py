@@ -22,6 +22,8 @@ from fastnet.endpoint import Endpoint
 from fastnet.engine.contract import Work
 from fastnet.metrics.counters import CounterTable, Statistics, statistics
 from fastnet.plan import Plan
+from fastnet.reload import Reloader
+from fastnet.service import SERVICES
 from fastnet.stop import NOW, Stop
 from fastnet.transport import TRANSPORTS
 from fastnet.workers import WorkerProcesses
@@ -43,6 +45,7 @@ class Server:
         self._counters: list[CounterTable] = []
         self._threads: list[threading.Thread] = []
         self._processes: WorkerProcesses | None = None
+        self._reloader: Reloader | None = None
         self._stop: Stop | None = None
         self._failure: BaseException | None = None
         self._running = 0
@@ -64,16 +67,24 @@ class Server:
     def _start_loops(self, workers: int) -> None:
         engine = self.plan.engines.load(self.plan.choice.engine, self.plan.choice.backend)
         service = self.plan.service()
+        if SERVICES[self.plan.config.service].loads:
+            self._reloader = Reloader(self.plan.config.file or "", self.plan.config.format, service.replace)
+            self._reloader.load()
         self._stop = Stop()
         self.ended_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._counters = [CounterTable(self.plan.rows) for _ in range(workers)]
         works = [
-            Work([listener], service, self.plan.limits, self._stop, counters, self.plan.access, self._trace_fd, cpu)
+            Work(
+                *([listener], service, self.plan.limits, self._stop, counters, self.plan.access, self._trace_fd, cpu),
+                reloader=self._reloader,
+            )
             for listener, counters, cpu in zip(
                 self._each_listener(workers), self._counters, self.plan.cpus, strict=True
             )
         ]
         self._begin(engine.run, works)
+        if self._reloader is not None:
+            self._reloader.start(self._stop)
 
     def _begin(self, run: Callable[[Work], None], works: list[Work]) -> None:
         """Give each work its thread or process."""
@@ -127,6 +138,13 @@ class Server:
             if self._running == 0:
                 os.eventfd_write(self.ended_fd, 1)
 
+    def reload(self) -> str:
+        """Read the file of the service again, soon and whether it has changed or not. Returns its path, "" if it has none."""
+        if self._reloader is None:
+            return ""
+        self._reloader.ask()
+        return self._reloader.path
+
     def drain(self) -> None:
         """Stop accepting and let established connections finish. Returns at once."""
         if self._stop is not None:
@@ -159,6 +177,10 @@ class Server:
         finally:
             join_all(self._threads, None)  # one failed and told the others to stop; they still use what is closed below
             stop, self._stop = self._stop, None
+            if self._reloader is not None:
+                stop.drain()
+                self._reloader.join()
+                self._reloader = None
             self._threads.clear()
             self._processes = None
             self._close_listeners()

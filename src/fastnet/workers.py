@@ -14,6 +14,7 @@ import logging
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -84,8 +85,11 @@ class WorkerProcesses:
             become_child()
             kept = {work.stop.drain_fd, work.stop.now_fd, work.trace_fd, self._lifeline_out, to_parent}
             keep_only({*kept, *(listener.fileno() for listener in work.listeners)})
+            say_on_standard_error()
             threading.Thread(target=self._end_with_parent, args=(work,), daemon=True).start()
             affinity.bind(work.cpu)
+            if work.reloader is not None:
+                work.reloader.start(work.stop, quiet=True)
             self._run(work)
             status = 0
         except BaseException as error:
@@ -125,6 +129,16 @@ class WorkerProcesses:
             select.select([work.stop.drain_fd], [], [], WORKER_RESTART_S)
         if work.stop.state == RUN:
             self._spawn(index)
+
+
+def say_on_standard_error() -> None:
+    """In a worker: descriptors of log files are closed, and their numbers may soon be those of sockets."""
+    for handler in log.handlers[:]:
+        if getattr(handler, "stream", None) is not sys.stderr:
+            log.removeHandler(handler)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+    log.propagate = False
 
 
 def read_last(last_words: int) -> str:

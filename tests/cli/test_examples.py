@@ -23,6 +23,9 @@ READS_INPUT = {
 """Commands whose examples need a peer, and where they are run."""
 
 
+SERVERS = [*(name for name in SERVICES if name in COMMANDS), "dict"]
+
+
 def examples(name: str) -> list[str]:
     """The command lines that a command's help gives as examples."""
     command = fastnet.get_command(click.Context(fastnet), name)
@@ -42,7 +45,7 @@ def test_every_command_has_an_example(name: str) -> None:
     assert examples(name)
 
 
-@pytest.mark.parametrize("name", [*SERVICES, "up"])
+@pytest.mark.parametrize("name", [*SERVERS, "up"])
 def test_the_example_of_a_server_listens(name: str, tmp_path: Path) -> None:
     for example in examples(name):
         words = shlex.split(re.sub(r"--port \d+", "--port 0", example))[1:]
@@ -56,7 +59,7 @@ def test_the_example_of_a_server_listens(name: str, tmp_path: Path) -> None:
             assert server.end()[0] == 0
 
 
-@pytest.mark.parametrize("name", [name for name in available() if name not in (*SERVICES, "up", *READS_INPUT)])
+@pytest.mark.parametrize("name", [name for name in available() if name not in (*SERVERS, "up", *READS_INPUT)])
 def test_the_example_of_a_command_that_ends_succeeds(name: str) -> None:
     for example in examples(name):
         done = finish(*shlex.split(example)[1:])

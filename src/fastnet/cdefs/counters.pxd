@@ -16,6 +16,8 @@ cdef extern from "fn_counters.h" nogil:
         uint64_t unanswered
         uint64_t truncated
         uint64_t kernel_drops
+        uint64_t withheld
+        uint64_t handler_errors
     enum fn_closed:
         FN_FINISHED
         FN_RESET

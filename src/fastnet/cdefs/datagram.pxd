@@ -2,12 +2,14 @@
 from libc.stdint cimport uint32_t
 
 from fastnet.cdefs.counters cimport fn_counters
-from fastnet.cdefs.service cimport fn_reply
+from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply
+from fastnet.cdefs.sys cimport sockaddr_storage
 from fastnet.cdefs.work cimport fn_work
 
 cdef extern from "fn_replies.h" nogil:
     enum:
         FN_BATCH
+        FN_CALLS
         FN_PIECES
     struct fn_batch:
         const fn_work *work
@@ -16,9 +18,11 @@ cdef extern from "fn_replies.h" nogil:
         uint32_t pieces
         uint32_t replies
         fn_reply *reply
+        sockaddr_storage *peer
+        fn_calls calls
     fn_batch *fn_batch_open(const fn_work *work, int fd)
     void fn_batch_close(fn_batch *batch)
     int fn_batch_take(fn_batch *batch)
     char *fn_batch_train(fn_batch *batch, uint32_t i, uint32_t *bytes, uint32_t *segment)
-    void fn_batch_answer(fn_batch *batch, uint32_t peer, const fn_reply *reply)
+    void fn_batch_answer(fn_batch *batch, uint32_t peer, const fn_reply *reply, size_t request)
     void fn_batch_flush(fn_batch *batch)

@@ -23,6 +23,7 @@ cdef class NativeService:
         self.text = text
         self.c.text = text
         self.c.text_bytes = len(text)
+        self.c.own = <void *>self
 
 
 cdef class NativeWork:
@@ -56,6 +57,7 @@ cdef class NativeWork:
         self.c.thread_stack_bytes = limits.thread_stack_bytes
         self.c.read_bytes = limits.read_bytes
         self.c.answer_any_port = limits.answer_any_port
+        self.c.unproven_reply_bytes = limits.unproven_reply_bytes
         self.c.busy_poll_ns = limits.busy_poll_us * 1000
         self.c.parked_bytes_max = limits.parked_bytes_max
         self.keep = (work, networks, stop, rows)

@@ -24,6 +24,7 @@ COMMANDS = {
     "discard": ("fastnet.cli.serve", "Discard server (RFC 863): reads everything, answers nothing."),
     "chargen": ("fastnet.cli.serve", "Character generator (RFC 864): an endless pattern of lines."),
     "daytime": ("fastnet.cli.serve", "Daytime server (RFC 867): the date and time, then the end."),
+    "dict": ("fastnet.cli.dictionary", "Dictionary: serve a file of words, or look words up."),
     "connect": (
         "fastnet.cli.connect",
         "Talk to a server: standard input to the socket, the socket to standard output.",

@@ -31,11 +31,11 @@ not permitted), 7 not supported here, 130 interrupted while draining."""
 
 
 def commands() -> dict[str, click.Command]:
-    return {name: command(name, row) for name, row in SERVICES.items()}
+    return {name: command(name, row) for name, row in SERVICES.items() if row.rfc}
 
 
 def command(name: str, row: ServiceRow) -> click.Command:
-    leave_out = () if "suffix" in row.options else ("suffix",)
+    leave_out = tuple(name for name in ("suffix", "file", "format") if name not in row.options)
 
     def callback(**typed: Any) -> int:
         process = collect(ProcessConfig, typed, {})

@@ -9,5 +9,9 @@ socket. It
  D4. does not answer a peer that `access` does not allow, nor, unless `answer_any_port`, its own port or one below 1024;
  D5. never waits for a peer: a reply the kernel does not take in SEND_PATIENCE_S is dropped and counted;
  D6. goes on after any error that a peer or the network can cause;
- D7. counts what the kernel dropped, as far as the kernel tells (SO_RXQ_OVFL, socket(7)).
+ D7. counts what the kernel dropped, as far as the kernel tells (SO_RXQ_OVFL, socket(7));
+ D8. withholds and counts a reply longer than both its request and `unproven_reply_bytes`: who asks may have forged the
+     sender, and must not be able to multiply a flood;
+ D9. counts the datagrams on which a Python handler failed, and goes on; a native loop enters Python once a batch, or once
+     for each FN_CALLS datagrams of a larger one.
 """

@@ -2,6 +2,7 @@
 
 Facts. recvmmsg's own time-out is looked at only after a datagram has come (recvmmsg(2), BUGS).
 Decision: the loop asks without waiting, and waits with epoll(7) once nothing is queued; the batch is csrc/fn_datagram.h.
+A service that has to enter Python, or to look up the newest table, gets the datagrams of a batch in one call.
 Cost: one call more than a blocking recvmmsg when datagrams come one by one.
 """
 
@@ -9,11 +10,11 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastnet.cdefs.counters cimport fn_count
 from fastnet.cdefs.datagram cimport (
-    FN_BATCH, FN_PIECES, fn_batch, fn_batch_answer, fn_batch_close, fn_batch_flush, fn_batch_open,
+    FN_CALLS, FN_PIECES, fn_batch, fn_batch_answer, fn_batch_close, fn_batch_flush, fn_batch_open,
     fn_batch_take, fn_batch_train,
 )
 from fastnet.cdefs.errno cimport raise_errno
-from fastnet.cdefs.service cimport fn_reply, fn_service
+from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply, fn_service
 from fastnet.cdefs.stream cimport fn_now_ns
 from fastnet.cdefs.sys cimport EAGAIN, ENOMEM, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, close, epoll_create1, epoll_event
 from fastnet.cdefs.sys cimport fn_epoll_set, fn_epoll_wait
@@ -23,26 +24,50 @@ from fastnet.cdefs.work_c cimport NativeWork
 from fastnet.limits import DATAGRAM_SWEEP_TURNS
 
 
-cdef inline void heard(fn_batch *batch, uint32_t peer, char *bytes, uint32_t n) noexcept nogil:
+cdef inline void answer_each(fn_batch *batch, uint32_t peer, char *bytes, uint32_t n) noexcept nogil:
     """One datagram: the service's answer waits with the others for the end of the batch."""
     cdef const fn_service *service = batch.work.service
     cdef fn_reply *reply
     if service.datagram == NULL:
         return
-    if batch.trains == FN_BATCH or batch.pieces + 2 > FN_PIECES or batch.replies == FN_PIECES:
+    if batch.replies == FN_PIECES:
         fn_batch_flush(batch)
     reply = &batch.reply[batch.replies]
     reply.parts = reply.flags = 0
     service.datagram(service, bytes, n, reply)
     if reply.parts:
         batch.replies += 1
-        fn_batch_answer(batch, peer, reply)
+        fn_batch_answer(batch, peer, reply, n)
+
+
+cdef void answer_all(fn_batch *batch) noexcept nogil:
+    """The datagrams that were collected: one call of the service, and what it answers goes out."""
+    cdef fn_calls *calls = &batch.calls
+    cdef uint32_t i
+    batch.work.service.batch(batch.work.service, calls)
+    for i in range(calls.n):
+        if calls.call[i].reply.parts:
+            fn_batch_answer(batch, <uint32_t>(calls.call[i].peer - batch.peer), &calls.call[i].reply, calls.call[i].n)
+    fn_batch_flush(batch)
+    calls.n = 0
+
+
+cdef inline void collect(fn_batch *batch, uint32_t peer, char *bytes, uint32_t n) noexcept nogil:
+    """One datagram, for a service that takes a batch at once."""
+    cdef fn_call *call
+    if batch.calls.n == FN_CALLS:
+        answer_all(batch)
+    call = &batch.calls.call[batch.calls.n]
+    call.bytes, call.n, call.peer = bytes, n, &batch.peer[peer]
+    call.reply.parts = call.reply.flags = 0
+    batch.calls.n += 1
 
 
 cdef int turn(fn_batch *batch) noexcept nogil:
     """Take a batch and answer it. Returns how many messages there were, or -errno."""
     cdef int i, n = fn_batch_take(batch)
-    cdef uint32_t at, segment, bytes
+    cdef bint at_once = batch.work.service.batch != NULL
+    cdef uint32_t at, size, segment, bytes
     cdef char *train
     for i in range(n):
         train = fn_batch_train(batch, i, &bytes, &segment)
@@ -50,10 +75,16 @@ cdef int turn(fn_batch *batch) noexcept nogil:
             continue
         at = 0
         while True:
-            heard(batch, i, train + at, segment if bytes - at > segment else bytes - at)
+            size = segment if bytes - at > segment else bytes - at
+            if at_once:
+                collect(batch, i, train + at, size)
+            else:
+                answer_each(batch, i, train + at, size)
             at += segment
             if at >= bytes:
                 break
+    if batch.calls.n:
+        answer_all(batch)
     fn_batch_flush(batch)
     return n
 
@@ -101,6 +132,8 @@ def run(work):
             result = fn_epoll_set(epoll, EPOLL_CTL_ADD, native.c.drain_fd, EPOLLIN, 1)
         if result == 0:
             result = serve(batch, epoll, sweep) if batch != NULL else -ENOMEM
+        if batch != NULL and native.c.service.batch != NULL:
+            native.c.service.batch(native.c.service, &batch.calls)
         fn_batch_close(batch)
         close(epoll)
     raise_errno(result)

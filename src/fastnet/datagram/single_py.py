@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Sequence
 
 from fastnet.engine.contract import Work
 from fastnet.limits import (
@@ -24,6 +25,7 @@ from fastnet.limits import (
 from fastnet.metrics.counters import (
     BYTES_IN,
     BYTES_OUT,
+    HANDLER_ERRORS,
     KERNEL_DROPS,
     MESSAGES,
     REPLIES,
@@ -32,13 +34,13 @@ from fastnet.metrics.counters import (
     TRUNCATED,
     UNANSWERED,
     UNSENT,
+    WITHHELD,
 )
+from fastnet.service.contract import Address, HandlerFailed
 from fastnet.stop import NOW, RUN
 
 SO_RXQ_OVFL = 40
 DROPS = struct.Struct("@I")
-
-Peer = tuple[str, int] | tuple[str, int, int, int]
 
 
 class Loop:
@@ -98,7 +100,7 @@ class Loop:
         self.row[KERNEL_DROPS] += (drops - self.drops) & 0xFFFFFFFF
         self.drops = drops
 
-    def heard(self, datagram: memoryview, flags: int, peer: Peer) -> None:
+    def heard(self, datagram: memoryview, flags: int, peer: Address) -> None:
         row = self.row
         row[MESSAGES] += 1
         row[BYTES_IN] += len(datagram)
@@ -107,24 +109,36 @@ class Loop:
         elif self.ignores(peer):
             row[UNANSWERED] += 1
         else:
-            reply = self.work.service.datagram(datagram)
-            if reply is not None:
-                self.answer(reply, peer)
+            self.ask(datagram, peer)
 
-    def ignores(self, peer: Peer) -> bool:
+    def ignores(self, peer: Address) -> bool:
         """Whether a peer is not to be answered: it is not let in, or its port answers by itself, and would for ever."""
         host, port = peer[:2]
         if not self.work.limits.answer_any_port and (port == self.port or port < ANSWERED_PORTS_FROM):
             return True
         return not self.work.access.allows(host)
 
-    def answer(self, pieces: list[bytes | memoryview], peer: Peer) -> None:
+    def ask(self, datagram: memoryview, peer: Address) -> None:
+        """What the service says to it."""
+        try:
+            reply = self.work.service.datagram(datagram, peer)
+        except HandlerFailed:
+            self.row[HANDLER_ERRORS] += 1
+            return
+        if reply is not None:
+            self.answer(reply, peer, len(datagram))
+
+    def answer(self, pieces: Sequence[bytes | memoryview], peer: Address, request: int) -> None:
+        """Send a reply to a request of so many bytes."""
         size = sum(map(len, pieces))
+        if max(request, self.work.limits.unproven_reply_bytes) < size <= DATAGRAM_BYTES_MAX:
+            self.row[WITHHELD] += 1
+            return
         sent = size <= DATAGRAM_BYTES_MAX and (self.send(pieces, peer) or (self.has_room() and self.send(pieces, peer)))
         self.row[REPLIES if sent else UNSENT] += 1
         self.row[BYTES_OUT] += size if sent else 0
 
-    def send(self, pieces: list[bytes | memoryview], peer: Peer) -> bool:
+    def send(self, pieces: Sequence[bytes | memoryview], peer: Address) -> bool:
         try:
             self.sock.sendmsg(pieces, (), 0, peer)
         except OSError:

@@ -36,7 +36,8 @@ from fastnet.stop import Stop
 class Work:
     """What one loop is given. service: a Service, or the native table of one. trace_fd: a pipe, or -1 (trace.py).
 
-    cpu: the processor that whoever starts the loop keeps it on; None for any.
+    cpu: the processor that whoever starts the loop keeps it on; None for any. reloader: what keeps the service in step with
+    its file (reload.py), for a process of its own to start; None if there is no file.
 
     counters: row 0 is the loop's own; row i + 1 belongs to the i-th thread or child it keeps.
     """
@@ -49,6 +50,7 @@ class Work:
     access: AccessList = field(default_factory=AccessList)
     trace_fd: int = -1
     cpu: int | None = None
+    reloader: Any = None
 
 
 class Engine(Protocol):

@@ -33,12 +33,15 @@ FIELDS = (
     "unsent",
     "truncated",
     "kernel_drops",
+    "withheld",
+    "handler_errors",
     *(f"closed_{why}" for why in CLOSED_REASONS),
 )
 """The words of a row, in the order of FN_COUNTERS in csrc/fn_counters.h; cdefs/work_c.pyx compares the two at import."""
 
 ACCEPTED, ACCEPT_PAUSES, BYTES_IN, BYTES_OUT, MESSAGES, PARKED_BYTES = range(6)
-SPINS_PAID, SPINS_VAIN, REPLIES, UNANSWERED, UNSENT, TRUNCATED, KERNEL_DROPS, CLOSED = range(8, 16)
+SPINS_PAID, SPINS_VAIN, REPLIES, UNANSWERED, UNSENT, TRUNCATED, KERNEL_DROPS = range(8, 15)
+WITHHELD, HANDLER_ERRORS, CLOSED = range(15, 18)
 """Indices into a row, of the words that pure loops write; CLOSED is the first of the closed_* words."""
 
 FINISHED, RESET, IDLE, DENIED, REFUSED, OVERLOAD, KILLED, STOPPED, ERROR = range(len(CLOSED_REASONS))
@@ -60,7 +63,8 @@ class Statistics:
     which its completion queue had been too small. spins_paid, spins_vain: waits that busy polling spared, and did not.
     Datagrams are `messages`. replies: sent. unanswered: from a peer that is not let in, or a port that would answer back.
     unsent: refused by the kernel. truncated: longer than any buffer. kernel_drops: the socket's buffer was full, as far as
-    a later datagram has told (SO_RXQ_OVFL).
+    a later datagram has told (SO_RXQ_OVFL). withheld: replies longer than an unproven address gets (D8 of
+    datagram/contract.py). handler_errors: calls of a Python handler that raised, or returned what is no reply.
     """
 
     accepted: int
@@ -80,6 +84,8 @@ class Statistics:
     unsent: int
     truncated: int
     kernel_drops: int
+    withheld: int
+    handler_errors: int
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -128,4 +134,6 @@ def statistics(tables: list[CounterTable]) -> Statistics:
         unsent=word["unsent"],
         truncated=word["truncated"],
         kernel_drops=word["kernel_drops"],
+        withheld=word["withheld"],
+        handler_errors=word["handler_errors"],
     )

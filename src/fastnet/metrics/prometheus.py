@@ -45,6 +45,8 @@ FAMILIES: tuple[tuple[str, str, str, Callable[[Statistics], Any]], ...] = (
     ("unsent_total", "counter", "Datagrams back that the kernel refused.", lambda s: s.unsent),
     ("truncated_total", "counter", "Datagrams longer than any buffer.", lambda s: s.truncated),
     ("kernel_drops_total", "counter", "Datagrams that did not fit the socket's buffer.", lambda s: s.kernel_drops),
+    ("withheld_total", "counter", "Replies longer than an unproven address gets.", lambda s: s.withheld),
+    ("handler_errors_total", "counter", "Calls of a Python handler that failed.", lambda s: s.handler_errors),
     ("accept_pauses_total", "counter", "How often accepting rested.", lambda s: s.accept_pauses),
 )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastnet.limits import READ_BYTES
-from fastnet.service.contract import Conn, Item, Service
+from fastnet.service.contract import Address, Conn, Item, Service
 
 LINE_CHARACTERS = 72
 DATAGRAM_LEAST = LINE_CHARACTERS + 2
@@ -46,7 +46,7 @@ class Chargen(Service):
     def sent(self, conn: Conn) -> Sequence[Item]:
         return (self.block,)
 
-    def datagram(self, view: memoryview) -> Sequence[bytes | memoryview]:
+    def datagram(self, view: memoryview, peer: Address) -> Sequence[bytes | memoryview]:
         return (self.block[: max(DATAGRAM_LEAST, min(len(view), DATAGRAM_MOST))],)
 
     def eof(self, conn: Conn) -> Sequence[Item]:

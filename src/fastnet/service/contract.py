@@ -15,7 +15,8 @@ send, or END, after which nothing follows and the stream is half-closed.
  S8. One service object serves all connections of a loop, and with several loops several threads.
  S9. With `stable` true every item outlives the connection, so what a slow reader parks of it costs nothing and is not
      counted.
-S10. `datagram` is called with each datagram, by itself. The pieces it returns go back as one datagram, None as none.
+S10. `datagram` is called with each datagram, by itself, and its peer's address as recvfrom(2) gives it. The pieces it returns
+     go back as one datagram, None as none. If it raises HandlerFailed, somebody else's code failed: counted, not answered.
 
 The native form of the same is a struct fn_service (csrc/fn_service.h).
 """
@@ -36,6 +37,14 @@ class End(enum.Enum):
 END = End.END
 
 Item = bytes | bytearray | memoryview | End
+
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+"""Of a peer: host and port, and with IPv6 flow and scope."""
+
+
+class HandlerFailed(Exception):
+    """A handler raised, or returned what is no reply; it has been logged."""
 
 
 class Conn(Protocol):
@@ -67,7 +76,7 @@ class Service:
         """The peer half-closed."""
         return (END,)
 
-    def datagram(self, view: memoryview) -> Sequence[bytes | memoryview] | None:
+    def datagram(self, view: memoryview, peer: Address) -> Sequence[bytes | memoryview] | None:
         """A datagram arrived."""
         return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from fastnet.service.contract import END, Conn, Item, Service
+from fastnet.service.contract import END, Address, Conn, Item, Service
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
@@ -32,7 +32,7 @@ class Daytime(Service):
     def open(self, conn: Conn) -> Sequence[Item]:
         return (line(int(time.time())), END)
 
-    def datagram(self, view: memoryview) -> Sequence[bytes | memoryview]:
+    def datagram(self, view: memoryview, peer: Address) -> Sequence[bytes | memoryview]:
         return (line(int(time.time())),)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastnet.service.contract import Conn, Item, Service
+from fastnet.service.contract import Address, Conn, Item, Service
 
 
 class Echo(Service):
@@ -19,7 +19,7 @@ class Echo(Service):
     def data(self, conn: Conn, view: memoryview) -> Sequence[Item]:
         return (view, *self.tail)
 
-    def datagram(self, view: memoryview) -> Sequence[bytes | memoryview]:
+    def datagram(self, view: memoryview, peer: Address) -> Sequence[bytes | memoryview]:
         return (view, *self.tail)
 
 

@@ -1,0 +1,161 @@
+"""`fastnet dict serve | lookup`: words from a file, and who asks for them.
+
+Standard output of lookup: a line for each word, as a dictionary file has it, or with --json an object. All else goes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from fastnet.cli.options import collect, parameters
+from fastnet.cli.serve import SIGNALS, teller
+from fastnet.clients.dictionary import Answer, Lookup, unfit
+from fastnet.clients.stdio import occupy_standard_descriptors
+from fastnet.config import ProcessConfig, ServerConfig
+from fastnet.endpoint import Endpoint
+from fastnet.errors import ConfigError, NetworkError, printable
+from fastnet.limits import CLIENT_TIMEOUT_MAX_S, LOOKUP_TIMEOUT_S
+from fastnet.process import run
+from fastnet.service.dictionary_py import UNKNOWN
+
+SERVE = f"""Serve the words of a file: over UDP a datagram each, with --tcp or --unix a line each.
+
+\b
+Formats of FILE, UTF-8, an entry a line, # begins a comment:
+  colon   word:translation        (the first colon separates)
+  tab     word<TAB>translation
+  csv     word,translation
+  cedict  CC-CEDICT, both writings are words
+
+A changed FILE is read again once it has stood still for a second, or at once on HUP; a broken one is reported with its lines,
+and the words read before are kept. A word that is not there is answered with `unknown`.
+
+{SIGNALS.replace("HUP opens log files anew.", "HUP opens log files anew" + chr(10) + "and reads FILE.")}"""
+
+LOOKUP = """Look words up at a server.
+
+Without WORD, words are read from standard input, a line each; on a terminal you are asked for them until Ctrl-D.
+An unanswered question is asked again, at first after a quarter of a second, then after twice as long each time.
+
+\b
+Examples:
+  fastnet dict lookup --server localhost:7057 cat dog
+  fastnet dict lookup --server tcp://localhost:7057 --json < words.txt
+
+Exit codes: 0 all were answered, `unknown` too, 2 usage, 3 bad endpoint or input, 4 no answer, 130 interrupted.
+"""
+
+LEFT_OUT = ("udp", "suffix", "answer_any_size")
+"""Options of servers that mean nothing here."""
+
+
+@click.group("dict", epilog="Example: fastnet dict serve --file docs/example-words.txt --port 7057")
+def dictionary() -> None:
+    """Dictionary: serve a file of words, or look words up."""
+
+
+def serve(tcp: bool, **typed: Any) -> int:
+    process = collect(ProcessConfig, typed, {})
+    udp = not tcp and typed["unix"] is None
+    config = collect(ServerConfig, typed, {"service": "dictionary", "udp": udp})
+    return run([config], process, teller(process.json))
+
+
+dictionary.add_command(
+    click.Command(
+        "serve",
+        callback=serve,
+        params=[
+            *sorted(parameters(ServerConfig, LEFT_OUT), key=lambda each: each.name not in ("file", "format")),
+            click.Option(["--tcp"], is_flag=True, help="Lines over connections instead of datagrams."),
+            *parameters(ProcessConfig),
+        ],
+        help=SERVE,
+        short_help="Serve the words of a file.",
+        epilog="Example: fastnet dict serve --file docs/example-words.txt --port 7057",
+    )
+)
+
+
+@dictionary.command(help=LOOKUP)
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@click.option("--server", metavar="ENDPOINT", required=True, help="HOST:PORT or udp://, tcp:// or unix: as it listens.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    type=click.FloatRange(0, CLIENT_TIMEOUT_MAX_S, min_open=True),
+    default=LOOKUP_TIMEOUT_S,
+    help=f"Give up on a word after so long, all attempts together  [default: {LOOKUP_TIMEOUT_S:g}].",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a word.")
+def lookup(words: tuple[str, ...], server: str, timeout_s: float, as_json: bool) -> None:
+    occupy_standard_descriptors()
+    for word in words:
+        if why := unfit(word):
+            raise click.BadParameter(f"{printable(word)!r} is no word: {why}", param_hint="WORD")
+    endpoint = Endpoint.parse(server, default="udp")
+    with Lookup(endpoint, timeout_s) as server_at:
+        if words:
+            for word in words:
+                show(server_at.ask(word), as_json)
+        elif sys.stdin.isatty():
+            converse(server_at, as_json)
+        else:
+            for word in read_words():
+                show(server_at.ask(word), as_json)
+
+
+def read_words() -> Iterator[str]:
+    """The lines of standard input that are not empty. Raises ConfigError for one that is no word."""
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    for number, line in enumerate(sys.stdin, 1):
+        word = line.rstrip("\r\n")
+        if not word.strip():
+            continue
+        if why := unfit(word):
+            raise ConfigError(f"line {number} of standard input is no word: {why}", "Give it one word a line")
+        yield word
+
+
+def converse(server: Lookup, as_json: bool) -> None:
+    """Ask for words until Ctrl-D. A word without an answer does not end it."""
+    print(f"words for {server.endpoint}; Ctrl-D ends", file=sys.stderr, flush=True)
+    shown = sys.stdout.isatty()
+    if shown:
+        with suppress(ImportError):
+            import readline  # noqa: F401 - line editing and history for input()
+    while True:
+        try:
+            word = input("> " if shown else "").strip()
+        except EOFError:
+            if shown:
+                print()
+            return
+        if not word:
+            continue
+        try:
+            if why := unfit(word):
+                raise NetworkError(f"{word!r} is no word: {why}")
+            show(server.ask(word), as_json)
+        except NetworkError as error:
+            print(f"fastnet: {printable(str(error)).rstrip('.')}.", file=sys.stderr, flush=True)
+
+
+def show(answer: Answer, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(answer.as_dict()), flush=True)
+    else:
+        translation = answer.translation if answer.translation is not None else UNKNOWN.decode()
+        print(printable(f"{answer.word}: {translation}"), flush=True)
+
+
+def commands() -> dict[str, click.Command]:
+    return {"dict": dictionary}

@@ -1,0 +1,104 @@
+"""Your Python function, native: one entry into Python for a batch of datagrams. Twin: handler_py.py.
+
+Facts. Taking the GIL costs as much as answering a small datagram, and more when another thread has it.
+Decision: it is taken once a batch. Replies are not copied: the list of a batch keeps them until the next one, by when they are
+out. A peer's address is made once and kept, for formatting it costs more than the call.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from libc.stdint cimport uint16_t, uint32_t
+
+from fastnet.cdefs.counters cimport fn_count
+from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply_add, fn_service
+from fastnet.cdefs.sys cimport sockaddr_storage
+from fastnet.cdefs.work_c cimport NativeService
+
+from fastnet.limits import HANDLER_PEERS_KEPT
+from fastnet.service.handler_py import Failures, as_bytes
+
+cdef extern from "<arpa/inet.h>" nogil:
+    enum:
+        AF_INET6
+        INET6_ADDRSTRLEN
+    struct sockaddr_in:
+        uint16_t sin_family
+        uint16_t sin_port
+        int sin_addr
+    struct sockaddr_in6:
+        uint16_t sin6_port
+        uint32_t sin6_flowinfo
+        int sin6_addr
+        uint32_t sin6_scope_id
+    const char *inet_ntop(int family, const void *address, char *text, uint32_t room)
+    uint16_t ntohs(uint16_t number)
+    uint32_t ntohl(uint32_t number)
+
+cdef Py_ssize_t PEERS_KEPT = HANDLER_PEERS_KEPT
+
+
+cdef tuple address(const sockaddr_storage *peer):
+    """A peer as recvfrom(2) of Python's socket gives it."""
+    cdef char text[INET6_ADDRSTRLEN]
+    cdef const sockaddr_in *v4 = <const sockaddr_in *>peer
+    cdef const sockaddr_in6 *v6 = <const sockaddr_in6 *>peer
+    if v4.sin_family == AF_INET6:
+        inet_ntop(v4.sin_family, &v6.sin6_addr, text, INET6_ADDRSTRLEN)
+        return text.decode("ascii"), ntohs(v6.sin6_port), ntohl(v6.sin6_flowinfo) & 0xFFFFF, v6.sin6_scope_id
+    inet_ntop(v4.sin_family, &v4.sin_addr, text, INET6_ADDRSTRLEN)
+    return text.decode("ascii"), ntohs(v4.sin_port)
+
+
+cdef class NativeHandler(NativeService):
+    cdef object handler, failures
+    cdef dict peers
+
+    cdef tuple peer_of(self, const sockaddr_storage *peer):
+        cdef Py_ssize_t size = sizeof(sockaddr_in6) if (<const sockaddr_in *>peer).sin_family == AF_INET6 else 8
+        cdef bytes packed = PyBytes_FromStringAndSize(<const char *>peer, size)
+        found = self.peers.get(packed)
+        if found is None:
+            if len(self.peers) >= PEERS_KEPT:
+                self.peers.clear()
+            found = self.peers[packed] = address(peer)
+        return found
+
+    cdef object ask(self, fn_call *call, fn_calls *calls):
+        """The reply to one datagram as bytes, or None."""
+        peer = self.peer_of(call.peer)
+        try:
+            reply = self.handler(PyMemoryView_FromObject(PyBytes_FromStringAndSize(call.bytes, call.n)), peer)
+            return reply if reply is None or PyBytes_CheckExact(reply) else as_bytes(reply)
+        except BaseException as error:
+            fn_count(&calls.row.handler_errors, 1)
+            self.failures.note(peer, error)
+        return None
+
+    cdef int answer(self, fn_calls *calls) except -1:
+        cdef list kept = []
+        cdef uint32_t i
+        Py_XDECREF(<PyObject *>calls.kept)
+        calls.kept = NULL
+        if calls.n == 0:
+            return 0
+        Py_INCREF(kept)
+        calls.kept = <void *>kept
+        for i in range(calls.n):
+            reply = self.ask(&calls.call[i], calls)
+            if reply is not None:
+                kept.append(reply)
+                fn_reply_add(&calls.call[i].reply, PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))
+        return 0
+
+
+cdef void batch(const fn_service *service, fn_calls *calls) noexcept nogil:
+    with gil:
+        (<NativeHandler>service.own).answer(calls)
+
+
+def create(handler):
+    cdef NativeHandler service = NativeHandler(b"")
+    service.handler, service.failures, service.peers = handler, Failures(), {}
+    service.c.batch = batch
+    return service
