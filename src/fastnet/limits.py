@@ -247,9 +247,6 @@ TOKEN_BYTES_MIN = 16
 TOKEN_BYTES_MAX = 4 * KIB
 """Longest token; a longer file is the wrong file."""
 
-TLS_HANDSHAKE_S = 10.0
-"""How long a TLS handshake may take; it is two round trips and a few milliseconds of work."""
-
 CERTIFICATE_DAYS = 3650
 """Validity of a certificate that we make for ourselves. It is known by its fingerprint, so its end protects nobody."""
 
