@@ -156,6 +156,9 @@ TRANSFER_CLIENTS_MAX = 64
 STRANGERS_MAX = 64
 """Silent connections that a listening receiver holds while it waits for the one that sends."""
 
+STRANGERS_SHARE = 8
+"""They take no more than this part, an eighth, of the descriptors that the process may have."""
+
 RETRY_PAUSE_S = 0.1
 """Rest between two attempts to reach a listener that is not up yet."""
 

@@ -8,6 +8,7 @@ keep_open, the first takes the place and the others are told so. Of too many tha
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 import threading
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from time import monotonic
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import FastnetError, TransferError, TransferRefused, reason
-from fastnet.limits import HELLO_S, MOVER_SLICE_S, STRANGERS_MAX, TRANSFER_CLIENTS_MAX
+from fastnet.limits import HELLO_S, MOVER_SLICE_S, STRANGERS_MAX, STRANGERS_SHARE, TRANSFER_CLIENTS_MAX
 from fastnet.transfer import tls
 from fastnet.transfer.channel import Channel
 from fastnet.transfer.congestion import settle
@@ -43,6 +44,11 @@ class Opened:
 
 Make = Callable[[Opened], Session]
 """Makes the session for a connection."""
+
+
+def strangers_max() -> int:
+    """How many may be greeting at once: never so many that they take the descriptors of a transfer that runs."""
+    return max(1, min(STRANGERS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // STRANGERS_SHARE))
 
 
 def never() -> bool:
@@ -117,7 +123,7 @@ class Host:
         channel = self._channel(sock)
         with self._lock:
             self._greeting.append(channel)
-            oldest = self._greeting[0] if len(self._greeting) > STRANGERS_MAX else None
+            oldest = self._greeting[0] if len(self._greeting) > strangers_max() else None
         if oldest is not None:
             oldest.hang_up()
         thread = threading.Thread(target=self._serve, args=(channel,), name="transfer")
