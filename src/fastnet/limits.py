@@ -213,6 +213,9 @@ EXTENT_BYTES_MAX = 1024 * MIB
 DIGEST_BUFFER_BYTES = 256 * KIB
 """A digest reads the page cache through a buffer that stays in L2."""
 
+COMPRESSED_EXTENT_BYTES = MIB
+"""With --compress an extent is held in memory, on both sides."""
+
 PACKED_FILE_BYTES = 128 * KIB
 """Files up to this size travel many to a frame, each whole."""
 

@@ -130,6 +130,13 @@ def test_every_digest_carries_a_tree(algorithm, tree, inbox) -> None:
     assert same_tree(tree, inbox / "source")
 
 
+def test_compressed_frames_carry_a_tree(tree, inbox) -> None:
+    (tree / "text").write_bytes(b"the same words again and again\n" * 200_000)
+    sent, received = transfer([tree], into=inbox, sending={"compress": "zstd"})
+    assert same_tree(tree, inbox / "source")
+    assert sent.mover_reason == received.mover_reason == "zstd"
+
+
 @pytest.mark.parametrize("mover", ["sendfile", "splice", "copy"])
 @pytest.mark.parametrize("backend", ["native", "python"])
 def test_every_mover_carries_a_large_file(mover, backend, source, inbox) -> None:

@@ -45,7 +45,7 @@ cannot listen), 5 failed or refused, 6 all was sent and the receiver did not say
 interrupted.
 """
 
-ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate")
+ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate", "compress")
 
 
 @click.command(help=HELP)
@@ -54,6 +54,7 @@ ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Below folders: what goes, *.jpg or folder/*.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Below folders: what stays, if not included.")
 @click.option("--digest", type=click.Choice(list(ALGORITHMS)), default="xxh3-128", help="What proves the bytes.")
+@click.option("--compress", type=click.Choice(["zstd"]), help="For networks slower than a processor compresses.")
 @click.option("--limit-rate", metavar="BYTES", help="At most so many bytes a second: 500k, 10M, 1Gi.")
 @proven_options
 @common_options
@@ -83,9 +84,8 @@ def send_proven(
     from fastnet.transfer.tree import Filter
 
     common = common_fields(given)
-    options = as_options(
-        given, digest=given["digest"], retry_s=given["retry_s"] or 0.0, wait_s=given["wait_s"], **common
-    )
+    choices = {"digest": given["digest"], "compress": given["compress"] or ""}
+    options = as_options(given, retry_s=given["retry_s"] or 0.0, wait_s=given["wait_s"], **choices, **common)
     where = dial_endpoint(to) if listen is None else listen_endpoint(listen)
     if listen is not None:
         warn_if_open(where, is_open_to_others(where), options, "read the files")

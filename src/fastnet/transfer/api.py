@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from fastnet.endpoint import Endpoint
-from fastnet.errors import ConfigError, TransferError, TransferRefused, reason
-from fastnet.transfer import tls
+from fastnet.errors import ConfigError, TransferError, TransferRefused, UnsupportedError, reason
+from fastnet.transfer import compress, tls
 from fastnet.transfer.digest import ALGORITHMS, Algorithm
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.greet import Greeting
@@ -70,7 +70,15 @@ def send(
 
     walked = walk(names, chosen, leave_out)
 
+    if settled.compress:
+        compress.check()
+
     def make(opened: Opened) -> Sender:
+        if settled.compress != opened.peer.compress and settled.compress:
+            message = "the receiver cannot undo zstd: it lacks the package zstandard"
+            raise UnsupportedError(
+                message, "Install it there (pip install 'fastnet-io[zstd]'), or leave --compress out"
+            )
         entries, places = walk(names, chosen, leave_out) if keep_open else walked
         algorithm = Algorithm(settled.digest)
         pace = Pace(limit_rate_bytes_s)
@@ -79,9 +87,12 @@ def send(
             entries=entries,
             places=places,
             pace=pace,
+            compressor=compress.Compressor() if settled.compress else None,
         )
 
-    greeting = Greeting("send", settled.token, digest=settled.digest, dry_run=settled.dry_run)
+    greeting = Greeting(
+        "send", settled.token, digest=settled.digest, dry_run=settled.dry_run, compress=settled.compress
+    )
     host = Host(greeting, settled, make, on_event, stopped, keep_open)
     return _run(host, endpoint, listen)
 
@@ -127,7 +138,9 @@ def receive(
                 out_fd=out_fd,
             )
 
-        greeting = Greeting("recv", settled.token, dry_run=settled.dry_run)
+        greeting = Greeting(
+            "recv", settled.token, dry_run=settled.dry_run, compress="" if compress.why_not() else compress.NAME
+        )
         host = Host(greeting, settled, make, on_event, stopped, keep_open)
         return _run(host, endpoint, listen)
 
@@ -139,6 +152,8 @@ def _options(given: dict[str, Any]) -> Options:
         raise ConfigError(str(error).replace("Options.__init__()", "a transfer")) from None
     if options.digest not in ALGORITHMS:
         raise ConfigError(f"there is no digest {options.digest!r}", f"Known are {', '.join(ALGORITHMS)}")
+    if options.compress not in ("", compress.NAME):
+        raise ConfigError(f"there is no compression {options.compress!r}", f"Known is {compress.NAME}")
     return options
 
 

@@ -40,7 +40,7 @@ class Kind(enum.IntEnum):
     MANIFEST = ord("M")  # sender: a part of what will be sent; JSON
     PLAN = ord("P")  # receiver: what it wants of it; JSON
     EXTENT = ord("D")  # sender: entry, offset, and bytes as they are in the file
-    COMPRESSED = ord("Z")  # sender: the same, compressed
+    COMPRESSED = ord("Z")  # sender: an EXTENT or PACK frame, compressed
     PROOF = ord("T")  # sender: the digest of the extent just sent
     PACK = ord("K")  # sender: small files, whole, with their digests
     END = ord("E")  # sender: a file is over; JSON
@@ -55,7 +55,7 @@ PAYLOAD_MAX = {
     Kind.TOKEN: HELLO_BYTES_MAX,
     Kind.PLAN: PLAN_BYTES_MAX,
     Kind.EXTENT: EXTENT.size + EXTENT_BYTES_MAX,
-    Kind.COMPRESSED: EXTENT.size + COUNT.size + EXTENT_BYTES_MAX,
+    Kind.COMPRESSED: HEAD.size + 2 * PACK_BYTES_MAX,
     Kind.PACK: PACK_BYTES_MAX,
 }
 """Bound of each kind; CONTROL_BYTES_MAX for the rest."""

@@ -25,13 +25,17 @@ OTHER_ROLE = {"send": "recv", "recv": "send"}
 
 @dataclass(frozen=True)
 class Greeting:
-    """What we say of ourselves. role: "send" or "recv". token: the shared secret, b"" for none. binding: of TLS."""
+    """What we say of ourselves. role: "send" or "recv". token: the shared secret, b"" for none. binding: of TLS.
+
+    compress: what a sender does, or a receiver can undo.
+    """
 
     role: str
     token: bytes = b""
     binding: bytes = b""
     digest: str = ""
     dry_run: bool = False
+    compress: str = ""
 
     def fields(self, nonce: bytes) -> dict[str, Any]:
         return {
@@ -42,6 +46,7 @@ class Greeting:
             "auth": bool(self.token),
             "digest": self.digest,
             "dry_run": self.dry_run,
+            "compress": self.compress,
         }
 
 
@@ -53,6 +58,7 @@ class Peer:
     digest: str
     dry_run: bool
     is_proven: bool
+    compress: str
 
 
 def greet(channel: Channel, mine: Greeting, dialled: bool) -> Peer:
@@ -129,7 +135,13 @@ def _check(mine: Greeting, theirs: dict[str, Any]) -> Peer:
     if proves != bool(mine.token):
         what = "the other side has none" if mine.token else "the other side wants one"
         raise TransferRefused(f"no token: {what}", "Give both sides the same --token-file", ErrorCode.REFUSED)
-    return Peer(role, field(theirs, "digest", str, ""), bool(field(theirs, "dry_run", bool, False)), proves)
+    return Peer(
+        role,
+        field(theirs, "digest", str, ""),
+        bool(field(theirs, "dry_run", bool, False)),
+        proves,
+        field(theirs, "compress", str, ""),
+    )
 
 
 def _prove(channel: Channel, mine: Greeting, nonce: bytes, theirs: bytes, dialled: bool) -> None:

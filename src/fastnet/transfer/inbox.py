@@ -39,6 +39,11 @@ class Placed:
     existing: set[int] = field(default_factory=set)
     taken: set[tuple[str, ...]] = field(default_factory=set)
 
+    def folders_written(self) -> set[tuple[str, ...]]:
+        """Folders in which something has a new name."""
+        named = (*self.places.values(), *(self.parts[index] for index in (*self.links, *self.folders)))
+        return {each[:-1] for each in named}
+
     @property
     def wanted_bytes(self) -> int:
         return sum(self.entries[index].size for index in self.places)
@@ -78,6 +83,31 @@ class Inbox:
             exist = "exists already and differs" if len(in_the_way) == 1 else "exist already and differ"
             raise TransferRefused(f"{names}{more} {exist}", cure, ErrorCode.EXISTS)
         return placed
+
+    def make_folders(self, placed: Placed) -> None:
+        """Before the first file. Raises OSError."""
+        if self.root is not None and self.only is None:
+            for index in placed.folders:
+                self.root.folder(placed.parts[index], make=True)
+
+    def make_links(self, placed: Placed) -> None:
+        """After the last file, so that none of them can be written through one. Raises OSError."""
+        if self.root is None:
+            return
+        for index in placed.links:
+            entry, parts = placed.entries[index], placed.parts[index]
+            if self.overwrite == "always" and self.root.lstat(parts) is not None:
+                self.root.unlink(parts)
+            self.root.symlink(entry.extra, parts)
+            self.root.set_link_time(parts, entry.mtime_ns)
+
+    def set_folders(self, placed: Placed) -> None:
+        """Modes and times, the deepest first: whatever is made in a folder changes its time. Raises OSError."""
+        if self.root is None:
+            return
+        for index in reversed(placed.folders):
+            entry, is_ours = placed.entries[index], index not in placed.existing
+            self.root.set_folder(placed.parts[index], entry.mode, entry.mtime_ns, is_ours or self.overwrite == "always")
 
     def _check_single(self, entries: list[Entry]) -> None:
         if len(entries) != 1 or entries[0].kind not in (FILE, STREAM):

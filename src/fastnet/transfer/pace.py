@@ -31,3 +31,8 @@ class Pace:
                 return step
             time.sleep(min(MOVER_SLICE_S, (1 - self._free) / self._rate))
             look()
+
+    def wait_all(self, count: int, look: Callable[[], None]) -> None:
+        """Return when all of `count` bytes may go."""
+        while count:
+            count -= self.wait(count, look)

@@ -17,7 +17,7 @@ from typing import Any
 
 from fastnet.errors import TransferError, TransferRefused
 from fastnet.limits import MANIFEST_FILES_MAX, PACKED_FILE_BYTES, REASON_CHARACTERS
-from fastnet.transfer import manifest
+from fastnet.transfer import compress, manifest
 from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
@@ -41,7 +41,7 @@ from fastnet.transfer.session import Session
 from fastnet.transfer.target import cannot_write
 from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter, new_file, write_all
 
-UNDER_WAY = (Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
+UNDER_WAY = (Kind.COMPRESSED, Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
 """What a sender says between the plan and the end, beside extents."""
 
 Ask = Callable[[list[Entry], int], bool]
@@ -76,6 +76,7 @@ class Receiver(Session):
         self._due: list[int] = []
         self._at = 0
         self._writer: ExtentWriter | None = None
+        self._decompressor: compress.Decompressor | None = None
         self._parts: dict[int, Part] = {}
         self._suffix = secrets.token_hex(4)
 
@@ -112,7 +113,7 @@ class Receiver(Session):
         if dry_run:
             self.tell_plan()
             return False
-        self._make_folders(placed)
+        self.inbox.make_folders(placed)
         while self._step():
             pass
         self._settle_tree(placed)
@@ -155,7 +156,11 @@ class Receiver(Session):
         if kind not in UNDER_WAY:
             raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
         payload = bytes(self.channel.read(length))
-        if kind == Kind.PROOF:
+        if kind == Kind.COMPRESSED:
+            kind, payload = self._unpack(payload)
+        if kind == Kind.EXTENT:
+            self._take_held_extent(payload)
+        elif kind == Kind.PROOF:
             entry, offset, count, digest = unpack_proof(payload)
             if self._writer is None or entry != self._at_entry():
                 raise ProtocolError("a digest of a file that is not under way")
@@ -186,15 +191,40 @@ class Receiver(Session):
 
     def _take_extent(self, length: int) -> None:
         index, offset = EXTENT.unpack(self.channel.read(EXTENT.size)) if length > EXTENT.size else (-1, 0)
+        count = length - EXTENT.size
+        writer = self._writer_of(index, offset + count)
+        try:
+            writer.take(offset, count)
+        except OSError as error:
+            raise cannot_write(writer.name, error) from error
+
+    def _unpack(self, payload: bytes) -> tuple[Kind, bytes]:
+        if self._decompressor is None:
+            if compress.why_not():
+                raise ProtocolError("it compresses, which was not agreed on")
+            self._decompressor = compress.Decompressor()
+            self.is_compressed = True
+        return self._decompressor.frame(payload)
+
+    def _take_held_extent(self, payload: bytes) -> None:
+        """An extent that is in memory."""
+        if len(payload) < EXTENT.size:
+            raise ProtocolError("an extent is cut short")
+        index, offset = EXTENT.unpack_from(payload)
+        data = memoryview(payload)[EXTENT.size :]
+        writer = self._writer_of(index, offset + len(data))
+        try:
+            writer.take_data(offset, data)
+        except OSError as error:
+            raise cannot_write(writer.name, error) from error
+
+    def _writer_of(self, index: int, ends: int) -> ExtentWriter:
+        """Who takes an extent of this entry, which ends there."""
         entry = self._due_entry(index)
         if self._writer is None:
             self._writer = self._new_writer(index, entry)
-        count = length - EXTENT.size
-        self._check_stream(entry, offset + count)
-        try:
-            self._writer.take(offset, count)
-        except OSError as error:
-            raise cannot_write(self._writer.name, error) from error
+        self._check_stream(entry, ends)
+        return self._writer
 
     def _check_stream(self, entry: Entry, size: int) -> None:
         most = self.policy.bytes_max
@@ -309,28 +339,13 @@ class Receiver(Session):
 
     # Folders and links
 
-    def _make_folders(self, placed: Placed) -> None:
-        if self.inbox.root is not None and self.inbox.only is None:
-            for index in placed.folders:
-                self.inbox.root.folder(placed.parts[index], make=True)
-
     def _settle_tree(self, placed: Placed) -> None:
-        root, parts = self.inbox.root, placed.parts
-        if root is None:
-            return
-        for index in placed.links:
-            entry = placed.entries[index]
-            if self.inbox.overwrite == "always" and root.lstat(parts[index]) is not None:
-                root.unlink(parts[index])
-            root.symlink(entry.extra, parts[index])
-            root.set_link_time(parts[index], entry.mtime_ns)
-        if self.policy.fsync:
-            named = (*placed.places.values(), *(parts[index] for index in (*placed.links, *placed.folders)))
-            for folder in {each[:-1] for each in named}:
-                self.await_result(self.pool.submit(root.sync, folder))
-        for index in reversed(placed.folders):
-            entry, is_ours = placed.entries[index], index not in placed.existing
-            root.set_folder(parts[index], entry.mode, entry.mtime_ns, is_ours or self.inbox.overwrite == "always")
+        """What is made when all files are there."""
+        self.inbox.make_links(placed)
+        if self.policy.fsync and self.inbox.root is not None:
+            for folder in placed.folders_written():
+                self.await_result(self.pool.submit(self.inbox.root.sync, folder))
+        self.inbox.set_folders(placed)
         for text in placed.refused:
             self.tell("message", text=f"link not made: {text}")
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from fastnet.errors import FastnetError, TransferError, TransferUnconfirmed, reason
 from fastnet.limits import (
+    COMPRESSED_EXTENT_BYTES,
     EXTENT_BYTES,
     EXTENTS_MAX,
     MIB,
@@ -26,14 +27,14 @@ from fastnet.limits import (
     PACKED_FILE_BYTES,
     SECONDS_MAX,
 )
-from fastnet.transfer import manifest
+from fastnet.transfer import manifest, wanted
 from fastnet.transfer.channel import Broken
+from fastnet.transfer.compress import Compressor
 from fastnet.transfer.digest import FileDigest
-from fastnet.transfer.entry import FILE, STREAM, Entry
+from fastnet.transfer.entry import STREAM, Entry
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
     Kind,
-    ProtocolError,
     field,
     pack_extent,
     pack_files,
@@ -90,11 +91,21 @@ class Sender(Session):
 
     role = "send"
 
-    def __init__(self, *args: Any, entries: list[Entry], places: list[str], pace: Pace, **more: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        entries: list[Entry],
+        places: list[str],
+        pace: Pace,
+        compressor: Compressor | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(*args, **more)
         self.entries = entries
         self.places = places
         self.pace = pace
+        self.compressor = compressor
+        self.is_compressed = compressor is not None
         self.proof = Proof(self.algorithm)
         self.failed: list[tuple[int, Unsendable]] = []
         self.lost = 0
@@ -106,62 +117,18 @@ class Sender(Session):
         data_bytes = sum(entry.data_bytes for entry in self.entries)
         manifest.write(manifest.Manifest(self.entries, data_bytes, self.options.dry_run), self.channel.send)
         plan = self.expect(Kind.PLAN).json()
-        wanted, held = self._read_plan(plan)
-        self.total_files = len(wanted)
+        plan_read = wanted.read(plan, self.entries, self.algorithm.size)
+        self.total_files = len(plan_read.indices)
+        self.total_bytes, self.skipped_bytes = plan_read.total_bytes, plan_read.skipped_bytes
         self.start(self.entries[0].path if len(self.entries) == 1 else f"{len(self.entries)} entries")
         if self.options.dry_run or field(plan, "dry_run", bool, False):
             self.tell_plan()
             return self._report({})
-        for index in wanted:
-            self._send_entry(index, held.get(index, []))
+        for index in plan_read.indices:
+            self._send_entry(index, plan_read.held.get(index, []))
         self._flush()
         self.channel.send(pack_json(Kind.FINISH, {"proof": self.proof.digest().hex(), "files": self.proof.files}))
         return self._await_word()
-
-    # The plan
-
-    def _read_plan(self, plan: dict[str, Any]) -> tuple[list[int], dict[int, list[Extent]]]:
-        """Which entries the receiver wants, in order, and what it has of them."""
-        unwanted = set(self._indices(field(plan, "skip", list, [])))
-        wanted = [
-            index for index, entry in enumerate(self.entries) if entry.kind in (FILE, STREAM) and index not in unwanted
-        ]
-        held = {index: self._held(index, rows) for index, rows in self._pairs(field(plan, "held", list, []))}
-        if not held.keys() <= set(wanted):
-            raise ProtocolError("it has some of what it does not want")
-        self.skipped_bytes = sum(self.entries[index].size for index in unwanted)
-        sizes = [self.entries[index].size for index in wanted]
-        has = sum(extent.count for extents in held.values() for extent in extents)
-        self.skipped_bytes += has
-        streams = any(self.entries[index].kind == STREAM for index in wanted)
-        self.total_bytes = None if streams else sum(sizes) - has
-        return wanted, held
-
-    def _indices(self, values: list[Any]) -> list[int]:
-        if not all(type(value) is int and 0 <= value < len(self.entries) for value in values):
-            raise ProtocolError("an entry of its plan")
-        return values
-
-    def _pairs(self, values: list[Any]) -> list[tuple[int, list[Any]]]:
-        if not all(isinstance(value, list) and len(value) == 2 and isinstance(value[1], list) for value in values):
-            raise ProtocolError("what it says that it has")
-        self._indices([value[0] for value in values])
-        return [(value[0], value[1]) for value in values]
-
-    def _held(self, index: int, rows: list[Any]) -> list[Extent]:
-        ends, extents = 0, []
-        for row in rows:
-            try:
-                offset, count, digest = row
-                extent = Extent(offset, count, bytes.fromhex(digest))
-            except (TypeError, ValueError) as error:
-                raise ProtocolError("what it says that it has") from error
-            sound = type(offset) is int and type(count) is int and ends <= offset and count > 0
-            if not sound or offset + count > self.entries[index].size or len(extent.digest) != self.algorithm.size:
-                raise ProtocolError("what it says that it has")
-            extents.append(extent)
-            ends = offset + count
-        return extents
 
     # Files
 
@@ -220,8 +187,8 @@ class Sender(Session):
 
     def _flush(self) -> None:
         if self._pack:
-            self.pace.wait(self._packed_bytes, self.look)
-            self.channel.send(b"".join(pack_files(self._pack)))
+            self.pace.wait_all(self._packed_bytes, self.look)
+            self._send_data(b"".join(pack_files(self._pack)))
             self.moved_bytes += self._packed_bytes
             self._pack, self._packed_bytes = [], 0
             self._hear()
@@ -248,7 +215,7 @@ class Sender(Session):
 
     def _extents(self, fd: int, size: int, found: os.stat_result, held: list[Extent]) -> Iterator[tuple[Extent, bool]]:
         """The file's extents in order, and whether the receiver has them."""
-        most = extent_bytes(size)
+        most = extent_bytes(size) if self.compressor is None else COMPRESSED_EXTENT_BYTES
         owned = iter([*held, Extent(size, 0, b"")])
         have = next(owned)
         for start, end in data_ranges(fd, size, found.st_blocks * BLOCK_BYTES < size):
@@ -264,13 +231,40 @@ class Sender(Session):
                     yield Extent(offset, count, b""), False
                     offset += count
 
+    def _send_data(self, frame: bytes) -> None:
+        """A whole frame of data, as small as was asked for."""
+        self.channel.send(self.compressor.frame(frame) if self.compressor else frame)
+
+    def _send_held_extent(self, index: int, offset: int, data: bytes) -> Extent:
+        """An extent that is in memory."""
+        self.pace.wait_all(len(data), self.look)
+        extent = Extent(offset, len(data), self.algorithm.of(data))
+        self._send_data(pack_extent(index, offset, len(data)) + data)
+        self.channel.send(pack_proof(index, offset, len(data), extent.digest))
+        self.moved_bytes += len(data)
+        self._hear()
+        return extent
+
+    def _send_read_extent(self, index: int, place: str, fd: int, offset: int, count: int) -> Extent:
+        """An extent that passes through this process."""
+        try:
+            data = os.pread(fd, count, offset)
+        except OSError as error:
+            raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
+        if len(data) < count:
+            raise Unsendable(ErrorCode.SHRANK, f"{place} shrank while it was sent: {offset + len(data)} bytes are left")
+        return self._send_held_extent(index, offset, data)
+
     def _send_extent(self, index: int, place: str, fd: int, offset: int, count: int) -> Extent:
+        if self.compressor is not None:
+            return self._send_read_extent(index, place, fd, offset, count)
+        before = self._moved_of_extents(fd)
         work = self.pool.submit(self.algorithm.of_extent, fd, offset, count)
         self.channel.send(pack_extent(index, offset, count))
         try:
             sent = self._send_bytes(fd, offset, count)
         except OSError as error:
-            self._pad(count - min(count, self.mover.moved_bytes if self.mover else 0))
+            self._pad(count - (self._moved_of_extents(fd) - before))
             raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
         if sent < count:
             self._pad(count - sent)
@@ -289,6 +283,10 @@ class Sender(Session):
             if n < step:
                 break
         return sent
+
+    def _moved_of_extents(self, fd: int) -> int:
+        """Bytes of extents that the connection took so far, exact also after an error."""
+        return self.moved_bytes if self.channel.is_tls else self.mover_for("send", fd).moved_bytes
 
     def _pad(self, count: int) -> None:
         """What was promised must follow, or nobody would know where the next frame begins."""
@@ -312,14 +310,9 @@ class Sender(Session):
                     continue
                 if not data:
                     return size, digest.of_size(size)
-                self.pace.wait(len(data), self.look)
-                proof = self.algorithm.of(data)
-                head, tail = pack_extent(index, size, len(data)), pack_proof(index, size, len(data), proof)
-                self.channel.send(b"".join((head, data, tail)))
-                digest.add(size, len(data), proof)
+                extent = self._send_held_extent(index, size, data)
+                digest.add(extent.offset, extent.count, extent.digest)
                 size += len(data)
-                self.moved_bytes += len(data)
-                self._hear()
 
     # What the receiver says
 

@@ -30,7 +30,8 @@ T = TypeVar("T")
 class Options:
     """How to transfer, on either side. stall_s: seconds of silence that end it. token: the shared secret, b"" for none.
 
-    digest: one of digest.ALGORITHMS; the sender's counts. retry_s: how long to try to connect; wait_s: how long to listen.
+    digest: one of digest.ALGORITHMS, and compress: "" or "zstd"; the sender's count. retry_s: how long to try to connect;
+    wait_s: how long to listen.
     tls: None for none.
     """
 
@@ -41,6 +42,7 @@ class Options:
     token: bytes = b""
     tls: TlsOptions | None = None
     digest: str = "xxh3-128"
+    compress: str = ""
     dry_run: bool = False
     retry_s: float = 0.0
     wait_s: float | None = None
@@ -77,6 +79,7 @@ class Session:
         self.total_bytes: int | None = None
         self.total_files = 0
         self.name = ""
+        self.is_compressed = False
         self.choice: MoverChoice | None = None
         self.mover: Mover | None = None
         self._on_event = on_event
@@ -170,6 +173,8 @@ class Session:
         """Which mover ran and why, for reports."""
         if self.channel.is_tls:
             return "copy-python", "TLS"
+        if self.is_compressed:
+            return "copy-python", "zstd"
         if self.mover is None or self.choice is None:
             return "copy-python", "small files or a stream"
         return f"{self.mover.runs}-{self.choice.backend}", self.mover.reason or self.choice.reason

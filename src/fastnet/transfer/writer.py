@@ -45,6 +45,34 @@ class ExtentWriter:
         """The next bytes of the connection are this extent. Raises OSError of the file."""
         raise NotImplementedError
 
+    def _put(self, offset: int, data: memoryview) -> None:
+        """Write it there."""
+        raise NotImplementedError
+
+    def take_data(self, offset: int, data: memoryview) -> None:
+        """These bytes, which came in another form, are this extent. Raises OSError of the file."""
+        self._check(offset, len(data))
+        self._put(offset, data)
+        self._unproven.append(Unproven(offset, len(data), None, self.session.algorithm.of(data)))
+        self.ends = offset + len(data)
+        self.session.channel.moved(len(data))
+
+    def _copy(self, offset: int, count: int) -> bytes:
+        """The next bytes of the connection through a buffer. Returns their digest."""
+        hasher, channel = self.session.algorithm.new(), self.session.channel
+        buffer = memoryview(bytearray(min(count, MOVER_BUFFER_BYTES)))
+        ends = offset + count
+        while offset < ends:
+            n = channel.read_into(buffer[: ends - offset])
+            if not n:
+                raise channel.broken()
+            hasher.update(buffer[:n])
+            self._put(offset, buffer[:n])
+            offset += n
+            channel.moved(n)
+            channel.on_slice()
+        return hasher.digest()
+
     def finish(self, size: int) -> bytes:
         """All of it is here. Returns the digest of the whole. Raises TransferError when a part is not what was sent."""
         raise NotImplementedError
@@ -128,22 +156,10 @@ class PartWriter(ExtentWriter):
                     work.result()
                 self._settle()
 
-    def _copy(self, offset: int, count: int) -> bytes:
-        hasher, channel = self.session.algorithm.new(), self.session.channel
-        buffer = memoryview(bytearray(min(count, MOVER_BUFFER_BYTES)))
-        while count:
-            n = channel.read_into(buffer[:count])
-            if not n:
-                raise channel.broken()
-            hasher.update(buffer[:n])
-            view = buffer[:n]
-            while view:
-                written = os.pwrite(self.part.fd, view, offset)
-                view, offset = view[written:], offset + written
-            count -= n
-            channel.moved(n)
-            channel.on_slice()
-        return hasher.digest()
+    def _put(self, offset: int, data: memoryview) -> None:
+        while data:
+            written = os.pwrite(self.part.fd, data, offset)
+            data, offset = data[written:], offset + written
 
     def _settle(self) -> Extent:
         self._count_held(self._unproven[0].offset)
@@ -174,21 +190,12 @@ class StreamWriter(ExtentWriter):
     def take(self, offset: int, count: int) -> None:
         """The next bytes of the connection, and the hole before them."""
         self._check(offset, count)
+        self._unproven.append(Unproven(offset, count, None, self._copy(offset, count)))
+
+    def _put(self, offset: int, data: memoryview) -> None:
         self._fill(offset)
-        hasher, channel = self.session.algorithm.new(), self.session.channel
-        buffer = memoryview(bytearray(min(count, MOVER_BUFFER_BYTES)))
-        left = count
-        while left:
-            n = channel.read_into(buffer[:left])
-            if not n:
-                raise channel.broken()
-            hasher.update(buffer[:n])
-            self._write(buffer[:n])
-            left -= n
-            channel.moved(n)
-            channel.on_slice()
-        self._unproven.append(Unproven(offset, count, None, hasher.digest()))
-        self.ends = offset + count
+        self._write(data)
+        self.ends = offset + len(data)
 
     def _fill(self, until: int) -> None:
         zeros = bytes(MOVER_BUFFER_BYTES)
