@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+import fastnet
 from fastnet.errors import FastnetError, TransferError
 from fastnet.transfer.frames import Kind
 from fastnet.transfer.receiver import Policy
 from tests.fault.forger import (
     Forger,
     Row,
+    extent,
     file_row,
     finish,
     folder_row,
@@ -24,6 +29,8 @@ from tests.fault.forger import (
     refused,
     tree,
 )
+from tests.peers import DEADLINE_S
+from tests.swapping import Swapping
 
 LONG = "x" * 255
 
@@ -191,3 +198,70 @@ def test_a_file_and_the_number_that_another_one_would_get_both_arrive(inside: Pa
             forger.hear_until(Kind.DONE)
         assert side.end() is None
     assert tree(inside) == {"a.jpg": b"old", "a (3).jpg": b"one", "a (2).jpg": b"two"}
+
+
+def plant_link(part: Path, kept: Path) -> None:
+    part.symlink_to(kept)
+
+
+def plant_hard_link(part: Path, kept: Path) -> None:
+    part.hardlink_to(kept)
+
+
+def plant_fifo(part: Path, kept: Path) -> None:
+    os.mkfifo(part)
+
+
+def plant_folder(part: Path, kept: Path) -> None:
+    part.mkdir()
+
+
+@pytest.mark.parametrize("plant", [plant_link, plant_hard_link, plant_fifo, plant_folder])
+def test_what_somebody_put_where_our_unfinished_file_would_be_is_not_written_to(
+    inside: Path, outside: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    plant(inside / ".big.fastnet-part", outside / "kept")
+    big = bytes(200_000)
+    with receiving(inside) as side, Forger(side.dial(), "send") as forger:
+        forger.manifest(file_row("big", big))
+        forger.say(extent(0, 0, big))
+        forger.drain()
+        assert isinstance(side.end(), TransferError)
+    assert (outside / "kept").read_bytes() == b"kept"
+    assert not (inside / "big").exists()
+
+
+def test_a_receiver_killed_while_it_gave_a_file_its_name_does_not_write_to_that_file_again(inside: Path) -> None:
+    """Then the file has both names; truncating the unfinished one would be to truncate the whole one."""
+    old, new = b"o" * 200_000, b"n" * 200_000
+    (inside / "big").write_bytes(old)
+    (inside / ".big.fastnet-part").hardlink_to(inside / "big")
+    with receiving(inside, overwrite="always") as side, Forger(side.dial(), "send") as forger:
+        forger.manifest(file_row("big", new))
+        forger.say(extent(0, 0, new[:100_000]))
+        forger.drain()
+        assert isinstance(side.end(), TransferError)
+    assert (inside / "big").read_bytes() == old
+
+
+def test_a_folder_that_becomes_a_link_while_files_come_leads_none_of_them_out(inside: Path, outside: Path) -> None:
+    """Again and again, because most transfers meet the folder as one, and some find a link and are refused."""
+    (inside / "a").mkdir()
+    before = tree(outside)
+    source = inside.parent / "a"
+    source.mkdir()
+    for i in range(50):
+        (source / f"{i}").write_bytes(b"x")
+    (source / "big").write_bytes(bytes(200_000))
+    refusals = arrivals = 0
+    ends_s = monotonic() + DEADLINE_S
+    with Swapping(inside / "a", outside):
+        while monotonic() < ends_s and (refusals < 10 or arrivals < 10):
+            with receiving(inside, overwrite="always") as side:
+                with contextlib.suppress(FastnetError):
+                    fastnet.send(source, str(side.where))
+                error = side.end()
+            assert error is None or isinstance(error, FastnetError), error
+            refusals, arrivals = refusals + (error is not None), arrivals + (error is None)
+    assert refusals
+    assert tree(outside) == before

@@ -7,7 +7,6 @@ import errno
 import os
 import stat
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from fastnet.limits import DEPTH_MAX, OPEN_FOLDERS_MAX
 from fastnet.transfer import rooted
 from fastnet.transfer.rooted import Outside, Parts, Root
 from tests.peers import DEADLINE_S
+from tests.swapping import Swapping
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 RACES = 4000
@@ -249,31 +249,6 @@ def test_a_tree_of_any_width_and_depth_keeps_few_folders_open(root: Root, inside
     assert (inside.joinpath(*deep) / "again").exists()
 
 
-class Swapping:
-    """A thread that puts a link to another folder where `folder` is, and the folder back, for as long as the block lasts."""
-
-    def __init__(self, folder: Path, other: Path) -> None:
-        self.folder, self.other = str(folder), str(other)
-        self.stopped = False
-        self.thread = threading.Thread(target=self.run)
-
-    def run(self) -> None:
-        aside = self.folder + ".aside"
-        while not self.stopped:
-            os.rename(self.folder, aside)
-            os.symlink(self.other, self.folder)
-            os.unlink(self.folder)
-            os.rename(aside, self.folder)
-
-    def __enter__(self) -> Swapping:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped = True
-        self.thread.join()
-
-
 @pytest.mark.parametrize("kept_open", [False, True], ids=["walked each time", "kept open"])
 def test_a_folder_that_becomes_a_link_at_any_moment_leads_nothing_out(
     inside: Path, outside: Path, kept_open: bool
@@ -295,9 +270,7 @@ def test_a_folder_that_becomes_a_link_at_any_moment_leads_nothing_out(
                     made += 1
                 except Outside:
                     refused += 1
-                except FileNotFoundError:
-                    continue  # the moment in which there is neither
-    assert made > 10  # both happened; how often is the machine's affair
+    assert made > 100
     assert refused or kept_open
     assert seen(outside) == before
     assert os.listdir(inside / "a/b") == ["name"]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import struct
 import zlib
 from contextlib import suppress
@@ -78,15 +79,30 @@ class Part:
         while True:
             fd = self.root.open(self.place, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+                if self._is_lockable(fd):
+                    return fd
+            except BaseException:
                 os.close(fd)
-                message = f"another receiver is writing {self.name}"
-                raise TransferRefused(message, "Wait for it, or receive elsewhere", ErrorCode.EXISTS) from error
-            found = self.root.lstat(self.place)
-            if found is not None and found.st_ino == os.fstat(fd).st_ino:
-                return fd
+                raise
             os.close(fd)
+
+    def _is_lockable(self, fd: int) -> bool:
+        """Lock it. Returns False when it is to be opened anew. Raises TransferRefused for what is not ours to write to."""
+        opened = os.fstat(fd)
+        if not stat.S_ISREG(opened.st_mode) or opened.st_uid != os.geteuid():
+            message = f"what stands at {'/'.join(self.place)} is no unfinished file of ours"
+            raise TransferRefused(message, "Remove it, or receive elsewhere", ErrorCode.EXISTS)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            message = f"another receiver is writing {self.name}"
+            raise TransferRefused(message, "Wait for it, or receive elsewhere", ErrorCode.EXISTS) from error
+        if os.fstat(fd).st_nlink > 1:
+            # Its owner was killed between giving it its name and taking away this one: writing would be to the whole file.
+            self.root.unlink(self.place)
+            return False
+        found = self.root.lstat(self.place)
+        return found is not None and found.st_ino == opened.st_ino
 
     def _header(self, entry: Entry) -> bytes:
         fields = {

@@ -21,6 +21,8 @@ from fastnet.transfer.frames import Frame, Kind, ProtocolError, field, pack_json
 PART_BYTES = CONTROL_BYTES_MAX // 2
 ESCAPED = 6
 """Most bytes of a character in a JSON string that is ASCII."""
+WIDE_BYTES = 2
+"""What a character of a name that is not ASCII counts beside what it travels as: in memory it may take four bytes, twice."""
 NUMBERS_BYTES = 64
 """More than the numbers of an entry take."""
 
@@ -51,7 +53,7 @@ def write(manifest: Manifest, send: Callable[[bytes], None]) -> None:
 def read(channel: Channel, expect: Callable[[Kind], Frame], files_max: int, bytes_max: int | None) -> Manifest:
     """All parts, at MANIFEST_BYTES_S_MIN at least. Raises ProtocolError, and TransferRefused for more than is allowed."""
     entries: list[Entry] = []
-    weight, fields, began = 0, dict[str, Any](), monotonic()
+    weight, wide, fields, began = 0, 0, dict[str, Any](), monotonic()
     channel.deadline, channel.late_with = began + channel.stall_s, "what it sends"
     while not field(fields, "last", bool, False):
         frame = expect(Kind.MANIFEST)
@@ -59,12 +61,17 @@ def read(channel: Channel, expect: Callable[[Kind], Frame], files_max: int, byte
         weight += len(frame.payload)
         channel.deadline = began + channel.stall_s + weight / MANIFEST_BYTES_S_MIN
         rows = field(fields, "entries", list, [])
-        if len(entries) + len(rows) > files_max or weight > MANIFEST_BYTES_MAX:
+        if len(entries) + len(rows) > files_max:
             message = f"the sender wants to send more than {files_max} files"
             raise TransferRefused(message, "Allow more with --max-files", ErrorCode.LIMIT)
         if not rows and not field(fields, "last", bool, False):
             raise ProtocolError("an empty part of the manifest")
-        entries += map(from_list, rows)
+        part = list(map(from_list, rows))
+        wide += sum(WIDE_BYTES * len(entry.path) for entry in part if not entry.path.isascii())
+        if weight + wide > MANIFEST_BYTES_MAX:
+            message = f"the names of what the sender wants to send take more than {MANIFEST_BYTES_MAX} bytes"
+            raise TransferRefused(message, "Send it in parts", ErrorCode.LIMIT)
+        entries += part
     channel.deadline = None
     total = sum(entry.size for entry in entries)
     if bytes_max is not None and total > bytes_max:
