@@ -6,10 +6,11 @@
     python -m bench.transfer --smoke                 does it still run? The numbers mean nothing
 
 Facts. Everything crosses loopback TCP, but for cp. The files are in the page cache before and after: no way calls fsync here.
-Pages that the kernel hands out for the first time cost more than those it has at hand.
+Pages that the kernel hands out for the first time cost more than those it has at hand, in a virtual machine many times more.
 Decision: ways take turns within a round, so a drift meets all of them; the median of the rounds counts; the first round
-is thrown away. A turn starts with the last process, the others being ready, and ends when all have ended: so start-up of one
-process is in the number, which for fastnet is Python's. `inside` is what fastnet itself reports, without that.
+is thrown away. Before a turn, as much memory as it needs is touched and given back. A turn starts with the last process, the
+others being ready, and ends when all have ended: so start-up of one process is in the number, which for fastnet is Python's.
+`inside` is what fastnet itself reports, without that.
 What to read: GB/s is the file's bytes by `wall`; CPU s/GB is user and system time of both sides (wait4(2)). Every byte is
 compared after the clock has stopped.
 Exit code: 0, or 1 when a way failed or lost a byte.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -174,6 +176,7 @@ def make_tree(path: Path, files: int) -> int:
 def take_turn(cell: Cell, case: Case, folder: Path, counts: bool) -> None:
     """One turn of one way; its target is removed, and what is dirty is on disk before the next begins."""
     target = folder / "target"
+    warm(int(1.5 * cell.bytes))
     with tempfile.TemporaryDirectory() as scratch:
         place = Place(folder / "source", target, Path(scratch), free_port())
         try:
@@ -187,6 +190,14 @@ def take_turn(cell: Cell, case: Case, folder: Path, counts: bool) -> None:
             os.sync()
     if counts:
         cell.turns.append(turn)
+
+
+def warm(size: int) -> None:
+    """Touch so much memory and give it back, so that no way pays for what the host had not given us yet."""
+    if size:
+        with mmap.mmap(-1, size) as memory:
+            for at in range(0, size, mmap.PAGESIZE):
+                memory[at] = 1
 
 
 def free_port() -> int:
@@ -273,9 +284,9 @@ def inside(said: bytes) -> float | None:
 
 def compare(place: Place, is_tree: bool) -> None:
     command = ["diff", "-rq"] if is_tree else ["cmp"]
-    found = subprocess.run(
-        [*command, str(place.source), str(place.target)], capture_output=True, text=True, check=False
-    )
+    below = place.target / place.source.name
+    target = below if below.is_dir() else place.target
+    found = subprocess.run([*command, str(place.source), str(target)], capture_output=True, text=True, check=False)
     if found.returncode:
         raise WayFailed(f"lost bytes: {found.stdout.splitlines()[0] if found.stdout else found.stderr.strip()}")
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastnet.mover import MOVERS
+
 
 @dataclass(frozen=True)
 class Place:
@@ -46,6 +48,11 @@ class Way:
 def needs(*tools: str) -> str:
     missing = [tool for tool in tools if shutil.which(tool) is None]
     return f"{', '.join(missing)} not installed" if missing else ""
+
+
+def needs_native() -> str:
+    why = MOVERS.why_not("copy", "native")
+    return f"no native mover: {why}" if why else ""
 
 
 def shell(line: str, stays: bool = False) -> Part:
@@ -120,6 +127,21 @@ def fastnet_raw(backend: str, sends: str, receives: str) -> Callable[[Place], li
     return parts
 
 
+def fastnet_proven(backend: str, *more: str) -> Callable[[Place], list[Part]]:
+    """fastnet/1. A folder keeps its name, so it arrives one level below the target."""
+
+    def parts(place: Place) -> list[Part]:
+        common = ("--json", "--backend", backend)
+        run = (sys.executable, "-m", "fastnet")
+        where = ("--into", str(place.target)) if place.source.is_dir() else ("--output", str(place.target))
+        return [
+            Part((*run, "recv", "--listen", str(place.port), *where, *common)),
+            Part((*run, "send", str(place.source), f"127.0.0.1:{place.port}", *common, *more)),
+        ]
+
+    return parts
+
+
 def tar_nc(place: Place) -> list[Part]:
     return [
         shell(f"nc -d -l 127.0.0.1 {place.port} | tar x -C '{made(place.target)}'"),
@@ -149,11 +171,14 @@ YARDSTICK = "cp"
 
 FILE_WAYS = {
     YARDSTICK: Way(cp),
-    "fastnet raw native": Way(fastnet_raw("native", "auto", "auto")),
+    "fastnet native": Way(fastnet_proven("native"), needs_native()),
+    "fastnet python": Way(fastnet_proven("python")),
+    "fastnet native, no digest": Way(fastnet_proven("native", "--digest", "none"), needs_native()),
+    "fastnet raw native": Way(fastnet_raw("native", "auto", "auto"), needs_native()),
     "fastnet raw python": Way(fastnet_raw("python", "auto", "auto")),
-    "fastnet raw native sendfile+copy": Way(fastnet_raw("native", "sendfile", "copy")),
-    "fastnet raw native copy+copy": Way(fastnet_raw("native", "copy", "copy")),
-    "fastnet raw native splice+splice": Way(fastnet_raw("native", "splice", "splice")),
+    "fastnet raw native sendfile+copy": Way(fastnet_raw("native", "sendfile", "copy"), needs_native()),
+    "fastnet raw native copy+copy": Way(fastnet_raw("native", "copy", "copy"), needs_native()),
+    "fastnet raw native splice+splice": Way(fastnet_raw("native", "splice", "splice"), needs_native()),
     "fastnet raw python copy+copy": Way(fastnet_raw("python", "copy", "copy")),
     "nc": Way(nc, needs("nc")),
     "socat": Way(socat, needs("socat")),
@@ -165,6 +190,8 @@ FILE_WAYS = {
 
 TREE_WAYS = {
     YARDSTICK: Way(cp_tree),
+    "fastnet native": Way(fastnet_proven("native"), needs_native()),
+    "fastnet python": Way(fastnet_proven("python")),
     "tar | nc | tar": Way(tar_nc, needs("tar", "nc")),
     "tar | fastnet raw | tar": Way(tar_fastnet, needs("tar")),
 }

@@ -28,6 +28,8 @@ __all__ = [
     "TransferUnconfirmed",
     "UnsupportedError",
     "__version__",
+    "receive",
+    "send",
     "serve",
 ]
 
@@ -44,6 +46,8 @@ _HOME = {
     "TransferReport": "transfer.report",
     "TransferUnconfirmed": "errors",
     "UnsupportedError": "errors",
+    "receive": "transfer.api",
+    "send": "transfer.api",
     "serve": "api",
 }
 
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     )
     from fastnet.metrics.counters import Statistics
     from fastnet.server import Server
+    from fastnet.transfer.api import receive, send
     from fastnet.transfer.events import TransferEvent
     from fastnet.transfer.report import TransferReport
 

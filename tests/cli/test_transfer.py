@@ -36,7 +36,12 @@ def typed(example: str, where: Endpoint | None, folder: Path) -> list[str]:
     """The words of an example: a port of our own for its port, a folder of our own for its file."""
     words = shlex.split(re.sub(r"\S+:9000", f"127.0.0.1:{where.port}", example) if where else example)[1:]
     words = ["0" if word == "9000" else word.replace("0.0.0.0:9000", "127.0.0.1:0") for word in words]
-    return [str(folder / word) if word == "disk.img" else word for word in words]
+    return [str(folder / word) if word in ("disk.img", "inbox") else word for word in words]
+
+
+def mode(example: str) -> list[str]:
+    """What the other side must say to understand an example."""
+    return ["--raw"] if "--raw" in example else []
 
 
 def plain(name: str) -> list[str]:
@@ -47,11 +52,11 @@ def plain(name: str) -> list[str]:
 def test_the_examples_of_send_work(example, source, tmp_path) -> None:
     if "--listen" in example:
         with running(*typed(example, None, tmp_path)) as sender:
-            done = finish("recv", sender.endpoint(), "--raw", "--output", tmp_path / "got")
+            done = finish("recv", sender.endpoint(), *mode(example), "--output", tmp_path / "got")
             assert done.returncode == 0, done.stderr
             assert sender.end(signal.SIGTERM if "--keep-open" in example else None)[0] == 0
     else:
-        with running("recv", "--listen", 0, "--raw", "--output", tmp_path / "got") as receiver:
+        with running("recv", "--listen", 0, *mode(example), "--output", tmp_path / "got") as receiver:
             done = finish(*typed(example, receiver.endpoint(), tmp_path))
             assert done.returncode == 0, done.stderr
             assert receiver.end(None)[0] == 0
@@ -60,19 +65,21 @@ def test_the_examples_of_send_work(example, source, tmp_path) -> None:
 
 @pytest.mark.parametrize("example", plain("recv"))
 def test_the_examples_of_recv_work(example, tmp_path) -> None:
-    source = tmp_path / "source"
+    source = tmp_path / "source" / "disk.img"
+    source.parent.mkdir()
     source.write_bytes(DATA)
     if "--listen" in example:
         with running(*typed(example, None, tmp_path)) as receiver:
-            done = finish("send", source, receiver.endpoint(), "--raw")
+            done = finish("send", source, receiver.endpoint(), *mode(example))
             assert done.returncode == 0, done.stderr
             assert receiver.end(None)[0] == 0
     else:
-        with running("send", source, "--listen", 0, "--raw") as sender:
+        with running("send", source, "--listen", 0, *mode(example)) as sender:
             done = finish(*typed(example, sender.endpoint(), tmp_path))
             assert done.returncode == 0, done.stderr
             assert sender.end(None)[0] == 0
-    assert (tmp_path / "disk.img").read_bytes() == DATA
+    (got,) = [*tmp_path.glob("disk.img"), *tmp_path.glob("inbox/disk.img")]
+    assert got.read_bytes() == DATA
 
 
 def test_a_pipeline_carries_a_stream(source, tmp_path) -> None:
@@ -168,9 +175,16 @@ def test_congestion_control_that_is_not_there_is_an_error(source, tmp_path) -> N
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("send", "FILE"), "--raw"),
-        (("recv", "host:1"), "--raw"),
+        (("send", "FILE"), "Where to?"),
         (("send", "FILE", "--raw"), "Where to?"),
+        (("send", "FILE", "host:1", "--raw", "--tls"), "--tls does not go with --raw"),
+        (("send", "FILE", "host:1", "--raw", "--limit-rate", "1M"), "--limit-rate does not go with --raw"),
+        (("send", "FILE", "host:1", "--cert", "x"), "go with --tls"),
+        (("recv", "host:1", "--into", "x", "--raw", "--output", "y"), "--into does not go with --raw"),
+        (("recv", "host:1", "--into", "x", "--output", "y"), "--into or --output"),
+        (("recv", "host:1", "--thanks", "x"), "--thanks goes with --raw"),
+        (("recv", "--listen", "0", "--keep-open", "--output", "y"), "--keep-open goes with --into"),
+        (("recv", "host:1", "--ask"), "--ask needs a terminal"),
         (("send", "FILE", "FILE", "--listen", "0", "--raw"), "sends one file, not 2"),
         (("send", "-", "--listen", "0", "--raw", "--keep-open"), "only once"),
         (("send", "FILE", "host:1", "--raw", "--wait", "1"), "go with --listen"),

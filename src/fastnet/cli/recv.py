@@ -1,85 +1,150 @@
-"""`fastnet recv`: arguments in, one transfer, what came of it on standard output, or on standard error with `--output -`."""
+"""`fastnet recv`: arguments in, one transfer or many, what came of it on standard output, or on standard error."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 import click
 
-from fastnet.cli.send import check_sides
-from fastnet.cli.transfer import Show, common_options, interrupted_by, warn_of_strangers
-from fastnet.limits import LAST_WORDS_BYTES
+from fastnet.cli.proven import SIDE_OPTIONS, as_options, bytes_of, proven_options, refuse_in_raw_mode, warn_if_open
+from fastnet.cli.send import check_sides, common_fields, run_until_signal
+from fastnet.cli.transfer import Show, ask_person, common_options, interrupted_by, warn_of_strangers
+from fastnet.limits import LAST_WORDS_BYTES, MANIFEST_FILES_MAX
+from fastnet.transfer.inbox import OVERWRITE
 from fastnet.transfer.meet import dial_endpoint, is_open_to_others, listen_endpoint
 from fastnet.transfer.raw import RawOptions
 from fastnet.transfer.raw_recv import await_push, pull
-from fastnet.transfer.target import OVERWRITE
+from fastnet.transfer.receiver import Policy
 
-HELP = """Receive a file: from a sender that listens at ENDPOINT, or with --listen from the first one that sends.
+HELP = """Receive files and folders: from a sender that listens at ENDPOINT, or with --listen from the one that connects.
 
-The data goes to a temporary name in the same folder and gets its own when the sender has ended. --output - is standard
-output; everything else is then said on standard error.
+They go below the folder --into, which nothing leaves; or the one file that comes becomes --output FILE. Data has a
+temporary name in the same folder until all of it is there and its digest was right. Stopped or killed, on either side, the
+same command again receives only what is missing. --output - is standard output; everything else is then said on standard
+error.
 
-Raw mode has no digest: "whole" means that the sender ended the stream in good order. A fastnet sender that fails or is
-killed resets the connection instead; nc that is stopped with Ctrl-C does not.
+With --raw it takes one file's bytes from nc, socat, ncat or a textbook program. Raw mode has no digest: "whole" means that
+the sender ended the stream in good order. A fastnet sender that fails or is killed resets the connection instead; nc that
+is stopped with Ctrl-C does not.
 
 \b
 Examples:
+  fastnet recv --listen 9000 --into inbox
+  fastnet recv --listen 9000 --output disk.img --fsync
+  fastnet recv host:9000 --output disk.img --retry 30
+  fastnet recv host:9000 --output - | tar x
   fastnet recv host:9000 --raw --output disk.img --thanks 'Thank you'
   fastnet recv --listen 9000 --raw --output disk.img --wait 60
   fastnet recv host:9000 --raw --output - | tar x
 
-Exit codes: 0 the file is there, 2 usage, 3 bad endpoint, 4 network (nobody there, cannot listen), 5 failed or refused (the
-file exists), 7 not supported here, 130 interrupted.
+Exit codes: 0 all of it is there, 2 usage, 3 bad endpoint or option, 4 network (nobody there, cannot listen), 5 failed or
+refused (a file exists and differs), 7 not supported here, 130 interrupted.
 """
+
+ONLY_PROVEN = (*SIDE_OPTIONS, "into", "keep_open", "max_bytes", "fsync", "ask")
 
 
 @click.command(help=HELP)
 @click.argument("endpoint", required=False)
-@click.option("--output", metavar="FILE", help="The file to make; - is standard output.")
-@click.option("--overwrite", type=click.Choice(OVERWRITE), default="never", help="Whether to replace FILE.")
-@click.option("--thanks", metavar="TEXT", default="", help="Last words to the sender.")
+@click.option("--into", metavar="FOLDER", help="Where everything goes [default: the current folder].")
+@click.option("--output", metavar="FILE", help="The file to make of the one that comes; - is standard output.")
+@click.option(
+    "--overwrite",
+    type=click.Choice(OVERWRITE),
+    default="never",
+    help="What exists and differs: refuse, replace, replace if older, or take another name.",
+)
+@click.option("--thanks", metavar="TEXT", default="", help="Raw: last words to the sender.")
+@click.option("--keep-open", is_flag=True, help="Listening: take any number of transfers, at the same time.")
+@click.option("--max-bytes", metavar="BYTES", help="Refuse more than that: 500M, 2Ti.")
+@click.option("--max-files", type=click.IntRange(1), default=MANIFEST_FILES_MAX, help="Refuse more than that.")
+@click.option("--fsync", is_flag=True, help="Sync everything to the disk before saying that it is there.")
+@click.option("--ask", is_flag=True, help="Show what would come, and ask.")
+@proven_options
 @common_options
 def recv(
+    endpoint: str | None, output: str | None, overwrite: str, thanks: str, listen: str | None, raw: bool, **given: Any
+) -> None:
+    if (endpoint is None) == (listen is None):
+        raise click.UsageError("Where from? Give either an ENDPOINT or --listen PORT")
+    check_sides(listen, given["keep_open"], given["wait_s"], given["retry_s"])
+    out = sys.stderr if output == "-" else sys.stdout
+    with closing(Show(given["as_json"], out, "server" if listen is None else "client")) as show:
+        if raw:
+            refuse_in_raw_mode(given, ONLY_PROVEN)
+            receive_raw(endpoint, output, overwrite, os.fsencode(thanks), listen, given, show)
+        elif thanks:
+            raise click.UsageError("--thanks goes with --raw; without it the sender hears more than that")
+        else:
+            receive_proven(endpoint, output, overwrite, listen, given, show)
+
+
+def receive_proven(
+    endpoint: str | None, output: str | None, overwrite: str, listen: str | None, given: dict[str, Any], show: Show
+) -> None:
+    from fastnet.transfer.api import receive
+
+    if given["into"] is not None and output is not None:
+        raise click.UsageError("--into or --output: a folder for whatever comes, or a name for one file")
+    if given["keep_open"] and output is not None:
+        raise click.UsageError("--keep-open goes with --into; --output is one file")
+    if given["ask"] and not sys.stdin.isatty():
+        raise click.UsageError("--ask needs a terminal to ask on")
+    common = common_fields(given)
+    options = as_options(given, retry_s=given["retry_s"] or 0.0, wait_s=given["wait_s"], **common)
+    most = bytes_of(given["max_bytes"]) if given["max_bytes"] else None
+    policy = Policy(most, given["max_files"], given["fsync"], ask_person if given["ask"] else None)
+    where = dial_endpoint(endpoint or "") if listen is None else listen_endpoint(listen)
+    if listen is not None:
+        warn_if_open(where, is_open_to_others(where), options, f"put files into {output or given['into'] or '.'}")
+
+    def run(stopped: Callable[[], bool]) -> None:
+        receive(
+            where,
+            into=given["into"],
+            output=output,
+            listen=listen is not None,
+            keep_open=given["keep_open"],
+            overwrite=overwrite,
+            policy=policy,
+            on_event=show,
+            stopped=stopped,
+            **vars(options),
+        )
+
+    run_until_signal(run, given["keep_open"])
+
+
+def receive_raw(
     endpoint: str | None,
     output: str | None,
     overwrite: str,
-    thanks: str,
+    thanks: bytes,
     listen: str | None,
-    raw: bool,
-    stall_s: float,
-    wait_s: float | None,
-    retry_s: float | None,
-    congestion: str,
-    mover: str,
-    backend: str,
-    as_json: bool,
+    given: dict[str, Any],
+    show: Show,
 ) -> None:
-    if not raw:
-        raise click.UsageError("Files are moved in raw mode only: add --raw")
-    if (endpoint is None) == (listen is None):
-        raise click.UsageError("Where from? Give either an ENDPOINT or --listen PORT")
-    check_sides(listen, False, wait_s, retry_s)
     if output is None:
         raise click.UsageError("Raw mode carries no name; give one with --output FILE, or - for standard output")
-    words = os.fsencode(thanks)
-    if len(words) > LAST_WORDS_BYTES:
+    if len(thanks) > LAST_WORDS_BYTES:
         raise click.UsageError(f"--thanks is too long; at most {LAST_WORDS_BYTES} bytes")
-    options = RawOptions(stall_s, congestion, mover, backend, words)
-    out = sys.stderr if output == "-" else sys.stdout
-    with (
-        closing(Show(as_json, out, "server" if listen is None else "client")) as show,
-        interrupted_by(signal.SIGTERM, signal.SIGHUP),
-    ):
+    if overwrite not in ("never", "always"):
+        raise click.UsageError(f"--overwrite {overwrite} does not go with --raw, which carries no time and no name")
+    options = RawOptions(**common_fields(given), thanks=thanks)
+    with interrupted_by(signal.SIGTERM, signal.SIGHUP):
         if endpoint is not None:
-            pull(output, dial_endpoint(endpoint), options, show, overwrite=overwrite, retry_s=retry_s or 0.0)
+            retry_s = given["retry_s"] or 0.0
+            pull(output, dial_endpoint(endpoint), options, show, overwrite=overwrite, retry_s=retry_s)
             return
         where = listen_endpoint(listen or "")
         if is_open_to_others(where):
             warn_of_strangers(f"whoever reaches {where} first fills {output}; raw mode asks for no password")
-        await_push(output, where, options, show, overwrite=overwrite, wait_s=wait_s)
+        await_push(output, where, options, show, overwrite=overwrite, wait_s=given["wait_s"])
 
 
 def commands() -> dict[str, click.Command]:

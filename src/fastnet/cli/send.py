@@ -4,82 +4,141 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 import click
 
+from fastnet.cli.proven import SIDE_OPTIONS, as_options, bytes_of, proven_options, refuse_in_raw_mode, warn_if_open
 from fastnet.cli.transfer import Show, common_options, interrupted_by, two_signals, warn_of_strangers
+from fastnet.transfer.digest import ALGORITHMS
 from fastnet.transfer.meet import dial_endpoint, is_open_to_others, listen_endpoint
 from fastnet.transfer.raw import RawOptions
 from fastnet.transfer.raw_send import offer, push
 
-HELP = """Send a file: to a receiver that listens at ENDPOINT, or with --listen to the one that connects.
+HELP = """Send files and folders: to a receiver that listens at ENDPOINT, or with --listen to the one that connects.
 
-ENDPOINT is HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME. PATH - is standard input.
+It ends well only when the receiver has said that all of it, with the same digests, has its final name. Stopped or killed, on
+either side, the same command again sends only what is missing. PATH - is standard input.
 
-Raw mode sends the bytes, says that this was all (half-close) and then reads what the receiver has to say to its end. With
---keep-open any number of clients get the file, at the same time; the first signal lets those that run finish.
+ENDPOINT is HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME.
+
+With --raw it sends one file's bytes, says that this was all (half-close) and reads what the receiver has to say to its end:
+for nc, socat, ncat and textbook programs.
+
+With --keep-open any number of receivers are served, at the same time; the first signal lets those that run finish.
 
 \b
 Examples:
+  fastnet send disk.img host:9000
+  fastnet send disk.img host:9000 --retry 30 --digest blake2b
+  fastnet send disk.img --listen 9000 --keep-open
+  tar c folder | fastnet send - host:9000
   fastnet send disk.img --listen 9000 --raw
   fastnet send disk.img --listen 0.0.0.0:9000 --raw --keep-open
   fastnet send disk.img host:9000 --raw --retry 30
   tar c folder | fastnet send - host:9000 --raw
 
-Exit codes: 0 the receiver has read to the end, 2 usage, 3 bad endpoint, 4 network (nobody there, cannot listen), 5 failed
-or refused, 6 all was sent and the receiver did not end well, 7 not supported here, 130 interrupted.
+Exit codes: 0 the receiver has it all (raw: has read to the end), 2 usage, 3 bad endpoint or option, 4 network (nobody there,
+cannot listen), 5 failed or refused, 6 all was sent and the receiver did not say that it has it, 7 not supported here, 130
+interrupted.
 """
+
+ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate")
 
 
 @click.command(help=HELP)
-@click.argument("paths", metavar="PATH [ENDPOINT]", nargs=-1, required=True)
-@click.option("--keep-open", is_flag=True, help="Listening: serve any number of clients, at the same time.")
+@click.argument("paths", metavar="PATH... [ENDPOINT]", nargs=-1, required=True)
+@click.option("--keep-open", is_flag=True, help="Listening: serve any number of receivers, at the same time.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Below folders: what goes, *.jpg or folder/*.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Below folders: what stays, if not included.")
+@click.option("--digest", type=click.Choice(list(ALGORITHMS)), default="xxh3-128", help="What proves the bytes.")
+@click.option("--limit-rate", metavar="BYTES", help="At most so many bytes a second: 500k, 10M, 1Gi.")
+@proven_options
 @common_options
-def send(
-    paths: tuple[str, ...],
-    keep_open: bool,
-    listen: str | None,
-    raw: bool,
-    stall_s: float,
-    wait_s: float | None,
-    retry_s: float | None,
-    congestion: str,
-    mover: str,
-    backend: str,
-    as_json: bool,
-) -> None:
-    if not raw:
-        raise click.UsageError("Files are moved in raw mode only: add --raw")
+def send(paths: tuple[str, ...], listen: str | None, keep_open: bool, raw: bool, **given: Any) -> None:
     if listen is None and len(paths) < 2:
         raise click.UsageError("Where to? Give an ENDPOINT after the file, or --listen PORT")
-    check_sides(listen, keep_open, wait_s, retry_s)
+    check_sides(listen, keep_open, given["wait_s"], given["retry_s"])
     files, to = (paths, "") if listen is not None else (paths[:-1], paths[-1])
-    if len(files) != 1:
-        raise click.UsageError(f"Raw mode sends one file, not {len(files)}")
-    if keep_open and files[0] == "-":
+    if keep_open and "-" in files:
         raise click.UsageError("Standard input can be sent only once; leave --keep-open out")
-    options = RawOptions(stall_s, congestion, mover, backend)
-    with closing(Show(as_json, sys.stdout, "server" if listen is None else "client")) as show:
-        if listen is None:
-            with interrupted_by(signal.SIGTERM, signal.SIGHUP):
-                push(files[0], dial_endpoint(to), options, show, retry_s or 0.0)
+    if raw:
+        refuse_in_raw_mode(given, ONLY_PROVEN)
+        if len(files) != 1:
+            raise click.UsageError(f"Raw mode sends one file, not {len(files)}")
+    other = "server" if listen is None else "client"
+    with closing(Show(given["as_json"], sys.stdout, other)) as show:
+        if raw:
+            send_raw(files[0], to, listen, keep_open, given, show)
         else:
-            offer_raw(files[0], listen, options, show, keep_open, wait_s)
+            send_proven(files, to, listen, keep_open, given, show)
 
 
-def offer_raw(path: str, listen: str, options: RawOptions, show: Show, keep_open: bool, wait_s: float | None) -> None:
+def send_proven(
+    files: tuple[str, ...], to: str, listen: str | None, keep_open: bool, given: dict[str, Any], show: Show
+) -> None:
+    from fastnet.transfer.api import send as send_files
+    from fastnet.transfer.tree import Filter
+
+    common = common_fields(given)
+    options = as_options(
+        given, digest=given["digest"], retry_s=given["retry_s"] or 0.0, wait_s=given["wait_s"], **common
+    )
+    where = dial_endpoint(to) if listen is None else listen_endpoint(listen)
+    if listen is not None:
+        warn_if_open(where, is_open_to_others(where), options, "read the files")
+    rate = bytes_of(given["limit_rate"]) if given["limit_rate"] else None
+    chosen = Filter(given["include"], given["exclude"])
+
+    def run(stopped: Callable[[], bool]) -> None:
+        send_files(
+            files,
+            where,
+            listen=listen is not None,
+            keep_open=keep_open,
+            chosen=chosen,
+            limit_rate_bytes_s=rate,
+            on_event=show,
+            stopped=stopped,
+            **vars(options),
+        )
+
+    run_until_signal(run, keep_open)
+
+
+def run_until_signal(run: Callable[[Callable[[], bool]], None], keep_open: bool) -> None:
+    """With keep_open the first signal asks to finish; without, any is an interrupt."""
+    if keep_open:
+        with interrupted_by(signal.SIGHUP), two_signals() as stopped:
+            run(stopped)
+    else:
+        with interrupted_by(signal.SIGTERM, signal.SIGHUP):
+            run(lambda: False)
+
+
+def common_fields(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in ("stall_s", "congestion", "mover", "backend")}
+
+
+def send_raw(path: str, to: str, listen: str | None, keep_open: bool, given: dict[str, Any], show: Show) -> None:
+    options = RawOptions(**common_fields(given))
+    if listen is None:
+        with interrupted_by(signal.SIGTERM, signal.SIGHUP):
+            push(path, dial_endpoint(to), options, show, given["retry_s"] or 0.0)
+        return
     where = listen_endpoint(listen)
     if is_open_to_others(where):
         warn_of_strangers(
             f"whoever reaches {where} can read {path}; raw mode asks for no password and encrypts nothing"
         )
-    if not keep_open:
-        with interrupted_by(signal.SIGTERM, signal.SIGHUP):
-            offer(path, where, options, show, wait_s=wait_s)
-        return
-    with interrupted_by(signal.SIGHUP), two_signals() as stopped:
-        offer(path, where, options, show, keep_open=True, wait_s=wait_s, stopped=stopped)
+    wait_s = given["wait_s"]
+
+    def run(stopped: Callable[[], bool]) -> None:
+        offer(path, where, options, show, keep_open=keep_open, wait_s=wait_s, stopped=stopped)
+
+    run_until_signal(run, keep_open)
 
 
 def check_sides(listen: str | None, keep_open: bool, wait_s: float | None, retry_s: float | None) -> None:

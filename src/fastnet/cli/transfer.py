@@ -18,11 +18,15 @@ from fastnet.errors import FastnetError, printable
 from fastnet.limits import CLIENT_TIMEOUT_MAX_S, TRANSFER_STALL_S
 from fastnet.mover import MOVERS
 from fastnet.table import BACKENDS
+from fastnet.transfer.entry import Entry
 from fastnet.transfer.events import TransferEvent
 from fastnet.transfer.report import TransferReport
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+NAMES_SHOWN = 20
+"""Entries that `--ask` lists."""
 
 SECONDS = click.FloatRange(0, CLIENT_TIMEOUT_MAX_S, min_open=True)
 
@@ -142,15 +146,41 @@ def lines(event: TransferEvent, other: str) -> Iterator[str]:
         yield f"fastnet: {FastnetError(event.text or '', event.cure or '')}"
     elif event.kind == "report" and event.report is not None:
         yield summary(event.report)
+        if event.report.confirmed_bytes is not None:
+            yield proof(event.report)
 
 
 def summary(report: TransferReport) -> str:
     verb, way = ("sent", "to") if report.role == "send" else ("received", "from")
     congestion = f", {report.congestion}" if report.congestion else ""
+    files = f"{report.files} file{'s' if report.files != 1 else ''}, " if report.mode != "raw" else ""
     return (
-        f"{verb} {report.moved_bytes} bytes {way} {report.peer} in {report.seconds:.3f} s: {report.gb_per_s:.3f} GB/s, "
-        f"{report.cpu_seconds:.3f} CPU s, {report.mover} ({report.mover_reason}){congestion}"
+        f"{verb} {files}{report.moved_bytes} bytes {way} {report.peer} in {report.seconds:.3f} s: "
+        f"{report.gb_per_s:.3f} GB/s, {report.cpu_seconds:.3f} CPU s, {report.mover} ({report.mover_reason}){congestion}"
     )
+
+
+def proof(report: TransferReport) -> str:
+    """What fastnet/1 can say that raw mode cannot."""
+    said = "the receiver confirms" if report.role == "send" else "confirmed"
+    digest = f", {report.digest}" if report.digest else ""
+    skipped = f"; {report.skipped_bytes} bytes were there already" if report.skipped_bytes else ""
+    there = (
+        f"; there {report.peer_mover}, {report.peer_cpu_seconds:.3f} CPU s"
+        if report.peer_cpu_seconds is not None
+        else ""
+    )
+    return f"{said} {report.confirmed_bytes} bytes under their final names{digest}{skipped}{there}"
+
+
+def ask_person(entries: list[Entry], wanted_bytes: int) -> bool:
+    """Show what would come, on standard error, and ask."""
+    for entry in entries[:NAMES_SHOWN]:
+        print(f"  {printable(entry.path)}  {entry.size} bytes", file=sys.stderr)
+    if len(entries) > NAMES_SHOWN:
+        print(f"  and {len(entries) - NAMES_SHOWN} more", file=sys.stderr)
+    print(f"{len(entries)} entries, {wanted_bytes} bytes. Take them? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @contextmanager

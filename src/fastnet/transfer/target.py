@@ -18,12 +18,12 @@ from contextlib import suppress
 from types import TracebackType
 
 from fastnet.errors import TransferError, TransferRefused, reason
+from fastnet.limits import NAME_BYTES_MAX
 from fastnet.mover.contract import STREAM
 from fastnet.transfer.events import ErrorCode
 
 STDOUT = 1
 OVERWRITE = ("never", "always")
-NAME_BYTES_MAX = 255
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

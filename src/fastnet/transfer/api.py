@@ -1,0 +1,184 @@
+"""`fastnet.send` and `fastnet.receive`: files and folders from here to there, and a report that says what arrived.
+
+`on_event` is called in the thread of the transfer with a TransferEvent; `stopped` is asked several times a second whether to
+give up. Both sides may listen or connect. Wire format: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from fastnet.endpoint import Endpoint
+from fastnet.errors import ConfigError, TransferError, TransferRefused, reason
+from fastnet.transfer import tls
+from fastnet.transfer.digest import ALGORITHMS, Algorithm
+from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
+from fastnet.transfer.greet import Greeting
+from fastnet.transfer.host import Host, Opened, never
+from fastnet.transfer.inbox import OVERWRITE, STDOUT_PATH, Inbox
+from fastnet.transfer.meet import dial_endpoint, listen_endpoint
+from fastnet.transfer.pace import Pace
+from fastnet.transfer.receiver import Policy, Receiver
+from fastnet.transfer.report import TransferReport
+from fastnet.transfer.rooted import Root
+from fastnet.transfer.sender import Sender
+from fastnet.transfer.session import Options
+from fastnet.transfer.tree import Filter, walk
+
+NO_FILTER = Filter()
+NO_POLICY = Policy()
+STDOUT = 1
+
+
+def ignore(event: TransferEvent) -> None:
+    """The on_event of who does not listen."""
+
+
+def send(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    endpoint: str | Endpoint,
+    *,
+    listen: bool = False,
+    keep_open: bool = False,
+    chosen: Filter = NO_FILTER,
+    limit_rate_bytes_s: float | None = None,
+    on_event: OnEvent = ignore,
+    stopped: Callable[[], bool] = never,
+    **options: Any,
+) -> TransferReport | None:
+    """Send files and folders, and return when the receiver has said that it has them under their final names.
+
+    paths: one path or several; a folder goes with everything below it; "-" is standard input.
+    endpoint: where the receiver listens, or with listen=True where to wait for it ("tcp://127.0.0.1:0" picks a port, which
+    the event `listening` tells). keep_open: listening, serve any number of receivers until `stopped` says True.
+    chosen: which files below the folders go. limit_rate_bytes_s: bytes a second, None for no limit.
+    options: fields of fastnet.transfer.session.Options, such as token=b"...", digest="blake2b", stall_s=30.0.
+    Returns the report (of the last transfer, with keep_open; None when there was none).
+    Raises TransferRefused (the receiver said no), TransferUnconfirmed (all sent, no answer), TransferError, NetworkError,
+    ConfigError.
+    """
+    settled = _options(options)
+    names = [os.fsdecode(each) for each in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+    if not names:
+        raise ConfigError("there is nothing to send", "Name a file or a folder")
+
+    def leave_out(path: str, why: str) -> None:
+        on_event(TransferEvent("message", text=f"{path} is left out: {why}"))
+
+    walked = walk(names, chosen, leave_out)
+
+    def make(opened: Opened) -> Sender:
+        entries, places = walk(names, chosen, leave_out) if keep_open else walked
+        algorithm = Algorithm(settled.digest)
+        pace = Pace(limit_rate_bytes_s)
+        return Sender(
+            *(opened.channel, algorithm, settled, on_event, opened.number, opened.stopped, opened.congestion),
+            entries=entries,
+            places=places,
+            pace=pace,
+        )
+
+    greeting = Greeting("send", settled.token, digest=settled.digest, dry_run=settled.dry_run)
+    host = Host(greeting, settled, make, on_event, stopped, keep_open)
+    return _run(host, endpoint, listen)
+
+
+def receive(
+    endpoint: str | Endpoint,
+    *,
+    into: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    listen: bool = True,
+    keep_open: bool = False,
+    overwrite: str = "never",
+    policy: Policy = NO_POLICY,
+    on_event: OnEvent = ignore,
+    stopped: Callable[[], bool] = never,
+    **options: Any,
+) -> TransferReport | None:
+    """Receive what one sender sends, and return when all of it has its final name.
+
+    endpoint: where to listen, or with listen=False where the sender listens.
+    into: the folder that nothing leaves, made when it is not there; the current one by default. output: the file to make of
+    the one file that comes; "-" is standard output. overwrite: "never" refuses what exists and differs, "always" replaces,
+    "older" replaces what is older and skips the rest, "rename" finds another name. policy: limits, fsync, who is asked.
+    keep_open, on_event, stopped, options, the report and what is raised: as for `send`.
+    """
+    settled = _options(options)
+    if overwrite not in OVERWRITE:
+        raise ConfigError(f"overwrite is {overwrite!r}", f"It is one of {', '.join(OVERWRITE)}")
+    if into is not None and output is not None:
+        raise ConfigError("into and output at once", "A folder for whatever comes, or a name for one file")
+    with ExitStack() as stack:
+        inbox, out_fd = _inbox(stack, into, output, overwrite)
+
+        def make(opened: Opened) -> Receiver:
+            if opened.peer.digest not in ALGORITHMS:
+                message = f"the sender takes digests with {opened.peer.digest!a}, which is not known here"
+                raise TransferRefused(message, f"Known are {', '.join(ALGORITHMS)}", ErrorCode.REFUSED)
+            algorithm = Algorithm(opened.peer.digest)
+            return Receiver(
+                *(opened.channel, algorithm, settled, on_event, opened.number, opened.stopped, opened.congestion),
+                inbox=inbox,
+                policy=policy,
+                out_fd=out_fd,
+            )
+
+        greeting = Greeting("recv", settled.token, dry_run=settled.dry_run)
+        host = Host(greeting, settled, make, on_event, stopped, keep_open)
+        return _run(host, endpoint, listen)
+
+
+def _options(given: dict[str, Any]) -> Options:
+    try:
+        options = Options(**given)
+    except TypeError as error:
+        raise ConfigError(str(error).replace("Options.__init__()", "a transfer")) from None
+    if options.digest not in ALGORITHMS:
+        raise ConfigError(f"there is no digest {options.digest!r}", f"Known are {', '.join(ALGORITHMS)}")
+    return options
+
+
+def _inbox(
+    stack: ExitStack, into: str | os.PathLike[str] | None, output: str | os.PathLike[str] | None, overwrite: str
+) -> tuple[Inbox, int]:
+    """Where things go, and the descriptor of a stream."""
+    path = os.fsdecode(output) if output is not None else ""
+    if path == STDOUT_PATH:
+        return Inbox(None, overwrite), STDOUT
+    try:
+        if path and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # a FIFO, /dev/null
+            stack.callback(os.close, fd)
+            return Inbox(None, overwrite), fd
+        folder, name = os.path.split(path) if path else (os.fsdecode(into or "."), "")
+        if path and (not name or os.path.isdir(path)):
+            raise TransferRefused(f"{path} is a folder", "Say --into for a folder", ErrorCode.TARGET)
+        root = stack.enter_context(Root(folder or "."))
+    except (OSError, ValueError) as error:
+        why = reason(error) if isinstance(error, OSError) else "not a path"
+        where = path or os.fsdecode(into or ".")
+        raise TransferError(
+            f"cannot write {where}: {why}", "Check the path and its permissions", ErrorCode.TARGET
+        ) from error
+    return Inbox(root, overwrite, name or None), STDOUT
+
+
+def state_folder() -> str:
+    """Where a listener keeps the certificate that it made (XDG Base Directory Specification)."""
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "fastnet")
+
+
+def _run(host: Host, endpoint: str | Endpoint, listen: bool) -> TransferReport | None:
+    options = host.options.tls
+    if options is not None:
+        host.context = tls.server_context(options, state_folder()) if listen else tls.client_context(options)
+    if listen and host.context is not None:
+        pin = tls.fingerprint_of(host.context.certificate)
+        host.on_event(TransferEvent("message", text=f"this side's certificate is --tls-fingerprint {pin}"))
+    if listen:
+        return host.listen(listen_endpoint(str(endpoint)))
+    return host.connect(dial_endpoint(str(endpoint)))

@@ -1,0 +1,110 @@
+"""Digests of extents, and of files out of them.
+
+Facts. A digest over a whole file cannot be taken up in its middle, so who resumes a transfer has to read all of it again, and
+a zero-copy mover never has the bytes in hand. xxh3-128 hashes what is in the L2 cache at many times the speed of a copy.
+Decision: each extent has its own digest, taken by a second thread that reads the page cache through a buffer of
+DIGEST_BUFFER_BYTES, while the bytes travel without a copy. A file's digest is that of its only extent, or, when there are
+more, the digest of their records (offset, length, digest) in the order of the file. Holes have no record: they are in the
+offsets.
+Cost: one more pass over the page cache on each side; docs/numbers.md has it beside the ways not taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Callable
+from typing import Protocol
+
+from fastnet.limits import DIGEST_BUFFER_BYTES
+
+RECORD = struct.Struct("!QQ")
+"""Offset and length of an extent, before its digest."""
+
+
+class Hasher(Protocol):
+    """What hashlib and xxhash make."""
+
+    def update(self, data: bytes | memoryview, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class Nothing:
+    """The hasher of `--digest none`."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Look at nothing."""
+
+    def digest(self) -> bytes:
+        return b""
+
+
+def new_xxh3() -> Hasher:
+    import xxhash
+
+    hasher: Hasher = xxhash.xxh3_128()
+    return hasher
+
+
+ALGORITHMS: dict[str, tuple[Callable[[], Hasher], int]] = {
+    "xxh3-128": (new_xxh3, 16),
+    "blake2b": (lambda: hashlib.blake2b(digest_size=32), 32),
+    "sha256": (hashlib.sha256, 32),
+    "none": (Nothing, 0),
+}
+"""How to start one, and the bytes of its digest. The first is the default; blake2b and sha256 also stand up to forgers."""
+
+
+class Algorithm:
+    """One row of ALGORITHMS."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.new, self.size = ALGORITHMS[name]
+
+    def of(self, data: bytes | memoryview) -> bytes:
+        hasher = self.new()
+        hasher.update(data)
+        return hasher.digest()
+
+    def of_extent(self, file_fd: int, offset: int, count: int) -> bytes:
+        """The digest of what stands in a file, fewer than `count` bytes when it ends before. Raises OSError."""
+        if not self.size:
+            return b""
+        hasher, read = self.new(), 0
+        buffer = memoryview(bytearray(min(count, DIGEST_BUFFER_BYTES)))
+        while read < count:
+            n = os.preadv(file_fd, [buffer[: count - read]], offset + read)
+            if not n:
+                break
+            hasher.update(buffer[:n])
+            read += n
+        return hasher.digest()
+
+
+class FileDigest:
+    """The digest of a file, from its extents in order."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._algorithm = algorithm
+        self._records = algorithm.new()
+        self._only: bytes | None = None
+        self._extents = 0
+        self.ends = 0
+
+    def add(self, offset: int, count: int, digest: bytes) -> None:
+        self._extents += 1
+        self._only = digest if offset == 0 else None
+        self.ends = offset + count
+        self._records.update(RECORD.pack(offset, count) + digest)
+
+    def of_size(self, size: int) -> bytes:
+        """The digest of a file of `size` bytes: a plain one when one extent holds all of it."""
+        if not size:
+            return self._algorithm.of(b"")
+        if self._extents == 1 and self._only is not None and self.ends == size:
+            return self._only
+        self._records.update(RECORD.pack(size, 0))
+        return self._records.digest()

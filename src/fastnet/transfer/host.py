@@ -1,0 +1,231 @@
+"""Sessions of fastnet/1 and their connections: connect and have one, or listen and have one, or any number.
+
+Facts. Whoever can reach a listener may connect: the peer, a port scanner, somebody who never says a word.
+Decision: a thread a connection. None counts until it has greeted in time and with the right token, and then, without
+keep_open, the first takes the place and the others are told so. Of too many that have not greeted the oldest is sent away.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from time import monotonic
+
+from fastnet.endpoint import Endpoint
+from fastnet.errors import FastnetError, TransferError, TransferRefused
+from fastnet.limits import HELLO_S, MOVER_SLICE_S, STRANGERS_MAX, TRANSFER_CLIENTS_MAX
+from fastnet.transfer import tls
+from fastnet.transfer.channel import Channel
+from fastnet.transfer.congestion import settle
+from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
+from fastnet.transfer.greet import Greeting, Peer, greet
+from fastnet.transfer.meet import accept, dial_until, listening, nobody_came, peer_name, wait_readable
+from fastnet.transfer.report import TransferReport
+from fastnet.transfer.session import Cancelled, Options, Session, say_farewell
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A connection whose peer has greeted, for the session to come."""
+
+    channel: Channel
+    peer: Peer
+    number: int
+    congestion: str
+    stopped: Callable[[], bool]
+
+
+@contextmanager
+def ended_event() -> Iterator[int]:
+    """A descriptor that is readable when a session has ended, so that whoever waits for connections notices (eventfd(2))."""
+    fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def as_event(error: Exception, number: int) -> TransferEvent:
+    """One session's failure, for a host that goes on."""
+    if not isinstance(error, FastnetError):
+        return TransferEvent("error", number, code=ErrorCode.FAILED, text=f"unexpected {type(error).__name__}: {error}")
+    code = error.code if isinstance(error, TransferError) else ErrorCode.FAILED
+    return TransferEvent("error", number, code=code, text=error.message, cure=error.cure)
+
+
+Make = Callable[[Opened], Session]
+"""Makes the session for a connection."""
+
+
+def never() -> bool:
+    """The `stopped` of who does not want to stop a transfer."""
+    return False
+
+
+@dataclass
+class Host:
+    """What all connections of one command share. greeting: without its TLS binding, which each connection has its own."""
+
+    greeting: Greeting
+    options: Options
+    make: Make
+    on_event: OnEvent
+    stopped: Callable[[], bool] = never
+    keep_open: bool = False
+    context: tls.Context | None = None
+    reports: list[TransferReport] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    _greeting: list[socket.socket] = field(default_factory=list)
+    _running: list[threading.Thread] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _taken: int = 0
+    _over: bool = False
+    _ended: int = -1
+
+    def connect(self, endpoint: Endpoint) -> TransferReport:
+        """Connect and have the one session. Raises NetworkError and TransferError."""
+        with dial_until(endpoint, self.options.retry_s) as sock:
+            report = self._transfer(self._greet(sock, True, endpoint.host))
+        self.on_event(TransferEvent("report", report=report))
+        return report
+
+    def listen(self, endpoint: Endpoint) -> TransferReport | None:
+        """Listen, and have one session, or with keep_open any number until stopped. Returns the last report.
+
+        Raises NetworkError, and without keep_open what ended the session.
+        """
+        waits = self.options.wait_s
+        ends = None if waits is None else monotonic() + waits
+        with listening(endpoint) as (listener, where), ended_event() as self._ended:
+            self.on_event(TransferEvent("listening", endpoint=str(where)))
+            try:
+                while not self._is_over():
+                    if self._taken:
+                        ends = None
+                    self._admit(listener, where, ends)
+            finally:
+                self._over = not self.keep_open or not self.stopped()
+                self._join()
+        if self.errors and not self.keep_open:
+            raise self.errors[0]
+        return self.reports[-1] if self.reports else None
+
+    def _admit(self, listener: socket.socket, where: Endpoint, ends: float | None) -> None:
+        if sum(thread.is_alive() for thread in self._running) >= TRANSFER_CLIENTS_MAX + STRANGERS_MAX:
+            threading.Event().wait(MOVER_SLICE_S)
+            return
+        try:
+            ready = wait_readable([listener.fileno(), self._ended], ends)
+        except TimeoutError:
+            raise nobody_came(where, self.options.wait_s or 0.0) from None
+        if self._ended in ready:
+            os.eventfd_read(self._ended)
+        sock = accept(listener) if listener.fileno() in ready else None
+        if sock is None:
+            return
+        with self._lock:
+            self._greeting.append(sock)
+            oldest = self._greeting[0] if len(self._greeting) > STRANGERS_MAX else None
+        if oldest is not None:
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        thread = threading.Thread(target=self._serve, args=(sock,), name="transfer")
+        self._running = [each for each in self._running if each.is_alive()]
+        self._running.append(thread)
+        thread.start()
+
+    def _is_over(self) -> bool:
+        if self.stopped() and not self._taken:
+            if not self.keep_open:
+                raise Cancelled
+            return True
+        return self.stopped() if self.keep_open else bool(self.reports or self.errors)
+
+    def _join(self) -> None:
+        for thread in self._running:
+            while thread.is_alive():
+                thread.join(MOVER_SLICE_S)
+
+    def _serve(self, sock: socket.socket) -> None:
+        """The life of one connection that came to us, in its thread."""
+        try:
+            opened = self._greet(sock, False, "")
+        except FastnetError as error:
+            if not isinstance(error, Cancelled):
+                text = f"{peer_name(sock)} was sent away: {error.message}"
+                self.on_event(TransferEvent("message", text=text))
+            sock.close()
+            return
+        try:
+            report = self._transfer(opened)
+            self.on_event(TransferEvent("report", opened.number, report=report))
+            self.reports.append(report)
+        except Exception as error:
+            if self.keep_open:
+                self.on_event(as_event(error, opened.number))
+            self.errors.append(error)
+        finally:
+            os.eventfd_write(self._ended, 1)
+
+    # One connection
+
+    def _greet(self, sock: socket.socket, dialled: bool, host: str) -> Opened:
+        """Find out who is there. A connection that came to us then takes its place. On failure the peer is told."""
+        channel = Channel(sock, peer_name(sock), self.options.stall_s)
+        channel.on_slice = self._look
+        try:
+            congestion = settle(sock, self.options.congestion)
+            channel, peer = self._open(channel, dialled, host)
+            number = 1 if dialled else self._take_place(sock)
+        except FastnetError as error:
+            say_farewell(channel, error)
+            channel.close()
+            raise
+        finally:
+            with self._lock, suppress(ValueError):
+                self._greeting.remove(sock)
+        return Opened(channel, peer, number, congestion, self.stopped if dialled else self._is_stopped)
+
+    def _transfer(self, opened: Opened) -> TransferReport:
+        try:
+            session = self.make(opened)
+            try:
+                return session.run()
+            finally:
+                session.close()
+        except FastnetError as error:
+            say_farewell(opened.channel, error)
+            raise
+        finally:
+            opened.channel.close()
+
+    def _open(self, channel: Channel, dialled: bool, host: str) -> tuple[Channel, Peer]:
+        """TLS, when it is wanted, and the greeting."""
+        greeting, options = self.greeting, self.options
+        if self.context is not None:
+            secure = tls.wrap(channel.sock, self.context, not dialled, host if dialled else channel.peer, HELLO_S)
+            channel = Channel(secure, channel.peer, options.stall_s)
+            channel.on_slice = self._look
+            greeting = replace(greeting, binding=tls.binding(secure))
+        return channel, greet(channel, greeting, dialled)
+
+    def _take_place(self, sock: socket.socket) -> int:
+        with self._lock:
+            if (self._taken and not self.keep_open) or self._over:
+                raise TransferRefused("it is busy with somebody else", "Try again later", ErrorCode.REFUSED)
+            self._taken += 1
+            self._greeting.remove(sock)
+            return self._taken
+
+    def _look(self) -> None:
+        """While greeting: give up when it is over."""
+        if self._over or self.stopped():
+            raise Cancelled
+
+    def _is_stopped(self) -> bool:
+        """Whether a session that runs must end: with keep_open those that run are seen to their ends."""
+        return self._over or (not self.keep_open and self.stopped())

@@ -1,0 +1,183 @@
+"""What a receiver has of a file that is not whole yet: a .fastnet-part file and, beside it, a journal of verified extents.
+
+Facts. A process killed with SIGKILL loses nothing that it gave to write(2): the page cache is the kernel's. A machine that
+stops loses what was not synced, in any order. A write(2) of a few bytes to the end of a file is whole or torn, never mixed.
+Decision: the journal is a header that says of which source this is, and then a record an extent, appended when the extent's
+digest was right, each with a check sum: a torn end costs its extent. A journal of the same boot of this host is believed;
+after another boot each extent is read and its digest compared, for only then may the disk hold something else. The part
+file is locked (flock(2)) as long as somebody writes to it; a second receiver is refused, a killed one's lock is gone.
+Cost: one write(2) an extent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastnet.errors import TransferRefused
+from fastnet.transfer.digest import Algorithm
+from fastnet.transfer.entry import Entry
+from fastnet.transfer.events import ErrorCode
+from fastnet.transfer.names import journal_name, part_name
+from fastnet.transfer.rooted import Root
+
+FORMAT = 1
+HEADER_BYTES_MAX = 4096
+RECORD = struct.Struct("!QQI")
+"""Offset, length and check sum (CRC-32 of offset, length and digest), before the digest."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A verified extent."""
+
+    offset: int
+    count: int
+    digest: bytes
+
+
+def boot() -> str:
+    """A name of this boot of this host (random(4))."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+class Part:
+    """One file on its way: `commit` gives it its name, `leave` keeps what is there for a later run, `remove` drops it."""
+
+    def __init__(self, root: Root, parts: tuple[str, ...], entry: Entry, algorithm: Algorithm) -> None:
+        self.root = root
+        self.name = "/".join(parts)
+        self.place = (*parts[:-1], part_name(parts[-1]))
+        self._journal_place = (*parts[:-1], journal_name(parts[-1]))
+        self._algorithm = algorithm
+        self._journal = -1
+        self.held: list[Extent] = []
+        self._is_resumable = bool(algorithm.size and entry.extra)
+        self._has_any = False
+        self.fd = self._open_locked()
+        try:
+            self.held = self._read(entry)
+            self._has_any = bool(self.held)
+            if not self.held:
+                self._start_over(entry)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_locked(self) -> int:
+        """Open and lock the part file; again when its owner finished and moved it away in between."""
+        while True:
+            fd = self.root.open(self.place, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(fd)
+                message = f"another receiver is writing {self.name}"
+                raise TransferRefused(message, "Wait for it, or receive elsewhere", ErrorCode.EXISTS) from error
+            found = self.root.lstat(self.place)
+            if found is not None and found.st_ino == os.fstat(fd).st_ino:
+                return fd
+            os.close(fd)
+
+    def _header(self, entry: Entry) -> bytes:
+        fields = {
+            "format": FORMAT,
+            "size": entry.size,
+            "mtime_ns": entry.mtime_ns,
+            "source": entry.extra,
+            "digest": self._algorithm.name,
+            "boot": boot(),
+        }
+        return json.dumps(fields).encode("ascii") + b"\n"
+
+    def _read(self, entry: Entry) -> list[Extent]:
+        """What a former run has left of this very source. [] for nothing, or for what cannot be believed."""
+        if not self._is_resumable or self.root.lstat(self._journal_place) is None:
+            return []
+        self._journal = self.root.open(self._journal_place, os.O_RDWR | os.O_APPEND)
+        with open(self._journal, "rb", closefd=False) as file:
+            first, records = file.readline(HEADER_BYTES_MAX), file.read()
+        try:
+            was, now = json.loads(first), json.loads(self._header(entry))
+            same_boot = was.pop("boot") == now.pop("boot") != ""
+        except (ValueError, AttributeError, KeyError):
+            return []
+        if was != now:
+            return []
+        held = self._unpack(records, min(entry.size, os.fstat(self.fd).st_size))
+        os.ftruncate(self._journal, len(first) + len(held) * (RECORD.size + self._algorithm.size))
+        if not same_boot:
+            held = [extent for extent in held if self._is_there(extent)]
+            if held:
+                self._rewrite(entry, held)
+        return held
+
+    def _unpack(self, records: bytes, ends_max: int) -> list[Extent]:
+        held: list[Extent] = []
+        row, ends = RECORD.size + self._algorithm.size, 0
+        for at in range(0, len(records) - row + 1, row):
+            offset, count, check = RECORD.unpack_from(records, at)
+            digest = records[at + RECORD.size : at + row]
+            if check != check_sum(offset, count, digest) or offset < ends or not 0 < count <= ends_max - offset:
+                break
+            held.append(Extent(offset, count, digest))
+            ends = offset + count
+        return held
+
+    def _is_there(self, extent: Extent) -> bool:
+        return self._algorithm.of_extent(self.fd, extent.offset, extent.count) == extent.digest
+
+    def _start_over(self, entry: Entry) -> None:
+        os.ftruncate(self.fd, 0)
+        self._rewrite(entry, [])
+
+    def _rewrite(self, entry: Entry, held: list[Extent]) -> None:
+        if self._journal < 0:
+            self._journal = self.root.open(self._journal_place, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        os.ftruncate(self._journal, 0)
+        os.write(self._journal, self._header(entry))
+        for extent in held:
+            self.note(extent)
+
+    def note(self, extent: Extent) -> None:
+        """This extent is in the file and its digest was right."""
+        check = check_sum(extent.offset, extent.count, extent.digest)
+        os.write(self._journal, RECORD.pack(extent.offset, extent.count, check) + extent.digest)
+        self._has_any = True
+
+    def commit(self, parts: tuple[str, ...], replace: bool) -> None:
+        """Everything is there: give it its name, forget the journal. Raises FileExistsError when it may not replace."""
+        self.root.rename(self.place, parts, replace)
+        with suppress(FileNotFoundError):
+            self.root.unlink(self._journal_place)
+
+    def remove(self) -> None:
+        """Nothing of this is wanted any more."""
+        for place in (self._journal_place, self.place):
+            with suppress(FileNotFoundError):
+                self.root.unlink(place)
+
+    def leave(self) -> None:
+        """Close it, and keep what another run could go on with."""
+        if self.fd >= 0 and not (self._is_resumable and self._has_any):
+            self.remove()
+        self.close()
+
+    def close(self) -> None:
+        for fd in (self._journal, self.fd):
+            if fd >= 0:
+                os.close(fd)
+        self._journal = self.fd = -1
+
+
+def check_sum(offset: int, count: int, digest: bytes) -> int:
+    return zlib.crc32(digest, zlib.crc32(struct.pack("!QQ", offset, count)))

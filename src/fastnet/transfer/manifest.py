@@ -1,0 +1,75 @@
+"""The list of what will be sent: written in parts by the sender, read within bounds by the receiver.
+
+Decision: a part is at most half of what a control frame may be, so a million files need no large frame; the last part says
+that it is the last, and how much of all is data and no hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from fastnet.errors import TransferRefused
+from fastnet.limits import CONTROL_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_BYTES_S_MIN
+from fastnet.transfer.channel import Channel
+from fastnet.transfer.entry import Entry, from_list
+from fastnet.transfer.events import ErrorCode
+from fastnet.transfer.frames import Frame, Kind, ProtocolError, field, pack_json
+
+PART_BYTES = CONTROL_BYTES_MAX // 2
+ESCAPED = 6
+"""Most bytes of a character in a JSON string that is ASCII."""
+NUMBERS_BYTES = 64
+"""More than the numbers of an entry take."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """data_bytes: what of all files is no hole. dry_run: whether nothing is to travel."""
+
+    entries: list[Entry]
+    data_bytes: int
+    dry_run: bool
+
+
+def write(manifest: Manifest, send: Callable[[bytes], None]) -> None:
+    """Send it, part by part."""
+    part: list[Any] = []
+    weight = 0
+    for entry in manifest.entries:
+        part.append(entry.as_list())
+        weight += NUMBERS_BYTES + ESCAPED * (len(entry.path) + len(entry.extra))
+        if weight >= PART_BYTES:
+            send(pack_json(Kind.MANIFEST, {"entries": part}))
+            part, weight = [], 0
+    last = {"entries": part, "last": True, "data": manifest.data_bytes, "dry_run": manifest.dry_run}
+    send(pack_json(Kind.MANIFEST, last))
+
+
+def read(channel: Channel, expect: Callable[[Kind], Frame], files_max: int, bytes_max: int | None) -> Manifest:
+    """All parts, at MANIFEST_BYTES_S_MIN at least. Raises ProtocolError, and TransferRefused for more than is allowed."""
+    entries: list[Entry] = []
+    weight, fields, began = 0, dict[str, Any](), monotonic()
+    channel.deadline, channel.late_with = began + channel.stall_s, "what it sends"
+    while not field(fields, "last", bool, False):
+        frame = expect(Kind.MANIFEST)
+        fields = frame.json()
+        weight += len(frame.payload)
+        channel.deadline = began + channel.stall_s + weight / MANIFEST_BYTES_S_MIN
+        rows = field(fields, "entries", list, [])
+        if len(entries) + len(rows) > files_max or weight > MANIFEST_BYTES_MAX:
+            message = f"the sender wants to send more than {files_max} files"
+            raise TransferRefused(message, "Allow more with --max-files", ErrorCode.LIMIT)
+        if not rows and not field(fields, "last", bool, False):
+            raise ProtocolError("an empty part of the manifest")
+        entries += map(from_list, rows)
+    channel.deadline = None
+    total = sum(entry.size for entry in entries)
+    if bytes_max is not None and total > bytes_max:
+        message = f"the sender wants to send {total} bytes, and {bytes_max} are allowed"
+        raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
+    if not entries:
+        raise ProtocolError("an empty manifest")
+    return Manifest(entries, min(total, field(fields, "data", int, total)), field(fields, "dry_run", bool, False))

@@ -1,0 +1,381 @@
+"""Receive by fastnet/1, over one connection: say what is wanted, put it under temporary names, verify, rename, confirm.
+
+Facts. Whatever the sender says may be a lie, or come from a stranger: names, sizes, counts, the order of things.
+Decision: every number is bounded before memory or a file is spent on it, entries come in their order, one file is open at a
+time. Links are made when all files are there, modes and times of folders are set last, and only then the sender hears DONE.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from fastnet.errors import TransferError, TransferRefused
+from fastnet.limits import MANIFEST_FILES_MAX, PACKED_FILE_BYTES, REASON_CHARACTERS
+from fastnet.transfer import manifest
+from fastnet.transfer.entry import FILE, STREAM, Entry
+from fastnet.transfer.events import ErrorCode
+from fastnet.transfer.frames import (
+    EXTENT,
+    Kind,
+    ProtocolError,
+    field,
+    pack_json,
+    unpack_files,
+    unpack_json,
+    unpack_proof,
+)
+from fastnet.transfer.greet import as_error
+from fastnet.transfer.inbox import Inbox, Placed, check_space
+from fastnet.transfer.journal import Part
+from fastnet.transfer.names import part_name
+from fastnet.transfer.proof import Proof
+from fastnet.transfer.report import TransferReport
+from fastnet.transfer.rooted import Root
+from fastnet.transfer.session import Session
+from fastnet.transfer.target import cannot_write
+from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter, new_file, write_all
+
+UNDER_WAY = (Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
+"""What a sender says between the plan and the end, beside extents."""
+
+Ask = Callable[[list[Entry], int], bool]
+"""Given the entries and their bytes, whether to take them."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a receiver takes. bytes_max, files_max: None for any number, or MANIFEST_FILES_MAX. fsync: sync before DONE."""
+
+    bytes_max: int | None = None
+    files_max: int = MANIFEST_FILES_MAX
+    fsync: bool = False
+    ask: Ask | None = None
+
+
+class Receiver(Session):
+    """The receiving side. out_fd: where a stream goes, when the inbox has no root."""
+
+    role = "recv"
+
+    def __init__(self, *args: Any, inbox: Inbox, policy: Policy, out_fd: int = 1, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.inbox = inbox
+        self.policy = policy
+        self.out_fd = out_fd
+        self.proof = Proof(self.algorithm)
+        self.confirmed_bytes = 0
+        self.lost = 0
+        self._why_lost = ""
+        self._placed = Placed([], [])
+        self._due: list[int] = []
+        self._at = 0
+        self._writer: ExtentWriter | None = None
+        self._parts: dict[int, Part] = {}
+        self._suffix = secrets.token_hex(4)
+
+    def look(self) -> None:
+        super().look()
+        self.beat()
+
+    def run(self) -> TransferReport:
+        """Take it all, and return when it is under its final names and the sender was told. Raises TransferError."""
+        try:
+            is_whole = self._take_all()
+        except OSError as error:
+            where = "standard output" if self.inbox.root is None else self.inbox.root.path
+            raise cannot_write(where, error) from error
+        finally:
+            if isinstance(self._writer, PartWriter):
+                self._writer.salvage()
+            for part in self._parts.values():
+                part.leave()
+        return self._confirm() if is_whole else self.report(confirmed_bytes=0)
+
+    def _take_all(self) -> bool:
+        """Returns False for a dry run."""
+        given = manifest.read(self.channel, self.expect, self.policy.files_max, self.policy.bytes_max)
+        entries = given.entries
+        self._placed = placed = self.inbox.place(entries)
+        if self.policy.ask is not None:
+            wanted = placed.wanted_bytes
+            if not self.await_result(self.pool.submit(self.policy.ask, entries, wanted)):
+                raise TransferRefused("the person at the receiver said no", "", ErrorCode.REFUSED)
+        dry_run = given.dry_run or self.options.dry_run
+        self._send_plan(placed, given.data_bytes, dry_run)
+        self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
+        if dry_run:
+            self.tell_plan()
+            return False
+        self._make_folders(placed)
+        while self._step():
+            pass
+        self._settle_tree(placed)
+        return True
+
+    # The plan
+
+    def _send_plan(self, placed: Placed, data_bytes: int, dry_run: bool) -> None:
+        held = []
+        if self.inbox.root is not None:
+            self._parts = self._left_parts(self.inbox.root, placed)
+            for index, part in self._parts.items():
+                held.append([index, [[each.offset, each.count, each.digest.hex()] for each in part.held]])
+                self.skipped_bytes += sum(each.count for each in part.held)
+            check_space(self.inbox.root, min(placed.wanted_bytes, data_bytes) - self.skipped_bytes)
+        self._due = sorted(placed.places)
+        self.total_files = len(self._due)
+        streams = any(placed.entries[index].kind == STREAM for index in self._due)
+        self.total_bytes = None if streams else placed.wanted_bytes - self.skipped_bytes
+        self.skipped_bytes += sum(placed.entries[index].size for index in placed.skip)
+        self.channel.send(pack_json(Kind.PLAN, {"skip": placed.skip, "held": held, "dry_run": dry_run}))
+
+    def _left_parts(self, root: Root, placed: Placed) -> dict[int, Part]:
+        """Files of which a former run has left something, locked."""
+        left = {}
+        for index, place in placed.places.items():
+            entry = placed.entries[index]
+            if entry.size > PACKED_FILE_BYTES and root.lstat((*place[:-1], part_name(place[-1]))) is not None:
+                left[index] = Part(root, place, entry, self.algorithm)
+        return left
+
+    # Frames
+
+    def _step(self) -> bool:
+        """One frame. Returns False when the sender has sent all."""
+        kind, length = self.channel.read_head()
+        if kind == Kind.EXTENT:
+            self._take_extent(length)
+            return True
+        if kind not in UNDER_WAY:
+            raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
+        payload = bytes(self.channel.read(length))
+        if kind == Kind.PROOF:
+            entry, offset, count, digest = unpack_proof(payload)
+            if self._writer is None or entry != self._at_entry():
+                raise ProtocolError("a digest of a file that is not under way")
+            self._writer.prove(offset, count, digest)
+        elif kind == Kind.PACK:
+            for entry, content, digest in unpack_files(payload, self.algorithm.size):
+                self._take_packed(entry, content, digest)
+        elif kind == Kind.END:
+            self._end(unpack_json(payload))
+        elif kind == Kind.FINISH:
+            self._check_finish(unpack_json(payload))
+            return False
+        elif kind == Kind.ERROR:
+            raise as_error(self.channel.peer, unpack_json(payload))
+        self.look()
+        return True
+
+    def _at_entry(self) -> int:
+        """The entry that is due."""
+        if self._at >= len(self._due):
+            raise ProtocolError("more files than were asked for")
+        return self._due[self._at]
+
+    def _due_entry(self, index: int) -> Entry:
+        if index != self._at_entry():
+            raise ProtocolError("files out of their order")
+        return self._placed.entries[index]
+
+    def _take_extent(self, length: int) -> None:
+        index, offset = EXTENT.unpack(self.channel.read(EXTENT.size)) if length > EXTENT.size else (-1, 0)
+        entry = self._due_entry(index)
+        if self._writer is None:
+            self._writer = self._new_writer(index, entry)
+        count = length - EXTENT.size
+        self._check_stream(entry, offset + count)
+        try:
+            self._writer.take(offset, count)
+        except OSError as error:
+            raise cannot_write(self._writer.name, error) from error
+
+    def _check_stream(self, entry: Entry, size: int) -> None:
+        most = self.policy.bytes_max
+        if entry.kind == STREAM and most is not None and size > most:
+            message = f"the stream is longer than {most} bytes"
+            raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
+
+    def _new_writer(self, index: int, entry: Entry) -> ExtentWriter:
+        if self.inbox.root is None:
+            return StreamWriter(self, entry, "standard output", self.out_fd)
+        place = self._placed.places[index]
+        try:
+            if index not in self._parts:
+                self._parts[index] = Part(self.inbox.root, place, entry, self.algorithm)
+            return PartWriter(self, entry, self._parts[index])
+        except OSError as error:
+            raise cannot_write("/".join(place), error) from error
+
+    def _end(self, fields: dict[str, Any]) -> None:
+        """A file is over: whole, or called off."""
+        index = field(fields, "entry", int, -1)
+        entry = self._due_entry(index)
+        code = field(fields, "code", str, "")
+        if code:
+            self._call_off(index, entry, field(fields, "text", str, code))
+            return
+        size = field(fields, "size", int, -1)
+        if size < 0 or (entry.kind == FILE and size != entry.size):
+            raise ProtocolError(f"the size of {entry.path!a}")
+        writer = self._writer or self._new_writer(index, entry)
+        try:
+            digest = writer.finish(size)
+        except OSError as error:
+            raise cannot_write(writer.name, error) from error
+        if digest.hex() != field(fields, "digest", str, ""):
+            message = f"{writer.name} is not what was sent: the digests of the whole differ"
+            raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
+        if isinstance(writer, PartWriter):
+            self._commit(index, entry, writer.part)
+        self._whole(index, size, digest)
+
+    def _call_off(self, index: int, entry: Entry, text: str) -> None:
+        if isinstance(self._writer, PartWriter):
+            self._writer.part.remove()
+            self._parts.pop(index).close()
+        self.lost += 1
+        self._why_lost = self._why_lost or text[:REASON_CHARACTERS]
+        self.tell("message", text=f"not received: {text[:REASON_CHARACTERS]}")
+        self._writer = None
+        self._at += 1
+
+    def _commit(self, index: int, entry: Entry, part: Part) -> None:
+        place = self._placed.places[index]
+        try:
+            self._finish_file(part.fd, entry)
+            part.commit(place, self._may_replace)
+        except FileExistsError as error:
+            raise came_into_being("/".join(place)) from error
+        except OSError as error:
+            raise cannot_write(part.name, error) from error
+        self._parts.pop(index).close()
+
+    def _whole(self, index: int, size: int, digest: bytes) -> None:
+        self._writer = None
+        self._at += 1
+        self.files += 1
+        self.confirmed_bytes += size
+        self.proof.add(index, size, digest)
+
+    def _take_packed(self, index: int, content: memoryview, digest: bytes) -> None:
+        entry = self._due_entry(index)
+        if self._writer is not None or entry.kind != FILE or len(content) != entry.size:
+            raise ProtocolError("a packed file that is not as announced")
+        if self.algorithm.of(content) != digest:
+            message = f"{entry.path} is not what was sent: the digests differ"
+            raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
+        self.moved_bytes += len(content)
+        if self.inbox.root is None:
+            StreamWriter(self, entry, "standard output", self.out_fd)._write(content)
+        else:
+            self._place_packed(self.inbox.root, index, entry, content)
+        self._whole(index, len(content), digest)
+
+    def _place_packed(self, root: Root, index: int, entry: Entry, content: memoryview) -> None:
+        place = self._placed.places[index]
+        temporary = (*place[:-1], part_name(f"{place[-1]}.{self._suffix}"))
+        try:
+            with new_file(root, temporary) as fd:
+                write_all(fd, content)
+                self._finish_file(fd, entry)
+                root.rename(temporary, place, self._may_replace)
+        except FileExistsError as error:
+            raise came_into_being("/".join(place)) from error
+        except OSError as error:
+            raise cannot_write("/".join(place), error) from error
+
+    def _finish_file(self, fd: int, entry: Entry) -> None:
+        """What is left to do before a file gets its name."""
+        os.fchmod(fd, entry.mode if entry.kind == FILE else 0o666 & ~umask())
+        if entry.kind == FILE:
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        if self.policy.fsync:
+            self.await_result(self.pool.submit(os.fsync, fd))
+
+    @property
+    def _may_replace(self) -> bool:
+        return self.inbox.overwrite in ("always", "older")
+
+    def _check_finish(self, fields: dict[str, Any]) -> None:
+        if self._at != len(self._due) or field(fields, "proof", str, "") != self.proof.digest().hex():
+            raise ProtocolError("it ends before all files were sent")
+
+    # Folders and links
+
+    def _make_folders(self, placed: Placed) -> None:
+        if self.inbox.root is not None and self.inbox.only is None:
+            for index in placed.folders:
+                self.inbox.root.folder(placed.parts[index], make=True)
+
+    def _settle_tree(self, placed: Placed) -> None:
+        root, parts = self.inbox.root, placed.parts
+        if root is None:
+            return
+        for index in placed.links:
+            entry = placed.entries[index]
+            if self.inbox.overwrite == "always" and root.lstat(parts[index]) is not None:
+                root.unlink(parts[index])
+            root.symlink(entry.extra, parts[index])
+            root.set_link_time(parts[index], entry.mtime_ns)
+        if self.policy.fsync:
+            named = (*placed.places.values(), *(parts[index] for index in (*placed.links, *placed.folders)))
+            for folder in {each[:-1] for each in named}:
+                self.await_result(self.pool.submit(root.sync, folder))
+        for index in reversed(placed.folders):
+            entry, is_ours = placed.entries[index], index not in placed.existing
+            root.set_folder(parts[index], entry.mode, entry.mtime_ns, is_ours or self.inbox.overwrite == "always")
+        for text in placed.refused:
+            self.tell("message", text=f"link not made: {text}")
+
+    # The word
+
+    def _confirm(self) -> TransferReport:
+        mover, why = self.mover_words()
+        refused = self._placed.refused
+        self.channel.send(
+            pack_json(
+                Kind.DONE,
+                {
+                    "files": self.files,
+                    "bytes": self.confirmed_bytes,
+                    "proof": self.proof.digest().hex(),
+                    "refused": len(refused),
+                    "why": refused[0] if refused else "",
+                    "synced": self.policy.fsync,
+                    "cpu_seconds": self.cpu_seconds(),
+                    "mover": mover,
+                    "mover_reason": why,
+                },
+            )
+        )
+        self.channel.deadline = monotonic() + self.options.stall_s
+        with suppress(TransferError):
+            self.expect(Kind.FINISH)  # that our word arrived; without it we have the files all the same
+        report = self.report(confirmed_bytes=self.confirmed_bytes, digest=self.proof.only(self.algorithm.name))
+        if self.lost or refused:
+            count = self.lost + len(refused)
+            more = f", and {count - 1} more" if count > 1 else ""
+            first = self._why_lost or f"link not made: {refused[0]}"
+            raise TransferError(f"not everything came: {first}{more}", "The rest is there", ErrorCode.SOURCE, report)
+        return report
+
+
+def came_into_being(name: str) -> TransferRefused:
+    cure = "Receive elsewhere, or say --overwrite always"
+    return TransferRefused(f"{name} came into being while it was received", cure, ErrorCode.EXISTS)
+
+
+def umask() -> int:
+    """The process's mask for new files (umask(2) has no way to only look; /proc has)."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o022

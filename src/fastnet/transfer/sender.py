@@ -1,0 +1,382 @@
+"""Send by fastnet/1, over one connection: manifest, the receiver's plan, what it wants, and its word that it has it.
+
+Decision: no round trip a file. After the plan everything follows in one stream, small files packed many to a frame, large
+ones as extents that never pass through this process (sendfile) while a second thread takes their digests from the page
+cache. A file that shrinks while it is sent is padded to the end of its extent and then called off in its END frame, so that
+the others still arrive. Exit without an error means: the receiver has said that all of it, with these digests, has its
+final name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from fastnet.errors import FastnetError, TransferError, TransferUnconfirmed, reason
+from fastnet.limits import (
+    EXTENT_BYTES,
+    EXTENTS_MAX,
+    MIB,
+    MOVER_SLICE_S,
+    PACK_BYTES,
+    PACK_FILES,
+    PACKED_FILE_BYTES,
+    SECONDS_MAX,
+)
+from fastnet.transfer import manifest
+from fastnet.transfer.channel import Broken
+from fastnet.transfer.digest import FileDigest
+from fastnet.transfer.entry import FILE, STREAM, Entry
+from fastnet.transfer.events import ErrorCode
+from fastnet.transfer.frames import (
+    Kind,
+    ProtocolError,
+    field,
+    pack_extent,
+    pack_files,
+    pack_json,
+    pack_proof,
+)
+from fastnet.transfer.greet import as_error
+from fastnet.transfer.journal import Extent
+from fastnet.transfer.pace import Pace
+from fastnet.transfer.proof import Proof
+from fastnet.transfer.report import TransferReport
+from fastnet.transfer.session import Cancelled, Session
+from fastnet.transfer.stream import StreamSource
+from fastnet.transfer.tree import BLOCK_BYTES, identity
+
+ZEROS = bytes(MIB)
+HEARD_AT_ONCE = 16
+"""Signs of life taken before something is sent again: one that gives nothing else does not hold us up."""
+REASONS_MAX = 100
+"""Failed files of which the reason is kept."""
+
+
+class Unsendable(Exception):
+    """One file cannot be sent, or not as it was; the others can. code: an ErrorCode."""
+
+    def __init__(self, code: ErrorCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+def extent_bytes(size: int) -> int:
+    """How large the extents of a file are: whole MiB, so that EXTENTS_MAX are enough."""
+    return max(EXTENT_BYTES, -(-size // EXTENTS_MAX // MIB) * MIB)
+
+
+def data_ranges(file_fd: int, size: int, is_sparse: bool) -> Iterator[tuple[int, int]]:
+    """Where a file has data: (offset, end); holes are left out (lseek(2), SEEK_DATA)."""
+    offset = 0
+    while is_sparse and offset < size:
+        try:
+            offset = os.lseek(file_fd, offset, os.SEEK_DATA)
+        except OSError:  # ENXIO: a hole to the end
+            return
+        end = min(size, os.lseek(file_fd, offset, os.SEEK_HOLE))
+        yield offset, end
+        offset = end
+    if not is_sparse and size:
+        yield 0, size
+
+
+class Sender(Session):
+    """The sending side. entries and places as tree.walk made them."""
+
+    role = "send"
+
+    def __init__(self, *args: Any, entries: list[Entry], places: list[str], pace: Pace, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.entries = entries
+        self.places = places
+        self.pace = pace
+        self.proof = Proof(self.algorithm)
+        self.failed: list[tuple[int, Unsendable]] = []
+        self.lost = 0
+        self._pack: list[tuple[int, bytes, bytes]] = []
+        self._packed_bytes = 0
+
+    def run(self) -> TransferReport:
+        """Send it all and return with the receiver's word. Raises TransferError and TransferUnconfirmed."""
+        data_bytes = sum(entry.data_bytes for entry in self.entries)
+        manifest.write(manifest.Manifest(self.entries, data_bytes, self.options.dry_run), self.channel.send)
+        plan = self.expect(Kind.PLAN).json()
+        wanted, held = self._read_plan(plan)
+        self.total_files = len(wanted)
+        self.start(self.entries[0].path if len(self.entries) == 1 else f"{len(self.entries)} entries")
+        if self.options.dry_run or field(plan, "dry_run", bool, False):
+            self.tell_plan()
+            return self._report({})
+        for index in wanted:
+            self._send_entry(index, held.get(index, []))
+        self._flush()
+        self.channel.send(pack_json(Kind.FINISH, {"proof": self.proof.digest().hex(), "files": self.proof.files}))
+        return self._await_word()
+
+    # The plan
+
+    def _read_plan(self, plan: dict[str, Any]) -> tuple[list[int], dict[int, list[Extent]]]:
+        """Which entries the receiver wants, in order, and what it has of them."""
+        unwanted = set(self._indices(field(plan, "skip", list, [])))
+        wanted = [
+            index for index, entry in enumerate(self.entries) if entry.kind in (FILE, STREAM) and index not in unwanted
+        ]
+        held = {index: self._held(index, rows) for index, rows in self._pairs(field(plan, "held", list, []))}
+        if not held.keys() <= set(wanted):
+            raise ProtocolError("it has some of what it does not want")
+        self.skipped_bytes = sum(self.entries[index].size for index in unwanted)
+        sizes = [self.entries[index].size for index in wanted]
+        has = sum(extent.count for extents in held.values() for extent in extents)
+        self.skipped_bytes += has
+        streams = any(self.entries[index].kind == STREAM for index in wanted)
+        self.total_bytes = None if streams else sum(sizes) - has
+        return wanted, held
+
+    def _indices(self, values: list[Any]) -> list[int]:
+        if not all(type(value) is int and 0 <= value < len(self.entries) for value in values):
+            raise ProtocolError("an entry of its plan")
+        return values
+
+    def _pairs(self, values: list[Any]) -> list[tuple[int, list[Any]]]:
+        if not all(isinstance(value, list) and len(value) == 2 and isinstance(value[1], list) for value in values):
+            raise ProtocolError("what it says that it has")
+        self._indices([value[0] for value in values])
+        return [(value[0], value[1]) for value in values]
+
+    def _held(self, index: int, rows: list[Any]) -> list[Extent]:
+        ends, extents = 0, []
+        for row in rows:
+            try:
+                offset, count, digest = row
+                extent = Extent(offset, count, bytes.fromhex(digest))
+            except (TypeError, ValueError) as error:
+                raise ProtocolError("what it says that it has") from error
+            sound = type(offset) is int and type(count) is int and ends <= offset and count > 0
+            if not sound or offset + count > self.entries[index].size or len(extent.digest) != self.algorithm.size:
+                raise ProtocolError("what it says that it has")
+            extents.append(extent)
+            ends = offset + count
+        return extents
+
+    # Files
+
+    def _send_entry(self, index: int, held: list[Extent]) -> None:
+        entry, place = self.entries[index], self.places[index]
+        self.look()
+        try:
+            if entry.kind == STREAM:
+                self._flush()
+                self._end(index, *self._send_stream(index))
+            elif entry.size <= PACKED_FILE_BYTES:
+                self._add_to_pack(index, entry, place)
+            else:
+                self._flush()
+                self._end(index, entry.size, self._send_file(index, entry, place, held))
+        except Unsendable as fault:
+            self.lost += 1
+            if len(self.failed) < REASONS_MAX:
+                self.failed.append((index, fault))
+            self._flush()
+            self.channel.send(pack_json(Kind.END, {"entry": index, "code": fault.code, "text": fault.text}))
+
+    def _end(self, index: int, size: int, digest: bytes) -> None:
+        self.channel.send(pack_json(Kind.END, {"entry": index, "size": size, "digest": digest.hex()}))
+        self.proof.add(index, size, digest)
+        self.files += 1
+
+    def _open(self, entry: Entry, place: str) -> int:
+        try:
+            fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size < entry.size or identity(found) != entry.extra:
+            os.close(fd)
+            raise Unsendable(ErrorCode.CHANGED, f"{place} was changed before its turn came")
+        return fd
+
+    def _add_to_pack(self, index: int, entry: Entry, place: str) -> None:
+        fd = self._open(entry, place)
+        try:
+            content = os.pread(fd, entry.size, 0)
+        except OSError as error:
+            raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
+        finally:
+            os.close(fd)
+        if len(content) < entry.size:
+            raise Unsendable(ErrorCode.SHRANK, f"{place} shrank while it was sent")
+        digest = self.algorithm.of(content)
+        self._pack.append((index, content, digest))
+        self._packed_bytes += len(content)
+        self.proof.add(index, len(content), digest)
+        self.files += 1
+        if self._packed_bytes >= PACK_BYTES or len(self._pack) >= PACK_FILES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pack:
+            self.pace.wait(self._packed_bytes, self.look)
+            self.channel.send(b"".join(pack_files(self._pack)))
+            self.moved_bytes += self._packed_bytes
+            self._pack, self._packed_bytes = [], 0
+            self._hear()
+
+    def _send_file(self, index: int, entry: Entry, place: str, held: list[Extent]) -> bytes:
+        """All extents that the receiver does not have. Returns the file's digest."""
+        fd = self._open(entry, place)
+        try:
+            before = os.fstat(fd)
+            digest = FileDigest(self.algorithm)
+            for extent, is_held in self._extents(fd, entry.size, before, held):
+                if not is_held:
+                    extent = self._send_extent(index, place, fd, extent.offset, extent.count)
+                digest.add(extent.offset, extent.count, extent.digest)
+            after = os.fstat(fd)
+            if after.st_size <= entry.size and after.st_mtime_ns != before.st_mtime_ns:
+                raise Unsendable(ErrorCode.CHANGED, f"{place} was written to while it was sent")
+            if after.st_size > entry.size:
+                grown = after.st_size - entry.size
+                self.tell("message", text=f"{place} has grown by {grown} bytes since; they were not sent")
+            return digest.of_size(entry.size)
+        finally:
+            os.close(fd)
+
+    def _extents(self, fd: int, size: int, found: os.stat_result, held: list[Extent]) -> Iterator[tuple[Extent, bool]]:
+        """The file's extents in order, and whether the receiver has them."""
+        most = extent_bytes(size)
+        owned = iter([*held, Extent(size, 0, b"")])
+        have = next(owned)
+        for start, end in data_ranges(fd, size, found.st_blocks * BLOCK_BYTES < size):
+            offset = start
+            while offset < end:
+                while have.offset < offset:
+                    have = next(owned)
+                if have.count and have.offset == offset:
+                    yield have, True
+                    offset += have.count
+                else:
+                    count = min(most, end - offset, max(have.offset - offset, 1) if have.count else end)
+                    yield Extent(offset, count, b""), False
+                    offset += count
+
+    def _send_extent(self, index: int, place: str, fd: int, offset: int, count: int) -> Extent:
+        work = self.pool.submit(self.algorithm.of_extent, fd, offset, count)
+        self.channel.send(pack_extent(index, offset, count))
+        try:
+            sent = self._send_bytes(fd, offset, count)
+        except OSError as error:
+            self._pad(count - min(count, self.mover.moved_bytes if self.mover else 0))
+            raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
+        if sent < count:
+            self._pad(count - sent)
+            raise Unsendable(ErrorCode.SHRANK, f"{place} shrank while it was sent: {offset + sent} bytes are left")
+        digest = work.result()
+        self.channel.send(pack_proof(index, offset, count, digest))
+        self._hear()
+        return Extent(offset, count, digest)
+
+    def _send_bytes(self, fd: int, offset: int, count: int) -> int:
+        mover, sent = self.mover_for("send", fd), 0
+        while sent < count:
+            step = self.pace.wait(count - sent, self.look)
+            n = self.channel.send_file(mover, fd, offset + sent, step)
+            sent += n
+            if n < step:
+                break
+        return sent
+
+    def _pad(self, count: int) -> None:
+        """What was promised must follow, or nobody would know where the next frame begins."""
+        while count > 0:
+            self.channel.send(ZEROS[:count])
+            count -= min(count, len(ZEROS))
+
+    def _send_stream(self, index: int) -> tuple[int, bytes]:
+        """Standard input as it comes. Returns its size and digest."""
+        digest, size = FileDigest(self.algorithm), 0
+        with StreamSource() as source:
+            while True:
+                try:
+                    data = source.read(MOVER_SLICE_S)
+                except OSError as error:
+                    raise Unsendable(ErrorCode.SOURCE, f"cannot read standard input: {reason(error)}") from error
+                if data is None:
+                    self.look()
+                    self.beat()
+                    self._hear()
+                    continue
+                if not data:
+                    return size, digest.of_size(size)
+                self.pace.wait(len(data), self.look)
+                proof = self.algorithm.of(data)
+                head, tail = pack_extent(index, size, len(data)), pack_proof(index, size, len(data), proof)
+                self.channel.send(b"".join((head, data, tail)))
+                digest.add(size, len(data), proof)
+                size += len(data)
+                self.moved_bytes += len(data)
+                self._hear()
+
+    # What the receiver says
+
+    def _hear(self) -> None:
+        """A receiver that fails says so while we send. Raises what it reports."""
+        self.look()
+        for _ in range(HEARD_AT_ONCE):
+            if not self.channel.is_readable():
+                return
+            frame = self.channel.read_frame()
+            if frame.kind == Kind.ERROR:
+                raise as_error(self.channel.peer, frame.json())
+
+    def _await_word(self) -> TransferReport:
+        """The receiver's word that it has everything. Raises TransferUnconfirmed when it does not come."""
+        try:
+            done = self.expect(Kind.DONE).json()
+        except Cancelled:
+            raise
+        except Broken as error:
+            message = f"all was sent, but {error.message}, before it said that it has everything"
+            cure = "The same command again sends only what is missing"
+            raise TransferUnconfirmed(message, cure, ErrorCode.UNCONFIRMED, self.report()) from error
+        word = field(done, "proof", str, "")
+        if word != self.proof.digest().hex():
+            message = f"{self.channel.peer} says that it has something else than what was sent"
+            raise TransferError(message, "Send it again; if it happens again, report it", ErrorCode.MISMATCH)
+        with suppress(FastnetError):
+            self.channel.send(pack_json(Kind.FINISH, {}))
+        confirmed = field(done, "bytes", int, 0)
+        self.tell("ack", bytes=confirmed, files=field(done, "files", int, 0))
+        report = self._report(done)
+        failure = self._failure(done, report)
+        if failure is not None:
+            raise failure
+        return report
+
+    def _report(self, done: dict[str, Any]) -> TransferReport:
+        said = done.get("cpu_seconds")
+        cpu = float(said) if isinstance(said, int | float) and 0 <= said <= SECONDS_MAX else None
+        return self.report(
+            confirmed_bytes=field(done, "bytes", int, None),
+            peer_cpu_seconds=cpu,
+            peer_mover=field(done, "mover", str, None),
+            peer_mover_reason=field(done, "mover_reason", str, None),
+            digest=self.proof.only(self.algorithm.name),
+        )
+
+    def _failure(self, done: dict[str, Any], report: TransferReport) -> TransferError | None:
+        """One error for all files that did not arrive, or None."""
+        refused = field(done, "refused", int, 0)
+        if not self.lost and not refused:
+            return None
+        if self.failed:
+            fault = self.failed[0][1]
+            more = f", and {self.lost + refused - 1} more" if self.lost + refused > 1 else ""
+            cure = "The rest arrived; send these again when nobody writes to them"
+            return TransferError(f"{fault.text}{more}", cure, fault.code, report)
+        text = field(done, "why", str, "")
+        return TransferError(f"{self.channel.peer} did not take {refused}: {text}", "", ErrorCode.REFUSED, report)

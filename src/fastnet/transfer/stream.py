@@ -1,0 +1,41 @@
+"""Standard input, as a source of unknown length.
+
+Facts. A pipe holds 64 KiB by default, 1 MiB when asked (fcntl(2), F_SETPIPE_SZ). Setting it non-blocking would set it so for
+whoever shares it.
+Decision: wait with poll(2), then read once what is there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+from contextlib import suppress
+from types import TracebackType
+
+from fastnet.limits import MOVER_PIPE_BYTES
+
+STDIN = 0
+
+
+class StreamSource:
+    """Standard input."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(MOVER_PIPE_BYTES)
+        self._poll = select.poll()
+        self._poll.register(STDIN, select.POLLIN)
+        with suppress(OSError):
+            fcntl.fcntl(STDIN, fcntl.F_SETPIPE_SZ, MOVER_PIPE_BYTES)
+
+    def read(self, wait_s: float) -> bytes | None:
+        """What there is, b"" at the end, None when nothing came within `wait_s`. Raises OSError."""
+        if not self._poll.poll(wait_s * 1000):
+            return None
+        return os.read(STDIN, len(self._buffer))
+
+    def __enter__(self) -> StreamSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        pass

@@ -1,0 +1,135 @@
+"""What to send: paths of the command line, and everything below those that are folders.
+
+Decision: what the user names is followed when it is a link, what is found below is not: a link there travels as a link.
+Sockets, FIFOs and devices are left out and told. Nothing is hashed and no file is opened before the first byte travels.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fastnet.errors import TransferError, reason
+from fastnet.transfer.entry import FILE, FOLDER, LINK, MODE_BITS, STREAM, Entry, check_all
+from fastnet.transfer.events import ErrorCode
+from fastnet.transfer.frames import ProtocolError
+
+BLOCK_BYTES = 512
+"""The unit of st_blocks (stat(2))."""
+
+STDIN_NAME = "stdin"
+"""What a stream is called in the manifest; the receiver names the file."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which paths go: those that match no pattern of `exclude`, or one of `include`; patterns of fnmatch(3).
+
+    A pattern with "/" is matched against the whole path in the manifest, another one against its last component.
+    With `include` given and nothing in `exclude`, files that match nothing stay behind.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, path: str, is_folder: bool) -> bool:
+        if any(matches(path, pattern) for pattern in self.include):
+            return True
+        if any(matches(path, pattern) for pattern in self.exclude):
+            return False
+        return is_folder or not self.include or bool(self.exclude)
+
+
+def matches(path: str, pattern: str) -> bool:
+    pattern = pattern.rstrip("/")
+    return fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern)
+
+
+def walk(paths: Sequence[str], chosen: Filter, leave_out: Callable[[str, str], None]) -> tuple[list[Entry], list[str]]:
+    """Entries, and beside each the path to read it from ("-" for standard input). leave_out(path, why): what does not go.
+
+    Raises TransferError for a path that is not there, two of one name, or a folder that cannot be read.
+    """
+    entries: list[Entry] = []
+    places: list[str] = []
+    for path in paths:
+        for entry, place in _below(path, chosen, leave_out):
+            entries.append(entry)
+            places.append(place)
+    try:
+        check_all(entries)
+    except ProtocolError as error:
+        cure = "Rename it, or send it with another command"
+        raise TransferError(error.message.partition(": ")[2], cure, ErrorCode.SOURCE) from error
+    return entries, places
+
+
+def _below(path: str, chosen: Filter, leave_out: Callable[[str, str], None]) -> Iterator[tuple[Entry, str]]:
+    if path == "-":
+        yield Entry(STREAM, STDIN_NAME), "-"
+        return
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise _cannot_read(path, error) from error
+    name = os.path.basename(os.path.abspath(path))
+    if not name:
+        raise TransferError(f"{path} has no name to send it under", "Name a folder below it", ErrorCode.SOURCE)
+    if stat.S_ISREG(found.st_mode):
+        yield _file(name, found), path
+    elif stat.S_ISDIR(found.st_mode):
+        yield _folder(name, found), path
+        yield from _inside(name, path, chosen, leave_out)
+    else:
+        cure = "Send what comes out of it as a stream: fastnet send - ... < PATH"
+        raise TransferError(f"{path} is no file and no folder", cure, ErrorCode.SOURCE)
+
+
+def _inside(
+    above: str, folder: str, chosen: Filter, leave_out: Callable[[str, str], None]
+) -> Iterator[tuple[Entry, str]]:
+    folders = []
+    try:
+        with os.scandir(folder) as scan:
+            children = sorted(scan, key=lambda child: child.name)
+        for child in children:
+            path, is_folder = f"{above}/{child.name}", child.is_dir(follow_symlinks=False)
+            if not chosen.takes(path, is_folder):
+                continue
+            found = child.stat(follow_symlinks=False)
+            if is_folder:
+                folders.append((path, child.path, found))
+            elif stat.S_ISLNK(found.st_mode):
+                yield Entry(LINK, path, 0o777, found.st_mtime_ns, 0, os.readlink(child.path)), child.path
+            elif stat.S_ISREG(found.st_mode):
+                yield _file(path, found), child.path
+            else:
+                leave_out(child.path, "it is no file, no folder and no link")
+    except OSError as error:
+        raise _cannot_read(error.filename or folder, error) from error
+    for path, place, found in folders:
+        yield _folder(path, found), place
+        yield from _inside(path, place, chosen, leave_out)
+
+
+def _file(name: str, found: os.stat_result) -> Entry:
+    data_bytes = min(found.st_size, found.st_blocks * BLOCK_BYTES)
+    return Entry(FILE, name, found.st_mode & MODE_BITS, found.st_mtime_ns, found.st_size, identity(found), data_bytes)
+
+
+def _folder(name: str, found: os.stat_result) -> Entry:
+    return Entry(FOLDER, name, found.st_mode & MODE_BITS, found.st_mtime_ns)
+
+
+def identity(found: os.stat_result) -> str:
+    """What changes when a file is replaced or written to: device, inode, and the time of its last change (ctime), which
+    nobody can set."""
+    return f"{found.st_dev:x}-{found.st_ino:x}-{found.st_ctime_ns:x}"
+
+
+def _cannot_read(path: str, error: OSError | ValueError) -> TransferError:
+    why = reason(error) if isinstance(error, OSError) else "not a path"
+    return TransferError(f"cannot read {path}: {why}", "Check the path and its permissions", ErrorCode.SOURCE)

@@ -1,0 +1,227 @@
+"""One file on its way in: extents arrive, are verified a little later, and at the end it gets its name.
+
+Facts. Bytes that splice(2) put into the page cache were never seen by this process; a second thread reads them there for the
+digest while the next extent arrives.
+Decision: at most UNPROVEN_EXTENTS are written and not yet verified. Only a verified extent enters the journal; only a file
+whose every extent was right is renamed. Where bytes pass through a buffer (TLS, a stream, the copy mover) they are hashed
+in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from fastnet.errors import TransferError
+from fastnet.limits import MOVER_BUFFER_BYTES, UNPROVEN_EXTENTS
+from fastnet.transfer.digest import FileDigest
+from fastnet.transfer.entry import FILE, STREAM, Entry
+from fastnet.transfer.events import ErrorCode
+from fastnet.transfer.frames import ProtocolError
+from fastnet.transfer.journal import Extent, Part
+from fastnet.transfer.rooted import Parts, Root
+from fastnet.transfer.session import Session
+
+
+@dataclass
+class Unproven:
+    """An extent that is in the file: what its digest is, and what the sender says that it is."""
+
+    offset: int
+    count: int
+    work: Future[bytes] | None
+    found: bytes = b""
+    said: bytes | None = None
+
+
+class ExtentWriter:
+    """What writing to a part file and to a stream have in common: extents in order, and their proofs."""
+
+    def take(self, offset: int, count: int) -> None:
+        """The next bytes of the connection are this extent. Raises OSError of the file."""
+        raise NotImplementedError
+
+    def finish(self, size: int) -> bytes:
+        """All of it is here. Returns the digest of the whole. Raises TransferError when a part is not what was sent."""
+        raise NotImplementedError
+
+    def __init__(self, session: Session, entry: Entry, name: str) -> None:
+        self.session = session
+        self.entry = entry
+        self.name = name
+        self.ends = 0
+        self.digest = FileDigest(session.algorithm)
+        self._unproven: deque[Unproven] = deque()
+
+    def _check(self, offset: int, count: int) -> None:
+        beyond = self.entry.kind == FILE and count > self.entry.size - offset
+        torn = self.entry.kind == STREAM and offset != self.ends
+        if offset < self.ends or beyond or torn or not count:
+            raise ProtocolError(f"an extent of {self.name!a} is out of order")
+        if self._unproven and self._unproven[-1].said is None:
+            raise ProtocolError(f"an extent of {self.name!a} came without its digest")
+
+    def prove(self, offset: int, count: int, digest: bytes) -> None:
+        """The sender's word about the extent that came last."""
+        last = self._unproven[-1] if self._unproven else None
+        if last is None or last.said is not None or (last.offset, last.count) != (offset, count):
+            raise ProtocolError(f"a digest of {self.name!a} belongs to nothing")
+        last.said = digest
+        while len(self._unproven) > UNPROVEN_EXTENTS or (self._unproven and self._is_known(self._unproven[0])):
+            self._settle()
+
+    def _is_known(self, extent: Unproven) -> bool:
+        return extent.said is not None and (extent.work is None or extent.work.done())
+
+    def _settle(self) -> Extent:
+        """Compare the oldest one."""
+        oldest = self._unproven.popleft()
+        found = oldest.found if oldest.work is None else self.session.await_result(oldest.work)
+        if found != oldest.said:
+            where = f"bytes {oldest.offset} to {oldest.offset + oldest.count} of {self.name}"
+            cure = "The source was written to meanwhile, or the data was damaged on its way; send it again"
+            raise TransferError(f"{where} are not what was sent: their digests differ", cure, ErrorCode.MISMATCH)
+        self.digest.add(oldest.offset, oldest.count, found)
+        return Extent(oldest.offset, oldest.count, found)
+
+    def _settle_all(self, size: int) -> None:
+        if self.ends > size or (self.entry.kind == STREAM and self.ends != size):
+            raise ProtocolError(f"{self.name!a} does not end where its extents do")
+        if self._unproven and self._unproven[-1].said is None:
+            raise ProtocolError(f"an extent of {self.name!a} came without its digest")
+        while self._unproven:
+            self._settle()
+
+
+class PartWriter(ExtentWriter):
+    """Into a part file. part.held is what a former run left."""
+
+    def __init__(self, session: Session, entry: Entry, part: Part) -> None:
+        super().__init__(session, entry, part.name)
+        self.part = part
+        self._held = deque(part.held)
+
+    def take(self, offset: int, count: int) -> None:
+        """The next bytes of the connection."""
+        self._check(offset, count)
+        session, channel = self.session, self.session.channel
+        mover = session.mover_for("receive", self.part.fd)
+        if channel.is_tls or mover.runs == "copy":
+            found = self._copy(offset, count)
+            self._unproven.append(Unproven(offset, count, None, found))
+        else:
+            channel.receive_file(mover, self.part.fd, offset, count)
+            work = session.pool.submit(session.algorithm.of_extent, self.part.fd, offset, count)
+            self._unproven.append(Unproven(offset, count, work))
+        self.ends = offset + count
+
+    def salvage(self) -> None:
+        """The transfer broke: note what came whole before that, for another run."""
+        with suppress(TransferError, OSError):
+            while self._unproven and self._unproven[0].said is not None:
+                work = self._unproven[0].work
+                if work is not None:
+                    work.result()
+                self._settle()
+
+    def _copy(self, offset: int, count: int) -> bytes:
+        hasher, channel = self.session.algorithm.new(), self.session.channel
+        buffer = memoryview(bytearray(min(count, MOVER_BUFFER_BYTES)))
+        while count:
+            n = channel.read_into(buffer[:count])
+            if not n:
+                raise channel.broken()
+            hasher.update(buffer[:n])
+            view = buffer[:n]
+            while view:
+                written = os.pwrite(self.part.fd, view, offset)
+                view, offset = view[written:], offset + written
+            count -= n
+            channel.moved(n)
+            channel.on_slice()
+        return hasher.digest()
+
+    def _settle(self) -> Extent:
+        self._count_held(self._unproven[0].offset)
+        extent = super()._settle()
+        self.part.note(extent)
+        return extent
+
+    def _count_held(self, before: int) -> None:
+        while self._held and self._held[0].offset < before:
+            held = self._held.popleft()
+            self.digest.add(held.offset, held.count, held.digest)
+
+    def finish(self, size: int) -> bytes:
+        """All of it is here. Returns the file's digest."""
+        self._settle_all(size)
+        self._count_held(size)
+        os.ftruncate(self.part.fd, size)
+        return self.digest.of_size(size)
+
+
+class StreamWriter(ExtentWriter):
+    """To standard output, or to a file that is none (a FIFO, /dev/null): as it comes, holes as zeros."""
+
+    def __init__(self, session: Session, entry: Entry, name: str, fd: int) -> None:
+        super().__init__(session, entry, name)
+        self.fd = fd
+
+    def take(self, offset: int, count: int) -> None:
+        """The next bytes of the connection, and the hole before them."""
+        self._check(offset, count)
+        self._fill(offset)
+        hasher, channel = self.session.algorithm.new(), self.session.channel
+        buffer = memoryview(bytearray(min(count, MOVER_BUFFER_BYTES)))
+        left = count
+        while left:
+            n = channel.read_into(buffer[:left])
+            if not n:
+                raise channel.broken()
+            hasher.update(buffer[:n])
+            self._write(buffer[:n])
+            left -= n
+            channel.moved(n)
+            channel.on_slice()
+        self._unproven.append(Unproven(offset, count, None, hasher.digest()))
+        self.ends = offset + count
+
+    def _fill(self, until: int) -> None:
+        zeros = bytes(MOVER_BUFFER_BYTES)
+        while self.ends < until:
+            count = min(len(zeros), until - self.ends)
+            self._write(memoryview(zeros)[:count])
+            self.ends += count
+
+    def _write(self, view: memoryview) -> None:
+        """By the other thread: whoever reads this may take hours, and the sender must hear that we live."""
+        self.session.await_result(self.session.pool.submit(write_all, self.fd, view))
+
+    def finish(self, size: int) -> bytes:
+        """All of it was written. Returns the digest."""
+        self._settle_all(size)
+        self._fill(size)
+        return self.digest.of_size(size)
+
+
+@contextmanager
+def new_file(root: Root, temporary: Parts) -> Iterator[int]:
+    """A file made anew, closed at the end, and removed when something fails before it has another name."""
+    fd = root.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        yield fd
+    except BaseException:
+        with suppress(OSError):
+            root.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(fd, view) :]
