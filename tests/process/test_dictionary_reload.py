@@ -18,7 +18,7 @@ from fastnet.endpoint import Endpoint
 from fastnet.limits import RELOAD_SETTLE_S
 from fastnet.service import SERVICES
 from fastnet.table import BACKENDS
-from tests.commands import DEADLINE_S, ROOT, Running, children, daemon, eventually, running
+from tests.commands import DEADLINE_S, Running, children, daemon, eventually, running
 
 WORDS = 5000
 
@@ -214,8 +214,8 @@ def test_worker_processes_read_it_too_and_one_that_is_replaced_starts_with_the_n
 
 def test_a_daemon_finds_its_file_again_although_it_left_the_folder(tmp_path: Path) -> None:
     put(tmp_path / "words", text(1))
-    arguments = ("--file", os.path.relpath(tmp_path / "words", ROOT), "--log-file", tmp_path / "log")
-    with daemon(tmp_path / "pid", "dict", "serve", *arguments) as (pid, said), asking(place(said)) as sock:
+    command = ("dict", "serve", "--file", "words", "--log-file", "log")
+    with daemon(tmp_path / "pid", *command, cwd=tmp_path) as (pid, said), asking(place(said)) as sock:
         assert ask(sock, 1) == 1
         put(tmp_path / "words", text(2))
         os.kill(pid, signal.SIGHUP)
