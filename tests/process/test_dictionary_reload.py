@@ -43,6 +43,11 @@ def asking(endpoint: Endpoint) -> Iterator[socket.socket]:
         yield sock
 
 
+def resident_kib(pid: int | str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+
+
 def ask(sock: socket.socket, number: int) -> int:
     """Ask for one word once, without a second try. Returns the version of its answer, which must be whole."""
     sock.send(b"word%d\n" % number)
@@ -114,6 +119,23 @@ def test_no_answer_is_missed_or_half_while_the_file_is_replaced_and_hup_comes(
             first.reaches(version)
             second.reaches(version)
     assert first.answers > 100
+    assert first.failure is second.failure is None
+
+
+@pytest.mark.soak
+@each_way
+def test_two_hundred_reloads_miss_no_answer_and_keep_no_old_words(backend: str, transport: str, tmp_path: Path) -> None:
+    file = tmp_path / "words"
+    put(file, text(1))
+    with serving(file, backend, transport) as (server, endpoint), Asker(endpoint) as first, Asker(endpoint) as second:
+        for version in range(1, 201):
+            put(file, text(version))
+            server.send(signal.SIGHUP)
+            first.reaches(version)
+            second.reaches(version)
+            if version == 50:
+                before = resident_kib(server.pid)
+        assert resident_kib(server.pid) - before < 20_000, "150 files of 5,000 words are 40,000 KiB at least"
     assert first.failure is second.failure is None
 
 
@@ -232,13 +254,9 @@ def test_an_old_table_is_given_back() -> None:
     entries = {b"word%d" % i: b"t" * 100 for i in range(20_000)}
     service = SERVICES.load("dictionary", "native").create()
 
-    def resident_kib() -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
-
     for _ in range(5):
         service.replace(entries)
-    before = resident_kib()
+    before = resident_kib("self")
     for _ in range(100):
         service.replace(entries)
-    assert resident_kib() - before < 20_000, "each table has more than 2,000 KiB"
+    assert resident_kib("self") - before < 20_000, "each table has more than 2,000 KiB"
