@@ -195,6 +195,9 @@ TRANSFER_CLIENTS_MAX = 64
 STRANGERS_MAX = 64
 """Silent connections that a listening receiver holds while it waits for the one that sends."""
 
+STRANGERS_SHARE = 8
+"""They take no more than this part, an eighth, of the descriptors that the process may have."""
+
 RETRY_PAUSE_S = 0.1
 """Rest between two attempts to reach a listener that is not up yet."""
 
@@ -285,9 +288,6 @@ TOKEN_BYTES_MIN = 16
 
 TOKEN_BYTES_MAX = 4 * KIB
 """Longest token; a longer file is the wrong file."""
-
-TLS_HANDSHAKE_S = 10.0
-"""How long a TLS handshake may take; it is two round trips and a few milliseconds of work."""
 
 CERTIFICATE_DAYS = 3650
 """Validity of a certificate that we make for ourselves. It is known by its fingerprint, so its end protects nobody."""

@@ -25,12 +25,13 @@ from fastnet.transfer.certificate import FILE_NAME, certificate_in, own_certific
 from fastnet.transfer.tls import (
     Context,
     TlsOptions,
+    begin,
     binding,
     client_context,
     fingerprint_of,
     kernel_tls,
     server_context,
-    wrap,
+    shake,
 )
 from tests.peers import DEADLINE_S
 
@@ -64,7 +65,17 @@ def pair() -> Iterator[Pair]:
 Ends = list["ssl.SSLSocket | FastnetError"]
 
 
-def shake(pair: Pair, server, client: Context, host: str = "localhost") -> Ends:
+def wrap(sock: socket.socket, context: Context, server_side: bool, host: str, timeout_s: float) -> ssl.SSLSocket:
+    secure = begin(sock, context, server_side, host)
+    try:
+        shake(secure, host, timeout_s, lambda: None)
+    except BaseException:
+        secure.close()
+        raise
+    return secure
+
+
+def both(pair: Pair, server, client: Context, host: str = "localhost") -> Ends:
     """Both sides' handshakes at once: a socket or what was raised."""
 
     def one(sock: socket.socket, context: Context, server_side: bool) -> ssl.SSLSocket | FastnetError:
@@ -89,7 +100,7 @@ def pinned(server: Context) -> Context:
 
 
 def test_two_sides_that_know_the_fingerprint_understand_each_other(pair: Pair, server: Context) -> None:
-    ends = shake(pair, server, pinned(server))
+    ends = both(pair, server, pinned(server))
     try:
         accepted, client = ends
         assert isinstance(accepted, ssl.SSLSocket)
@@ -106,7 +117,7 @@ def test_two_sides_that_know_the_fingerprint_understand_each_other(pair: Pair, s
 
 def test_another_certificate_than_the_pinned_one_is_an_error_that_names_both(pair: Pair, server: Context) -> None:
     other = "sha256:" + "0" * 64
-    ends = shake(pair, server, client_context(TlsOptions(fingerprint=other)))
+    ends = both(pair, server, client_context(TlsOptions(fingerprint=other)))
     close(ends)
     assert isinstance(ends[1], NetworkError)
     assert fingerprint_of(server.certificate) in str(ends[1])
@@ -114,7 +125,7 @@ def test_another_certificate_than_the_pinned_one_is_an_error_that_names_both(pai
 
 
 def test_a_certificate_that_nobody_vouches_for_is_an_error_with_the_cure(pair: Pair, server: Context) -> None:
-    ends = shake(pair, server, client_context(TlsOptions()))
+    ends = both(pair, server, client_context(TlsOptions()))
     close(ends)
     assert isinstance(ends[1], NetworkError)
     assert "not trusted" in str(ends[1])
@@ -125,7 +136,7 @@ def test_a_certificate_that_nobody_vouches_for_is_an_error_with_the_cure(pair: P
 @pytest.mark.parametrize(("host", "fits"), [("localhost", True), ("example.org", False)])
 def test_with_an_authority_the_name_must_fit(pair: Pair, server: Context, folder: str, host: str, fits: bool) -> None:
     client = client_context(TlsOptions(ca=os.path.join(folder, FILE_NAME)))
-    ends = shake(pair, server, client, host)
+    ends = both(pair, server, client, host)
     close(ends)
     assert isinstance(ends[1], ssl.SSLSocket) is fits
 
@@ -135,7 +146,7 @@ def test_a_listener_with_an_authority_lets_in_only_whom_it_signed(pair: Pair, fo
     server = server_context(TlsOptions(cert=mine, ca=mine), folder)
     pin = fingerprint_of(server.certificate)
     stranger = own_certificate(str(tmp_path))
-    ends = shake(pair, server, client_context(TlsOptions(cert=stranger, fingerprint=pin)))
+    ends = both(pair, server, client_context(TlsOptions(cert=stranger, fingerprint=pin)))
     close(ends)
     assert isinstance(ends[0], NetworkError)
 
@@ -143,14 +154,14 @@ def test_a_listener_with_an_authority_lets_in_only_whom_it_signed(pair: Pair, fo
 def test_a_listener_with_an_authority_lets_in_whom_it_signed(pair: Pair, folder: str) -> None:
     mine = own_certificate(folder)
     server = server_context(TlsOptions(cert=mine, ca=mine), folder)
-    ends = shake(pair, server, client_context(TlsOptions(cert=mine, fingerprint=fingerprint_of(server.certificate))))
+    ends = both(pair, server, client_context(TlsOptions(cert=mine, fingerprint=fingerprint_of(server.certificate))))
     close(ends)
     assert all(isinstance(each, ssl.SSLSocket) for each in ends)
 
 
 def test_an_end_that_nobody_announced_is_an_error(pair: Pair, server: Context) -> None:
     """A connection cut by somebody in between looks like an end, without close_notify."""
-    accepted, client = ends = shake(pair, server, pinned(server))
+    accepted, client = ends = both(pair, server, pinned(server))
     try:
         assert isinstance(accepted, ssl.SSLSocket)
         assert isinstance(client, ssl.SSLSocket)
@@ -164,7 +175,7 @@ def test_an_end_that_nobody_announced_is_an_error(pair: Pair, server: Context) -
 
 def test_a_client_that_only_writes_loses_nothing_when_it_closes(pair: Pair, server: Context) -> None:
     """With unread tickets it would reset, and what is in its send buffer would be gone."""
-    accepted, client = ends = shake(pair, server, pinned(server))
+    accepted, client = ends = both(pair, server, pinned(server))
     try:
         assert isinstance(accepted, ssl.SSLSocket)
         assert isinstance(client, ssl.SSLSocket)
@@ -234,7 +245,7 @@ def test_no_older_version_is_spoken(pair: Pair, server: Context) -> None:
         old.minimum_version = ssl.TLSVersion.TLSv1
     with pytest.warns(DeprecationWarning, match="TLSv1"):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
-    ends = shake(pair, server, old)
+    ends = both(pair, server, old)
     close(ends)
     assert all(isinstance(each, NetworkError) for each in ends)
 
@@ -268,7 +279,7 @@ def test_either_maker_makes_one_that_works(pair: Pair, tmp_path: Path, maker: st
     path = tmp_path / "made.pem"
     path.write_bytes(pem)
     server = server_context(TlsOptions(cert=str(path)), "")
-    ends = shake(pair, server, client_context(TlsOptions(ca=str(path), fingerprint=fingerprint_of(server.certificate))))
+    ends = both(pair, server, client_context(TlsOptions(ca=str(path), fingerprint=fingerprint_of(server.certificate))))
     close(ends)
     assert all(isinstance(each, ssl.SSLSocket) for each in ends), ends
 

@@ -15,6 +15,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 from fastnet.errors import TransferError, reason
@@ -50,7 +51,15 @@ class Channel:
         self.is_sending = False
         self.on_slice: Callable[[], None] = lambda: None
         self.moved: Callable[[int], None] = lambda moved_bytes: None
-        self.is_tls = isinstance(sock, ssl.SSLSocket)
+
+    @property
+    def is_tls(self) -> bool:
+        return isinstance(self.sock, ssl.SSLSocket)
+
+    def hang_up(self) -> None:
+        """End both directions, whoever waits for the socket meanwhile."""
+        with suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # ssl's own would pull TLS from under the one who waits
 
     # Waiting
 

@@ -7,7 +7,9 @@ keep_open, the first takes the place and the others are told so. Of too many tha
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from fastnet.endpoint import Endpoint
-from fastnet.errors import FastnetError, TransferError, TransferRefused
-from fastnet.limits import HELLO_S, MOVER_SLICE_S, STRANGERS_MAX, TRANSFER_CLIENTS_MAX
+from fastnet.errors import FastnetError, TransferError, TransferRefused, reason
+from fastnet.limits import HELLO_S, MOVER_SLICE_S, STRANGERS_MAX, STRANGERS_SHARE, TRANSFER_CLIENTS_MAX
 from fastnet.transfer import tls
 from fastnet.transfer.channel import Channel
 from fastnet.transfer.congestion import settle
@@ -26,6 +28,8 @@ from fastnet.transfer.greet import Greeting, Peer, greet
 from fastnet.transfer.meet import accept, dial_until, listening, nobody_came, peer_name, wait_readable
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.session import Cancelled, Options, Session, say_farewell
+
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ Make = Callable[[Opened], Session]
 """Makes the session for a connection."""
 
 
+def strangers_max() -> int:
+    """How many may be greeting at once: never so many that they take the descriptors of a transfer that runs."""
+    return max(1, min(STRANGERS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // STRANGERS_SHARE))
+
+
 def never() -> bool:
     """The `stopped` of who does not want to stop a transfer."""
     return False
@@ -79,7 +88,7 @@ class Host:
     context: tls.Context | None = None
     reports: list[TransferReport] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
-    _greeting: list[socket.socket] = field(default_factory=list)
+    _greeting: list[Channel] = field(default_factory=list)
     _running: list[threading.Thread] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _taken: int = 0
@@ -89,7 +98,7 @@ class Host:
     def connect(self, endpoint: Endpoint) -> TransferReport:
         """Connect and have the one session. Raises NetworkError and TransferError."""
         with dial_until(endpoint, self.options.retry_s) as sock:
-            report = self._transfer(self._greet(sock, True, endpoint.host))
+            report = self._transfer(self._greet(self._channel(sock), True, endpoint.host))
         self.on_event(TransferEvent("report", report=report))
         return report
 
@@ -124,16 +133,22 @@ class Host:
             raise nobody_came(where, self.options.wait_s or 0.0) from None
         if self._ended in ready:
             os.eventfd_read(self._ended)
-        sock = accept(listener) if listener.fileno() in ready else None
+        try:
+            sock = accept(listener) if listener.fileno() in ready else None
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            threading.Event().wait(MOVER_SLICE_S)  # whoever runs goes on, and gives some back
+            return
         if sock is None:
             return
+        channel = self._channel(sock)
         with self._lock:
-            self._greeting.append(sock)
-            oldest = self._greeting[0] if len(self._greeting) > STRANGERS_MAX else None
+            self._greeting.append(channel)
+            oldest = self._greeting[0] if len(self._greeting) > strangers_max() else None
         if oldest is not None:
-            with suppress(OSError):
-                oldest.shutdown(socket.SHUT_RDWR)
-        thread = threading.Thread(target=self._serve, args=(sock,), name="transfer")
+            oldest.hang_up()
+        thread = threading.Thread(target=self._serve, args=(channel,), name="transfer")
         self._running = [each for each in self._running if each.is_alive()]
         self._running.append(thread)
         thread.start()
@@ -150,15 +165,14 @@ class Host:
             while thread.is_alive():
                 thread.join(MOVER_SLICE_S)
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _serve(self, channel: Channel) -> None:
         """The life of one connection that came to us, in its thread."""
         try:
-            opened = self._greet(sock, False, "")
-        except FastnetError as error:
+            opened = self._greet(channel, False, channel.peer)
+        except (FastnetError, OSError) as error:
             if not isinstance(error, Cancelled):
-                text = f"{peer_name(sock)} was sent away: {error.message}"
-                self.on_event(TransferEvent("message", text=text))
-            sock.close()
+                why = error.message if isinstance(error, FastnetError) else reason(error)
+                self.on_event(TransferEvent("message", text=f"{channel.peer} was sent away: {why}"))
             return
         try:
             report = self._transfer(opened)
@@ -173,21 +187,25 @@ class Host:
 
     # One connection
 
-    def _greet(self, sock: socket.socket, dialled: bool, host: str) -> Opened:
-        """Find out who is there. A connection that came to us then takes its place. On failure the peer is told."""
+    def _channel(self, sock: socket.socket) -> Channel:
         channel = Channel(sock, peer_name(sock), self.options.stall_s)
         channel.on_slice = self._look
+        return channel
+
+    def _greet(self, channel: Channel, dialled: bool, host: str) -> Opened:
+        """Find out who is there. A connection that came to us then takes its place. On failure the peer is told."""
         try:
-            congestion = settle(sock, self.options.congestion)
-            channel, peer = self._open(channel, dialled, host)
-            number = 1 if dialled else self._take_place(sock)
-        except FastnetError as error:
-            say_farewell(channel, error)
+            congestion = settle(channel.sock, self.options.congestion)
+            peer = self._open(channel, dialled, host)
+            number = 1 if dialled else self._take_place(channel)
+        except BaseException as error:
+            if isinstance(error, TransferError):
+                say_farewell(channel, error)
             channel.close()
             raise
         finally:
             with self._lock, suppress(ValueError):
-                self._greeting.remove(sock)
+                self._greeting.remove(channel)
         return Opened(channel, peer, number, congestion, self.stopped if dialled else self._is_stopped)
 
     def _transfer(self, opened: Opened) -> TransferReport:
@@ -203,22 +221,21 @@ class Host:
         finally:
             opened.channel.close()
 
-    def _open(self, channel: Channel, dialled: bool, host: str) -> tuple[Channel, Peer]:
+    def _open(self, channel: Channel, dialled: bool, host: str) -> Peer:
         """TLS, when it is wanted, and the greeting."""
-        greeting, options = self.greeting, self.options
+        greeting = self.greeting
         if self.context is not None:
-            secure = tls.wrap(channel.sock, self.context, not dialled, host if dialled else channel.peer, HELLO_S)
-            channel = Channel(secure, channel.peer, options.stall_s)
-            channel.on_slice = self._look
+            channel.sock = secure = tls.begin(channel.sock, self.context, not dialled, host)
+            tls.shake(secure, host, HELLO_S, self._look)
             greeting = replace(greeting, binding=tls.binding(secure))
-        return channel, greet(channel, greeting, dialled)
+        return greet(channel, greeting, dialled)
 
-    def _take_place(self, sock: socket.socket) -> int:
+    def _take_place(self, channel: Channel) -> int:
         with self._lock:
             if (self._taken and not self.keep_open) or self._over:
                 raise TransferRefused("it is busy with somebody else", "Try again later", ErrorCode.REFUSED)
             self._taken += 1
-            self._greeting.remove(sock)
+            self._greeting.remove(channel)
             return self._taken
 
     def _look(self) -> None:

@@ -6,7 +6,7 @@ tickets that a client which only writes never reads, and closing with unread inp
 for the peer several times.
 Decision: the listener is the TLS server; without a certificate it makes one for itself, keeps it and shows its fingerprint,
 which the other side pins. An end without close_notify is an error, tickets are not sent, TLS is 1.2 at least. A handshake is
-steps that never wait; `wrap` does them all with a deadline.
+steps that never wait; `shake` does them all with a deadline.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import re
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
 from fastnet.errors import ConfigError, FastnetError, NetworkError, printable, reason
-from fastnet.limits import TLS_HANDSHAKE_S
+from fastnet.limits import MOVER_SLICE_S
 from fastnet.transfer.certificate import certificate_in, own_certificate
 
 TCP_ULP = 31
@@ -135,31 +136,8 @@ def fingerprint_of(der: bytes) -> str:
     return "sha256:" + hashlib.sha256(der).hexdigest()
 
 
-def wrap(
-    sock: socket.socket, context: Context, server_side: bool, host: str, timeout_s: float = TLS_HANDSHAKE_S
-) -> ssl.SSLSocket:
-    """Shake hands and return the socket to go on with, non-blocking; `sock` is used up, and closed on failure.
-
-    host: the other side, as dialled. Raises NetworkError when it does not do, in time, or is not who it should be.
-    """
-    ends = monotonic() + timeout_s
-    secure = begin(sock, context, server_side, host)
-    try:
-        poll = select.poll()
-        while wanted := step(secure, host):
-            poll.register(secure, wanted)
-            left_s = ends - monotonic()
-            if left_s <= 0 or not poll.poll(left_s * 1000):
-                cure = "Check that the other side uses TLS too (--tls), and that it is awake"
-                raise NetworkError(f"no TLS handshake with {shown(host)} within {timeout_s:g} s", cure)
-    except BaseException:
-        secure.close()
-        raise
-    return secure
-
-
 def begin(sock: socket.socket, context: Context, server_side: bool, host: str) -> ssl.SSLSocket:
-    """A socket whose handshake has not begun, for `step`. `sock` is used up."""
+    """A non-blocking socket whose handshake has not begun; `sock` is used up. Raises NetworkError."""
     sock.setblocking(False)
     try:
         sock.getpeername()  # ssl would leave its socket open when this one is reset already
@@ -173,6 +151,22 @@ def begin(sock: socket.socket, context: Context, server_side: bool, host: str) -
     except (OSError, ValueError) as error:
         sock.close()
         raise failed(host, error) from error
+
+
+def shake(secure: ssl.SSLSocket, host: str, timeout_s: float, look: Callable[[], None]) -> None:
+    """The whole handshake. look: called whenever waiting has taken MOVER_SLICE_S; may raise.
+
+    host: the other side, as dialled. Raises NetworkError when it does not do, in time, or is not who it should be.
+    """
+    ends, poll = monotonic() + timeout_s, select.poll()
+    while wanted := step(secure, host):
+        poll.register(secure, wanted)
+        left_s = ends - monotonic()
+        if left_s <= 0:
+            cure = "Check that the other side uses TLS too (--tls), and that it is awake"
+            raise NetworkError(f"no TLS handshake with {shown(host)} within {timeout_s:g} s", cure)
+        poll.poll(min(left_s, MOVER_SLICE_S) * 1000)
+        look()
 
 
 def step(secure: ssl.SSLSocket, host: str) -> int:
