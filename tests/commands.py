@@ -114,9 +114,9 @@ def running(*arguments: object, **more: Any) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
-def daemon(pidfile: Path, *arguments: object) -> Iterator[tuple[int, str]]:
+def daemon(pidfile: Path, *arguments: object, **more: Any) -> Iterator[tuple[int, str]]:
     """A daemon that writes this pidfile: its pid and what its launcher printed. Killed at the end if it is still there."""
-    started = finish(*arguments, "--daemon", "--pidfile", pidfile)
+    started = finish(*arguments, "--daemon", "--pidfile", pidfile, **more)
     assert started.returncode == 0, started.stderr
     pid = int(pidfile.read_text())
     try:

@@ -18,9 +18,10 @@ Handler = Callable[[memoryview, Any], bytes | None]
 def serve(service: str | Handler, endpoint: str = "tcp://127.0.0.1:0", **options: Any) -> Server:
     """Serve in the background and return the running server; leaving its context drains and stops it.
 
-    service: "echo", "discard", "chargen" or "daytime"; or, on udp://, a function of (data: memoryview, peer) that returns the
-    reply as bytes, or None for none. It runs in the loop's thread, or with several pure-Python workers in their processes, so
-    one that waits makes everybody wait. What it raises is counted (`handler_errors`) and logged once a second.
+    service: "echo", "discard", "chargen", "daytime" or, with file="dict.txt", "dictionary"; or, on udp://, a function of
+    (data: memoryview, peer) that returns the reply as bytes, or None for none. It runs in the loop's thread, or with several
+    pure-Python workers in their processes, so one that waits makes everybody wait. What it raises is counted
+    (`handler_errors`) and logged once a second.
     endpoint: tcp://HOST:PORT or udp://HOST:PORT (port 0 picks one, no host is every address) or unix:PATH.
     options: any field of fastnet.config.ServerConfig, such as engine="epoll", backend="native", workers=4, drain=2.0
     (seconds), idle_timeout=60.0 (seconds), max_connections=1000.

@@ -31,11 +31,11 @@ def engines_for(transport: str) -> Table[EngineRow]:
     return DATAGRAMS if TRANSPORTS[transport].datagrams else ENGINES
 
 
-def service_why_not(service: str, backend: str, transport: str) -> str:
-    """Why a service cannot be served so, or ""."""
-    if not TRANSPORTS[transport].datagrams and backend not in SERVICES[service].connections:
-        return f"{service} has no {backend} form for connections"
-    return SERVICES.why_not(service, backend)
+def no_form(service: str, backend: str, transport: str) -> str:
+    """Why a service is not made for this, on whatever host, or ""."""
+    if TRANSPORTS[transport].datagrams or backend in SERVICES[service].connections:
+        return ""
+    return f"{service} has no {backend} form for connections"
 
 
 def choose(engine: str, backend: str, service: str, transport: str = "tcp") -> Choice:
@@ -46,7 +46,8 @@ def choose(engine: str, backend: str, service: str, transport: str = "tcp") -> C
         for name in table if engine == "auto" else (engine,):
             if engine == "auto" and not table[name].module(candidate):
                 continue  # a hole is no reason
-            why = table.why_not(name, candidate) or service_why_not(service, candidate, transport)
+            why = no_form(service, candidate, transport) or table.why_not(name, candidate)
+            why = why or SERVICES.why_not(service, candidate)
             if not why:
                 return Choice(name, candidate, refused[0] if refused else "")
             refused.append(f"no {candidate} {name}: {why}")

@@ -129,6 +129,8 @@ class ServerConfig:
             raise ConfigError(
                 f"handler = {self.handler!r} is no function", "It is called with a memoryview and an address"
             )
+        if self.file is not None and (not self.file or "\0" in self.file):
+            raise ConfigError(f"file = {self.file!r} is not a path", "Write the name of a file")
         for name in row.required:
             if getattr(self, name) is None:
                 raise ConfigError(f"{self.service} needs a {name}", REQUIRED[name])

@@ -112,14 +112,18 @@ class Form:
     joins: bool = False
 
 
+def before_colon(character: str) -> Callable[[str], bool]:
+    """Whether a character is there, and no colon before it: translations have all of them."""
+    return lambda line: character in line.strip(BLANKS).partition(":")[0]
+
+
 def looks_like_csv(line: str) -> bool:
-    """A comma, and no colon before it."""
-    return line.startswith('"') or "," in line.partition(":")[0]
+    return line.startswith('"') or before_colon(",")(line)
 
 
 FORMATS = {
     "cedict": Form(cedict, lambda line: CEDICT.fullmatch(line.strip(BLANKS)), joins=True),
-    "tab": Form(separated("\t"), lambda line: "\t" in line.strip(BLANKS)),
+    "tab": Form(separated("\t"), before_colon("\t")),
     "csv": Form(comma_separated, looks_like_csv),
     "colon": Form(separated(":"), lambda line: ":" in line),
 }

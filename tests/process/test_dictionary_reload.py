@@ -18,7 +18,7 @@ from fastnet.endpoint import Endpoint
 from fastnet.limits import RELOAD_SETTLE_S
 from fastnet.service import SERVICES
 from fastnet.table import BACKENDS
-from tests.commands import DEADLINE_S, ROOT, Running, children, daemon, eventually, running
+from tests.commands import DEADLINE_S, Running, children, daemon, eventually, running
 
 WORDS = 5000
 
@@ -41,6 +41,11 @@ def asking(endpoint: Endpoint) -> Iterator[socket.socket]:
         sock.settimeout(DEADLINE_S)
         sock.connect((endpoint.host, endpoint.port))
         yield sock
+
+
+def resident_kib(pid: int | str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
 
 def ask(sock: socket.socket, number: int) -> int:
@@ -114,6 +119,23 @@ def test_no_answer_is_missed_or_half_while_the_file_is_replaced_and_hup_comes(
             first.reaches(version)
             second.reaches(version)
     assert first.answers > 100
+    assert first.failure is second.failure is None
+
+
+@pytest.mark.soak
+@each_way
+def test_two_hundred_reloads_miss_no_answer_and_keep_no_old_words(backend: str, transport: str, tmp_path: Path) -> None:
+    file = tmp_path / "words"
+    put(file, text(1))
+    with serving(file, backend, transport) as (server, endpoint), Asker(endpoint) as first, Asker(endpoint) as second:
+        for version in range(1, 201):
+            put(file, text(version))
+            server.send(signal.SIGHUP)
+            first.reaches(version)
+            second.reaches(version)
+            if version == 50:
+                before = resident_kib(server.pid)
+        assert resident_kib(server.pid) - before < 20_000, "150 files of 5,000 words are 40,000 KiB at least"
     assert first.failure is second.failure is None
 
 
@@ -214,8 +236,8 @@ def test_worker_processes_read_it_too_and_one_that_is_replaced_starts_with_the_n
 
 def test_a_daemon_finds_its_file_again_although_it_left_the_folder(tmp_path: Path) -> None:
     put(tmp_path / "words", text(1))
-    arguments = ("--file", os.path.relpath(tmp_path / "words", ROOT), "--log-file", tmp_path / "log")
-    with daemon(tmp_path / "pid", "dict", "serve", *arguments) as (pid, said), asking(place(said)) as sock:
+    command = ("dict", "serve", "--file", "words", "--log-file", "log")
+    with daemon(tmp_path / "pid", *command, cwd=tmp_path) as (pid, said), asking(place(said)) as sock:
         assert ask(sock, 1) == 1
         put(tmp_path / "words", text(2))
         os.kill(pid, signal.SIGHUP)
@@ -232,13 +254,9 @@ def test_an_old_table_is_given_back() -> None:
     entries = {b"word%d" % i: b"t" * 100 for i in range(20_000)}
     service = SERVICES.load("dictionary", "native").create()
 
-    def resident_kib() -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
-
     for _ in range(5):
         service.replace(entries)
-    before = resident_kib()
+    before = resident_kib("self")
     for _ in range(100):
         service.replace(entries)
-    assert resident_kib() - before < 20_000, "each table has more than 2,000 KiB"
+    assert resident_kib("self") - before < 20_000, "each table has more than 2,000 KiB"

@@ -55,6 +55,22 @@ def test_a_file_is_read_in_its_form_asked_for_or_by_its_looks(format, file) -> N
     assert words(file(text)) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "format"),
+    [
+        ("cat:Katze\tund Kater\n", "colon"),
+        ("cat:Katze, Kater\n", "colon"),
+        ("a:b\nhello, world:greeting\nc:d\n", "colon"),
+        ("cat\tKatze: das Tier, auch Kater\n", "tab"),
+        ("cat,Katze: das Tier\n", "csv"),
+        ('"12:30","half past twelve"\n', "csv"),
+    ],
+    ids=range(6),
+)
+def test_looks_go_by_what_comes_first_in_a_line(file, text, format) -> None:
+    assert load(file(text)).format == format
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_word(file) -> None:
     assert words(file(b"\xef\xbb\xbfcat:Katze\n")) == {"cat": "Katze"}
 
@@ -112,7 +128,7 @@ def test_a_fifo_a_folder_and_a_missing_file_are_errors_and_not_a_wait(tmp_path: 
 
 
 TEXTS = st.text(st.characters(exclude_characters=":\t\r\n\0", exclude_categories=["Cs"]), min_size=1).map(
-    lambda text: text.strip(" \ufeff").lstrip("#").strip(" ")
+    lambda text: text.lstrip("# \ufeff").rstrip(" ")
 )
 
 

@@ -25,6 +25,8 @@ from fastnet.limits import CLIENT_TIMEOUT_MAX_S, LOOKUP_TIMEOUT_S
 from fastnet.process import run
 from fastnet.service.dictionary_py import UNKNOWN
 
+RELOADS = SIGNALS.replace("HUP opens log files anew.\n", "HUP opens log files anew\nand reads FILE. ")
+
 SERVE = f"""Serve the words of a file: over UDP a datagram each, with --tcp or --unix a line each.
 
 \b
@@ -37,7 +39,7 @@ Formats of FILE, UTF-8, an entry a line, # begins a comment:
 A changed FILE is read again once it has stood still for a second, or at once on HUP; a broken one is reported with its lines,
 and the words read before are kept. A word that is not there is answered with `unknown`.
 
-{SIGNALS.replace("HUP opens log files anew.", "HUP opens log files anew" + chr(10) + "and reads FILE.")}"""
+{RELOADS}"""
 
 LOOKUP = """Look words up at a server.
 
