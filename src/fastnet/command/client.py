@@ -85,10 +85,8 @@ class Conversation:
             self.send(asking.next(is_repetition=silent > 0))
             rest_s = max(EXEC_REST_S * 2 ** min(silent, 10), 2 * self.round_trip_s)
             heard = self.listen(min(rest_s, EXEC_REST_MAX_S) * random.uniform(0.8, 1.2))
-            if asking.is_due:
-                silent = 0
-            else:
-                silent = 1 if heard and asking.wanted else silent + 1
+            has_progressed = heard and bool(asking.wanted)
+            silent = 0 if asking.is_due else 1 if has_progressed else silent + 1
             self.check_patience()
         if asking.refusal is None:
             self.send(asking.thanks())

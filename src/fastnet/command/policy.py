@@ -78,7 +78,7 @@ class Command:
     def fill(self, arguments: list[str]) -> list[str]:
         """The argument vector to run. Raises Denied."""
         if len(arguments) != len(self.arguments):
-            raise denied("arguments", f"{self.name} takes {len(self.arguments)} arguments, not {len(arguments)}")
+            raise denied("arguments", f"{self.name} takes {many(len(self.arguments))}, not {len(arguments)}")
         for number, (pattern, text) in enumerate(zip(self.arguments, arguments, strict=True), 1):
             if not pattern.fullmatch(text):
                 raise denied("arguments", f"argument {number} of {self.name} does not match {pattern.pattern}")
@@ -87,6 +87,10 @@ class Command:
             if item.startswith("-") and not template.startswith("-") and not self.dashes:
                 raise denied("arguments", f"an argument of {self.name} begins with - and could be taken for an option")
         return argv
+
+
+def many(count: int) -> str:
+    return "1 argument" if count == 1 else f"{count} arguments"
 
 
 Policy = dict[str, Command]

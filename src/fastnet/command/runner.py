@@ -45,7 +45,7 @@ class Stream:
     def __init__(self, file: Any) -> None:
         self.file = file
         os.set_blocking(file.fileno(), False)
-        self.parts: list[bytes] = []
+        self.kept = bytearray()
         self.cut = False
 
     def read(self, room: int) -> int:
@@ -56,11 +56,10 @@ class Stream:
             return 0
         if not data:
             return -1
-        kept = data[:room]
-        self.cut = self.cut or len(kept) < len(data)
-        if kept:
-            self.parts.append(kept)
-        return len(kept)
+        kept = min(len(data), room)
+        self.cut = self.cut or kept < len(data)
+        self.kept += data[:kept]
+        return kept
 
 
 class Execution:
@@ -125,7 +124,7 @@ class Execution:
                     break
         code = self.process.wait()
         state = TIMED_OUT if self.is_late else KILLED if code < 0 else EXITED
-        output, error = b"".join(self.output.parts), b"".join(self.error.parts)
+        output, error = bytes(self.output.kept), bytes(self.error.kept)
         flags = OUTPUT_CUT * self.output.cut | ERROR_CUT * self.error.cut
         self.close()
         self._end(Outcome(Status(state, abs(code), len(output), len(error), flags, self._took_us()), output + error))
