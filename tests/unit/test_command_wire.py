@@ -35,9 +35,9 @@ VECTORS = {
         "cc1216439af07fa6a17dbe13a76fe8cb09694bc6c71c97dbe09e7c81172c204b",
     ),
     "DONE": (
-        request(wire.DONE, b"d8fbf0b77f9b200197345f730ee70578c712fc7f0721fb87032304b41e0d4d09"),
+        request(wire.DONE, b""),
         "464e583103" + HEAD + "00000002" + COOKIE.hex(),
-        "",
+        "d8fbf0b77f9b200197345f730ee70578c712fc7f0721fb87032304b41e0d4d09",
     ),
 }
 

@@ -190,14 +190,14 @@ def unpack_reply(datagram: bytes, secret: bytes) -> Reply:
 
 def words_body(words: list[str]) -> bytes:
     """The body of RUN. Raises WireError for what cannot be a word."""
-    data = [bytes([len(words)])] if len(words) < 256 else []
+    if len(words) > 255:
+        raise WireError("more than 255 words")
+    data = [bytes([len(words)])]
     for word in words:
         text = word.encode("utf-8", "surrogateescape")
         if b"\0" in text:
             raise WireError("a NUL byte")
         data.append(LENGTH.pack(min(len(text), 0xFFFF)) + text)
-    if not data:
-        raise WireError("more than 255 words")
     return b"".join(data)
 
 
