@@ -39,10 +39,16 @@ def write_policy(folder: Path, **commands: dict[str, object]) -> Path:
     lines = []
     for name, table in commands.items():
         lines.append(f"[command.{name}]")
-        lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        lines += [f"{key} = {toml(value)}" for key, value in table.items()]
     path.write_text("\n".join(lines))
     path.chmod(0o644)
     return path
+
+
+def toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {json.dumps(text)}" for key, text in value.items()) + "}"
+    return json.dumps(value)
 
 
 class Clocks:

@@ -67,6 +67,7 @@ class Asking:
         if size > EXEC_DATAGRAM_BYTES_MAX:
             many = size - EXEC_DATAGRAM_BYTES_MAX
             raise ConfigError(f"the arguments are {many} bytes too long for a datagram", "Send less, or name a file")
+        self.sequence = 0
 
     @property
     def has_ended(self) -> bool:
