@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from fastnet.command import wire
 from fastnet.command.asking import Asking
 from fastnet.command.desk import Desk, Peer
 from fastnet.command.policy import read_policy
 from fastnet.command.replay import Nonces
+from tests.commands import Running, finish, running
 from tests.peers import DEADLINE_S
 
 SECRETS = {"alice": bytes(range(32)), "bob": bytes(range(1, 33))}
@@ -49,6 +54,46 @@ def toml(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {json.dumps(text)}" for key, text in value.items()) + "}"
     return json.dumps(value)
+
+
+def serving(folder: Path, *options: object, **commands: dict[str, object]) -> list[object]:
+    """The words of a server of these commands."""
+    files = ["--allow-file", write_policy(folder, **commands), "--keys", write_keys(folder)]
+    return ["exec", "serve", "--port", 0, *files, "--nonces", folder / "nonces", *AS_ROOT, *options]
+
+
+class Remote:
+    """A server as a process, and its client."""
+
+    def __init__(self, server: Running, keys: Path) -> None:
+        self.server, self.keys = server, keys
+        self.endpoint = server.endpoint()
+
+    def asking(self, *words: object) -> list[object]:
+        """The words of a client."""
+        return ["exec", "run", "--server", self.endpoint, "--keys", self.keys, *words]
+
+    def run(self, *words: object) -> subprocess.CompletedProcess[str]:
+        return finish(*self.asking(*words))
+
+    def json(self, *words: object) -> tuple[int, dict[str, Any]]:
+        done = self.run("--json", *words)
+        return done.returncode, json.loads(done.stdout)
+
+
+Offer = Callable[..., Remote]
+
+
+@contextlib.contextmanager
+def offering(folder: Path) -> Iterator[Offer]:
+    """What starts a server of these commands; it ends with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*options: object, **commands: dict[str, object]) -> Remote:
+            server = stack.enter_context(running(*serving(folder, *options, **commands)))
+            return Remote(server, folder / "keys")
+
+        yield start
 
 
 class Clocks:

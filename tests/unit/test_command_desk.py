@@ -179,7 +179,7 @@ def test_a_command_at_its_bound_is_busy_and_stays_refused(bench: Bench) -> None:
     for asking in waiting:
         bench.exchange(asking)
         bench.exchange(asking)
-    assert waiting[2].refusal == Refusal("busy", "wait runs 2 times already, as often as it may")
+    assert waiting[2].refusal == Refusal("busy", "wait is running 2 of 2 allowed times")
     for execution in bench.desk.executions():
         execution.kill()
     bench.desk.turn()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fastnet.command import wire
 from fastnet.command.wire import Refusal, Reply, Request, Status, WireError
 from fastnet.limits import EXEC_DATAGRAM_BYTES_MAX, EXEC_PART_BYTES, EXEC_PARTS_PER_FETCH
+from tests.commands import ROOT
 
 SECRET = bytes(range(32))
 NONCE = bytes(range(16, 32))
@@ -86,6 +87,14 @@ def test_a_reply_is_these_bytes(name: str) -> None:
     packed = wire.pack_reply(Reply(kind, NONCE, 2, body), SECRET)
     assert packed.hex() == data + signature
     assert wire.unpack_reply(packed, SECRET) == Reply(kind, NONCE, 2, body)
+
+
+def test_the_vectors_of_the_document_are_these() -> None:
+    text = (ROOT / "docs" / "exec.md").read_text().replace("\n", "")
+    requests = [wire.pack_request(VECTORS[name][0], SECRET) for name in ("RUN", "FETCH")]
+    replies = [wire.pack_reply(Reply(REPLIES[name][0], NONCE, 2, REPLIES[name][1]), SECRET) for name in REPLIES]
+    for datagram in (*requests, replies[0], replies[2]):
+        assert datagram.hex() in text
 
 
 def test_a_stranger_is_told_so_in_25_unsigned_bytes() -> None:

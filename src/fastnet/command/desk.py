@@ -148,7 +148,7 @@ class Desk:
         now_s = self.steady()
         if now_s - self._complain_s >= EXEC_COMPLAINT_S:
             many = self.statistics.strangers - self._complained_of
-            log.warning("%d requests no key of ours signed; the last from %s, as %s", many, where(peer), request.key_id)
+            log.warning("%d datagrams that no key signed; the last from %s, as %s", many, where(peer), request.key_id)
             self._complain_s, self._complained_of = now_s, self.statistics.strangers
         self._hints = min(EXEC_STRANGERS_ANSWERED, self._hints + (now_s - self._hints_s) * EXEC_STRANGERS_ANSWERED)
         self._hints_s = now_s
@@ -220,7 +220,7 @@ class Desk:
         running = [each.execution.command for each in self.records.values() if each.execution and not each.outcome]
         same = sum(each.name == command.name for each in running)
         if same >= command.concurrent_max:
-            raise Denied(Refusal("busy", f"{command.name} runs {same} times already, as often as it may"))
+            raise Denied(Refusal("busy", f"{command.name} is running {same} of {command.concurrent_max} allowed times"))
         kept = sum(each.kept_bytes for each in self.records.values())
         if (
             len(running) >= EXEC_CONCURRENT_MAX

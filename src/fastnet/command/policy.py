@@ -214,7 +214,7 @@ def read_user(value: Any, where: str) -> str:
     except (KeyError, ValueError):
         raise ConfigError(f"{where}: this host has no user {value!r}", "getent passwd lists them") from None
     if os.geteuid() not in (0, found.pw_uid):
-        cure = f"Leave it out, run the server as {value}, or as root with --allow-root"
+        cure = f"Leave it out, or run the server as {value} or, with --allow-root, as root"
         raise ConfigError(f"{where}: only root can run a command as {value}", cure)
     return value
 

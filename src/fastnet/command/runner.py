@@ -75,14 +75,13 @@ class Execution:
         self.started_s = time.monotonic()
         self.deadline_s: float | None = self.started_s + command.time_limit_s
         try:
-            self.process = start(command, argv)
+            self.process, self.pidfd = start(command, argv)
         except (OSError, subprocess.SubprocessError, KeyError) as error:
             number = error.errno if isinstance(error, OSError) and error.errno else 0
             self._end(Outcome(Status(UNSTARTED, number)))
             return
         self.output, self.error = Stream(self.process.stdout), Stream(self.process.stderr)
         self.streams = {each.file.fileno(): each for each in (self.output, self.error)}
-        self.pidfd = os.pidfd_open(self.process.pid)
 
     def descriptors(self) -> list[int]:
         """What to poll for input."""
@@ -145,20 +144,29 @@ class Execution:
         self.pidfd = -1
 
 
-def start(command: Command, argv: list[str]) -> subprocess.Popen[bytes]:
-    """Raises OSError (no program, no processes), KeyError (the user is gone)."""
+def start(command: Command, argv: list[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """A process and its pidfd. Texts are UTF-8, whatever the locale.
+
+    Raises OSError (no program, no process, no descriptor), KeyError (the user is gone).
+    """
     environment = {"PATH": PATH} | dict(command.environment)
-    return subprocess.Popen(
-        argv,
+    process = subprocess.Popen(
+        [item.encode() for item in argv],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-        env=environment,
+        env={name.encode(): value.encode() for name, value in environment.items()},
         cwd=command.directory,
         start_new_session=True,
         **identity(command.user),
     )
+    try:
+        return process, os.pidfd_open(process.pid)
+    except OSError:
+        with process:
+            kill_group(process.pid, signal.SIGKILL)
+        raise
 
 
 def identity(user: str) -> dict[str, Any]:

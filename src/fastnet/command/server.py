@@ -11,7 +11,6 @@ Commands do not outlive the server, unless that is killed by SIGKILL.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import select
@@ -235,9 +234,7 @@ class CommandServer:
             except BlockingIOError:
                 select.select([], [self.sock], [], SEND_PATIENCE_S)
                 self.sock.sendto(datagram, peer)
-        except OSError as error:
-            if error.errno == errno.EBADF:
-                raise
+        except OSError:
             statistics.unsent += 1
             return
         statistics.replies += 1
