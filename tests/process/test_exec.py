@@ -11,12 +11,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fastnet.command import client
-from fastnet.errors import CommandDenied
+from fastnet.errors import CommandDenied, NetworkError
+from fastnet.transport.dial import resolve
 from tests.commanding import SECRETS, Offer, offering, shell, write_keys
 from tests.commands import ENVIRONMENT, eventually, fastnet, finish, is_alive, running
 
@@ -224,3 +226,16 @@ def test_clocks_that_differ_are_told_in_a_sentence(
     with pytest.raises(CommandDenied) as caught:
         client.run(remote.endpoint, ["it"], client.Key("alice", SECRETS["alice"]))
     assert f"this host's clock is {words} the server's, and 60 s are allowed. Set the clocks" in str(caught.value)
+
+
+def test_an_address_that_refuses_gives_way_to_the_next_of_the_name(
+    offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = offer("--host", "127.0.0.1", it=shell("echo yes"))
+    both = [*resolve(replace(remote.endpoint, host="::1")), *resolve(remote.endpoint)]
+    monkeypatch.setattr(client, "resolve", lambda endpoint: both)
+    result = client.run(remote.endpoint, ["it"], client.Key("alice", SECRETS["alice"]))
+    assert result.output == b"yes\n"
+    monkeypatch.setattr(client, "resolve", lambda endpoint: both[:1])
+    with pytest.raises(NetworkError, match="connection refused"):
+        client.run(remote.endpoint, ["it"], client.Key("alice", SECRETS["alice"]))
