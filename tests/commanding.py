@@ -14,9 +14,10 @@ from typing import Any
 
 from fastnet.command import wire
 from fastnet.command.asking import Asking
-from fastnet.command.desk import Desk, Peer
+from fastnet.command.desk import Desk
 from fastnet.command.policy import read_policy
 from fastnet.command.replay import Nonces
+from fastnet.deskserver import Peer
 from tests.commands import Running, finish, running
 from tests.peers import DEADLINE_S
 

@@ -231,6 +231,45 @@ EXEC_STRANGERS_ANSWERED = 10
 EXEC_COMPLAINT_S = 60.0
 """Least time between two lines of the log about datagrams from strangers."""
 
+CHAT_DATAGRAM_BYTES_MAX = 1232
+"""Largest datagram of a chat; EXEC_DATAGRAM_BYTES_MAX says why."""
+
+CHAT_TEXT_BYTES_MAX = 448
+"""Longest message. With ADDRESS--PORT# before it, 47 bytes at most, it stays below UNPROVEN_BYTES."""
+
+UNPROVEN_BYTES = 512
+"""Bytes an address that has proven nothing may get for each datagram it sends, if that was not longer."""
+
+CHAT_NAME_CHARACTERS_MAX = 24
+"""Longest name of a member."""
+
+CHAT_MEMBERS_MAX = 1024
+"""Members of one server at once."""
+
+CHAT_RATE = 5
+"""Messages a second that a member may send for long."""
+
+CHAT_BURST = 20
+"""Messages a member may send at once after a rest."""
+
+CHAT_SILENT_S = 30.0
+"""A member of chat/1 that was not heard for so long is gone; its client is heard three times in that while."""
+
+CHAT_TEXTBOOK_SILENT_S = 600.0
+"""The same for a member that only said `online`, as no program says more than that for its user."""
+
+CHAT_UNREAD_MAX = 256
+"""Events a member of chat/1 may have unacknowledged; one more and it is gone."""
+
+CHAT_WINDOW = 16
+"""Unacknowledged events that are on the way to one member at once."""
+
+CHAT_HINTS = 50
+"""Hints a second to addresses that are not online."""
+
+CHAT_TIMEOUT_S = 10.0
+"""A chat client that has heard nothing for so long gives up."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -265,3 +304,5 @@ assert DATAGRAM_BYTES_MAX <= READ_BYTES, "one read could not hold the largest da
 assert EXEC_PART_BYTES + 61 <= EXEC_DATAGRAM_BYTES_MAX, "a part would be cut up on the way"
 assert EXEC_TIMEOUT_S < EXEC_CLOCK_S, "a client would still try when its request is stale"
 assert EXEC_OUTPUT_BYTES_MAX <= EXEC_KEPT_BYTES_MAX, "no server could keep the longest output"
+assert CHAT_TEXT_BYTES_MAX + 47 <= UNPROVEN_BYTES, "a textbook member that proves nothing could not get a whole message"
+assert 3 * CHAT_TIMEOUT_S <= CHAT_SILENT_S, "a lost sign of life would end a membership"

@@ -26,13 +26,14 @@ import shlex
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from fastnet.command import wire
 from fastnet.command.policy import Command, Denied, Policy, permit
 from fastnet.command.replay import Nonces, Seen
 from fastnet.command.runner import Execution, Outcome
 from fastnet.command.wire import Refusal, Reply, Request, Status, WireError
+from fastnet.deskserver import DeskStatistics, Peer
 from fastnet.limits import (
     EXEC_CLOCK_S,
     EXEC_COMPLAINT_S,
@@ -47,28 +48,17 @@ from fastnet.limits import (
 
 log = logging.getLogger("fastnet")
 
-Peer = tuple[str, int] | tuple[str, int, int, int]
-
 
 @dataclass
-class Statistics:
-    """What came and what became of it. Counts of datagrams, but `ran` and `refused`, which are commands."""
+class Statistics(DeskStatistics):
+    """What came and what became of it. `ran` and `refused` are commands, the others datagrams."""
 
-    datagrams: int = 0
-    replies: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
     junk: int = 0
     strangers: int = 0
     challenged: int = 0
     repeated: int = 0
-    ignored: int = 0
-    unsent: int = 0
     ran: int = 0
     refused: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @dataclass
