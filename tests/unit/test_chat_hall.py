@@ -8,7 +8,7 @@ from fastnet.access import AccessList
 from fastnet.chat import hall as hall_module
 from fastnet.chat import wire
 from fastnet.chat.hall import Hall
-from fastnet.chat.talking import Talking
+from fastnet.chat.talking import Event, Talking
 from fastnet.deskserver import Peer
 from fastnet.limits import (
     CHAT_BURST,
@@ -242,7 +242,7 @@ def test_textbook_and_named_members_hear_each_other(hall: Hall) -> None:
     online(hall, BOB)
     assert join(hall, ada, ADA) == [(b"127.0.0.1--4001#online", BOB)]
     events = [ada.hear(data) for data, to in hall.hear(b"hi", BOB) if to == ADA]
-    assert events == [[]]  # the second event; the first one, that ada came, was not let through here
+    assert events == [[Event("said", "127.0.0.1--4002", "hi")]]
     ada.say("hello")
     assert (b"127.0.0.1--4001#hello", BOB) in hall.hear(ada.next(), ADA)
 
