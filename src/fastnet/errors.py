@@ -6,6 +6,9 @@
     ├── TransferError            5   a transfer failed; `code` is a stable word for why, `report` what was moved
     │   ├── TransferRefused      5   the other side, or what stands at the target, said no; nothing was changed
     │   └── TransferUnconfirmed  6   all was sent, and nobody said that it arrived
+    ├── CommandDenied            5   the server of remote commands said no; nothing was run
+    ├── CommandLost              6   a remote command may have run, and nobody knows how it ended
+    ├── ChatRefused              5   the chat server said no: the name is taken, or the chat is full
     └── UnsupportedError         7   asked for by name, and this host or this build does not have it
 
 A wrong word on the command line is click's own UsageError, exit code 2. An interrupt is 130.
@@ -20,6 +23,11 @@ EXIT_OK = 0
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+EXIT_COMMAND_TIMED_OUT = 8
+EXIT_COMMAND_KILLED = 9
+EXIT_COMMAND_FAILED = 10
+EXIT_COMMAND_UNSTARTED = 11
 
 
 class FastnetError(Exception):
@@ -71,6 +79,30 @@ class TransferUnconfirmed(TransferError):
     """Everything was sent, and nobody said that it arrived."""
 
     exit_code = 6
+
+
+class CommandDenied(FastnetError):
+    """A server of remote commands said no, and ran nothing. code: a stable word for why."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, cure: str = "", code: str = "denied") -> None:
+        super().__init__(message, cure)
+        self.code = code
+
+
+class ChatRefused(FastnetError):
+    """A chat server does not let somebody in under this name."""
+
+    exit_code = 5
+    code = "refused"
+
+
+class CommandLost(FastnetError):
+    """A remote command was taken, and its outcome is not to be had any more: the server restarted, or it is too late."""
+
+    exit_code = 6
+    code = "lost"
 
 
 class UnsupportedError(FastnetError):

@@ -298,6 +298,117 @@ CERTIFICATE_DAYS = 3650
 OPENSSL_S = 30.0
 """How long the openssl command may take to make one."""
 
+EXEC_DATAGRAM_BYTES_MAX = 1232
+"""Largest datagram of exec/1: the smallest MTU of IPv6, 1280, less 48 bytes of headers, so that none is cut up on the way."""
+
+EXEC_PART_BYTES = 1152
+"""Output in one part. With the 61 bytes around it, it fits EXEC_DATAGRAM_BYTES_MAX."""
+
+EXEC_PARTS_PER_FETCH = 32
+"""Most parts asked for at once: 36 KiB, which any receive buffer holds."""
+
+EXEC_CLOCK_S = 60.0
+"""How far the clocks of client and server may be apart, and how long a client may try before its request is stale."""
+
+EXEC_COOKIE_S = 60.0
+"""A cookie is good for this long at least, and for twice as long at most."""
+
+EXEC_RESULT_S = 300.0
+"""How long a result waits to be fetched."""
+
+EXEC_RECORDS_MAX = 4096
+"""Executions and refusals a server remembers at once; one more is refused until some are old enough to be forgotten."""
+
+EXEC_NONCES_MAX = 65536
+"""Nonces not yet stale that a server keeps; at 60 bytes each in a file of 4 MB."""
+
+EXEC_CONCURRENT_MAX = 32
+"""Commands one server runs at once, of all names together."""
+
+EXEC_KEPT_BYTES_MAX = 64 * MIB
+"""Output that all results together may hold, counted by their limits from the moment a command starts."""
+
+EXEC_OUTPUT_BYTES_MAX = 16 * MIB
+"""Largest output limit of one command."""
+
+EXEC_OUTPUT_BYTES = 64 * KIB
+"""Output limit of a command whose table names none."""
+
+EXEC_TIME_LIMIT_S = 10.0
+"""Time limit of a command whose table names none."""
+
+EXEC_TIME_LIMIT_MAX_S = 86400.0
+"""Longest time limit of a command."""
+
+EXEC_KILL_GRACE_S = 1.0
+"""Time between SIGTERM and SIGKILL for a command at its time limit."""
+
+EXEC_KEYS_MAX = 1024
+"""Keys in one file."""
+
+EXEC_ARGUMENTS_MAX = 32
+"""Arguments a command may take."""
+
+EXEC_REST_S = 0.1
+"""A client sends again after this long without an answer, then after twice as long, and so on."""
+
+EXEC_REST_MAX_S = 1.0
+"""Longest rest between two datagrams of a client."""
+
+EXEC_TIMEOUT_S = 10.0
+"""A client that has heard nothing from the server for so long gives up."""
+
+EXEC_STRANGERS_ANSWERED = 10
+"""Unsigned answers a second to datagrams that nobody we know has signed."""
+
+EXEC_COMPLAINT_S = 60.0
+"""Least time between two lines of the log about datagrams from strangers."""
+
+CHAT_DATAGRAM_BYTES_MAX = 1232
+"""Largest datagram of a chat; EXEC_DATAGRAM_BYTES_MAX says why."""
+
+CHAT_TEXT_BYTES_MAX = 448
+"""Longest message. With ADDRESS--PORT# before it, 47 bytes at most, it stays below UNPROVEN_BYTES."""
+
+UNPROVEN_BYTES = 512
+"""Bytes an address that has proven nothing may get for each datagram it sends, if that was not longer."""
+
+CHAT_NAME_CHARACTERS_MAX = 24
+"""Longest name of a member."""
+
+CHAT_MEMBERS_MAX = 1024
+"""Members of one server at once."""
+
+CHAT_RATE = 5
+"""Messages a second that a member may send for long."""
+
+CHAT_BURST = 20
+"""Messages a member may send at once after a rest."""
+
+CHAT_SILENT_S = 30.0
+"""A member of chat/1 that was not heard for so long is gone; its client is heard three times in that while."""
+
+CHAT_TEXTBOOK_SILENT_S = 600.0
+"""The same for a member that only said `online`, as no program says more than that for its user."""
+
+CHAT_UNREAD_MAX = 256
+"""Events a member of chat/1 may have unacknowledged; one more and it is gone."""
+
+CHAT_WINDOW = 16
+"""Unacknowledged events that are on the way to one member at once."""
+
+CHAT_HISTORY = 50
+"""Messages of a room that somebody who comes is told; at most 16 events are on the way at once, so it is no burst."""
+
+CHAT_ROOMS_MAX = 256
+"""Rooms whose messages are kept. The one that was silent longest is forgotten first."""
+
+CHAT_HINTS = 50
+"""Hints a second to addresses that are not online."""
+
+CHAT_TIMEOUT_S = 10.0
+"""A chat client that has heard nothing for so long gives up."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -331,3 +442,9 @@ assert TICK_S < DRAIN_S, "a blocking engine would sleep through the whole drain"
 assert CLIENT_TIMEOUT_MAX_S * 1000 < 2**31, "poll(2) could not wait that long"
 assert DICTIONARY_WORD_BYTES_MAX <= DICTIONARY_LINE_BYTES_MAX, "a word in the file could not be asked for"
 assert DATAGRAM_BYTES_MAX <= READ_BYTES, "one read could not hold the largest datagram"
+assert EXEC_PART_BYTES + 61 <= EXEC_DATAGRAM_BYTES_MAX, "a part would be cut up on the way"
+assert EXEC_TIMEOUT_S < EXEC_CLOCK_S, "a client would still try when its request is stale"
+assert EXEC_OUTPUT_BYTES_MAX <= EXEC_KEPT_BYTES_MAX, "no server could keep the longest output"
+assert CHAT_HISTORY + CHAT_WINDOW < CHAT_UNREAD_MAX, "who comes would be gone before reading what was said"
+assert CHAT_TEXT_BYTES_MAX + 47 <= UNPROVEN_BYTES, "a textbook member that proves nothing could not get a whole message"
+assert 3 * CHAT_TIMEOUT_S <= CHAT_SILENT_S, "a lost sign of life would end a membership"

@@ -1,0 +1,230 @@
+"""`fastnet exec serve | run | key`: remote commands. Arguments and presentation only; docs/exec.md has the rest.
+
+`run` writes the command's own output to standard output and its errors to standard error, as they are; with --json one
+document. The exit code says how it went, not what the command's status was.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import sys
+from functools import partial
+from typing import Any
+
+import click
+
+from fastnet.cli.connect import bracketed
+from fastnet.cli.options import collect, parameters
+from fastnet.cli.serve import say
+from fastnet.command import wire
+from fastnet.command.asking import Result
+from fastnet.command.client import Key
+from fastnet.command.client import run as run_remote
+from fastnet.command.desk import ending, signal_name
+from fastnet.command.keys import KEYS_FILE, new_line, read_keys
+from fastnet.command.server import PORT, CommandConfig, words
+from fastnet.command.server import run as run_server
+from fastnet.config import ProcessConfig
+from fastnet.endpoint import Endpoint
+from fastnet.errors import (
+    EXIT_COMMAND_FAILED,
+    EXIT_COMMAND_KILLED,
+    EXIT_COMMAND_TIMED_OUT,
+    EXIT_COMMAND_UNSTARTED,
+    EXIT_OK,
+    ConfigError,
+    printable,
+)
+from fastnet.limits import EXEC_CLOCK_S, EXEC_TIMEOUT_S
+from fastnet.process import Tell
+
+HELP = """Remote commands over UDP: only those the server's allow file names, only for who has a key.
+
+\b
+Examples:
+  fastnet exec key alice >> exec.keys
+  fastnet exec serve --allow-file commands.toml --keys exec.keys
+  fastnet exec run --keys exec.keys disk /var
+
+docs/exec.md has the allow file, key by key, and the wire format, byte by byte.
+"""
+
+SERVE_HELP = """Run commands for clients that have a key.
+
+Nothing runs that the allow file does not name, and nothing runs through a shell. Every execution is a line of the log.
+
+\b
+Signals: INT and TERM take no new commands and let running ones end for
+up to --drain seconds; a second one kills them. HUP reads keys and allow
+file anew and opens log files anew. USR1 logs the statistics.
+
+\b
+Exit codes: 0 stopped, 2 usage, 3 configuration (no keys, a mistake in a
+file, root), 4 network, 130 interrupted while draining."""
+
+RUN_HELP = """Run the command NAME of a server's allow file, with ARGS, and show what it wrote.
+
+Options go before NAME; what follows it is the command's, even if it begins with a dash.
+
+\b
+Examples:
+  fastnet exec run uptime
+  fastnet exec run --server build7:7512 --key alice --json disk /var
+
+\b
+Exit codes, whatever the command's own status, which is told:
+  0    it ended with status 0
+  2    usage
+  3    configuration (keys)
+  4    unanswered: nobody there, no answer, no such host
+  5    denied by the server; nothing ran
+  6    the server took it, and its outcome is not known
+  8    killed at its time limit
+  9    killed by a signal
+  10   it ended with another status than 0
+  11   the server could not start it
+  130  interrupted; the command may still run"""
+
+EXIT_CODES = {
+    wire.KILLED: EXIT_COMMAND_KILLED,
+    wire.TIMED_OUT: EXIT_COMMAND_TIMED_OUT,
+    wire.UNSTARTED: EXIT_COMMAND_UNSTARTED,
+}
+
+OUTCOMES = {
+    wire.EXITED: "exited",
+    wire.KILLED: "killed",
+    wire.TIMED_OUT: "timed out",
+    wire.UNSTARTED: "not started",
+}
+
+
+@click.group("exec", help=HELP)
+def group() -> None:
+    """Made of serve, run and key."""
+
+
+def serve(**typed: Any) -> int:
+    process = collect(ProcessConfig, typed, {})
+    return run_server(collect(CommandConfig, typed, {}), process, teller(process.json))
+
+
+def teller(as_json: bool) -> Tell:
+    """How the server's events reach whoever started it."""
+
+    def tell(events: list[dict[str, Any]]) -> None:
+        for event in events:
+            stream = sys.stderr if event["event"] == "draining" and not as_json else sys.stdout
+            say(stream, json.dumps(event) if as_json else words(event))
+
+    return tell
+
+
+group.add_command(
+    click.Command(
+        "serve",
+        callback=serve,
+        params=[*parameters(CommandConfig), *parameters(ProcessConfig, ("metrics",))],
+        help=SERVE_HELP,
+        epilog="Example: fastnet exec serve --allow-file commands.toml --log-file exec.log",
+    )
+)
+
+
+@group.command("key", help="Print a line with a new key, for the files of server and client.")
+@click.argument("name")
+def key(name: str) -> None:
+    click.echo(new_line(name))
+
+
+@group.command("run", help=RUN_HELP, context_settings={"allow_interspersed_args": False})
+@click.option("--server", metavar="HOST[:PORT]", envvar="FASTNET_SERVER", default="127.0.0.1", show_default=True)
+@click.option("--keys", metavar="FILE", envvar="FASTNET_KEYS", default=KEYS_FILE, show_default=True)
+@click.option("--key", "key_id", metavar="ID", help="Which key of the file; the first one, when this is missing.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, EXEC_CLOCK_S, min_open=True),
+    default=EXEC_TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up when the server has been silent for so long. The command's own time is the server's to limit.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@click.argument("name")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def run(
+    server: str, keys: str, key_id: str | None, timeout_s: float, as_json: bool, name: str, args: tuple[str, ...]
+) -> int:
+    endpoint = read_server(server, PORT)
+    chosen = choose(os.path.expanduser(keys), key_id)
+    result = run_remote(endpoint, [name, *args], chosen, timeout_s)
+    (show_json if as_json else partial(show, endpoint))([name, *args], result)
+    return exit_code(result)
+
+
+def read_server(text: str, port: int) -> Endpoint:
+    """HOST:PORT, or a HOST with this port. Raises ConfigError."""
+    has_port = "://" in text or re.fullmatch(r"[^:]*:[^:]*|\[.*\]:.*", text)
+    endpoint = Endpoint.parse(text if has_port else f"{bracketed(text)}:{port}", default="udp")
+    if endpoint.transport != "udp":
+        raise ConfigError(f"this does not go over {endpoint.transport}", "Write HOST or HOST:PORT")
+    return endpoint
+
+
+def choose(path: str, key_id: str | None) -> Key:
+    found = read_keys(path)
+    if key_id is not None and key_id not in found:
+        raise ConfigError(f"{path} has no key {key_id!r}", f"It has: {', '.join(found)}")
+    wanted = key_id if key_id is not None else next(iter(found))
+    return Key(wanted, found[wanted])
+
+
+def show(endpoint: Endpoint, asked: list[str], result: Result) -> None:
+    """The command's output as it is, and a line when there is more to know."""
+    sys.stdout.buffer.write(result.output)
+    sys.stdout.flush()
+    sys.stderr.buffer.write(result.error)
+    sys.stderr.flush()
+    if exit_code(result) != EXIT_OK or result.status.flags:
+        note = f"fastnet: {asked[0]} on {endpoint}: {ending(result.status)}"
+        print(printable(note), file=sys.stderr, flush=True)
+
+
+def show_json(asked: list[str], result: Result) -> None:
+    status = result.status
+    ended = status.number if status.state == wire.EXITED else None
+    document = {
+        "event": "result",
+        "command": asked[0],
+        "arguments": asked[1:],
+        "outcome": OUTCOMES[status.state],
+        "status": ended,
+        "signal": signal_name(status.number) if status.state == wire.KILLED else None,
+        "seconds": status.took_us / 1e6,
+        **text_or_base64("output", result.output),
+        "output_cut": bool(status.flags & wire.OUTPUT_CUT),
+        **text_or_base64("error", result.error),
+        "error_cut": bool(status.flags & wire.ERROR_CUT),
+    }
+    click.echo(json.dumps(document))
+
+
+def text_or_base64(name: str, data: bytes) -> dict[str, str]:
+    try:
+        return {name: data.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data).decode("ascii")}
+
+
+def exit_code(result: Result) -> int:
+    if result.status.state == wire.EXITED:
+        return EXIT_COMMAND_FAILED if result.status.number else EXIT_OK
+    return EXIT_CODES[result.status.state]
+
+
+def commands() -> dict[str, click.Command]:
+    return {"exec": group}
