@@ -106,6 +106,11 @@ def abstract() -> None:
         sock.bind(f"\0fastnet-doctor-{os.getpid()}")
 
 
+def kernel_tls() -> None:
+    if cause := import_module("fastnet.transfer.tls").kernel_tls():
+        raise UnsupportedError(cause)
+
+
 FEATURES: dict[str, tuple[Callable[[], None], str]] = {
     "epoll": (epoll, "the epoll engine is not to be had; select serves up to about a thousand connections"),
     "eventfd": (eventfd, "servers cannot be told to stop; fastnet needs it"),
@@ -119,6 +124,7 @@ FEATURES: dict[str, tuple[Callable[[], None], str]] = {
     "SO_REUSEPORT": (reuse_port, "--workers above 1 is not to be had on TCP"),
     "IPv6": (ipv6, "only IPv4 addresses can be served"),
     "dual stack": (dual_stack, "serving every address means every IPv4 address"),
+    "kernel TLS": (kernel_tls, "`send --tls` encrypts in this process instead of the kernel"),
     "abstract sockets": (abstract, "unix:@NAME is not to be had; unix:PATH is"),
 }
 """By name: the probe, and what its failing means."""
