@@ -104,6 +104,7 @@ class DeskServer:
                 self.sock = stack.enter_context(udp.listen(self.config.endpoint, options))
                 self.endpoint = udp.name(self.sock, self.config.endpoint)
                 stack.callback(self.close)
+                self.opened()
                 self.say(self.event("listening", pid=os.getpid(), **self.about()))
                 return self.serve()
             except FastnetError as error:
@@ -223,6 +224,9 @@ class DeskServer:
 
     def open(self, stack: ExitStack) -> None:
         """Get what the desk needs; closed with the stack. Raises FastnetError."""
+
+    def opened(self) -> None:
+        """The socket is there."""
 
     def close(self) -> None:
         """End what runs. May be called twice."""

@@ -8,6 +8,7 @@
     │   └── TransferUnconfirmed  6   all was sent, and nobody said that it arrived
     ├── CommandDenied            5   the server of remote commands said no; nothing was run
     ├── CommandLost              6   a remote command may have run, and nobody knows how it ended
+    ├── ChatRefused              5   the chat server said no: the name is taken, or the chat is full
     └── UnsupportedError         7   asked for by name, and this host or this build does not have it
 
 A wrong word on the command line is click's own UsageError, exit code 2. An interrupt is 130.
@@ -88,6 +89,13 @@ class CommandDenied(FastnetError):
     def __init__(self, message: str, cure: str = "", code: str = "denied") -> None:
         super().__init__(message, cure)
         self.code = code
+
+
+class ChatRefused(FastnetError):
+    """A chat server does not let somebody in under this name."""
+
+    exit_code = 5
+    code = "refused"
 
 
 class CommandLost(FastnetError):

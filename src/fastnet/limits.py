@@ -264,6 +264,12 @@ CHAT_UNREAD_MAX = 256
 CHAT_WINDOW = 16
 """Unacknowledged events that are on the way to one member at once."""
 
+CHAT_HISTORY = 50
+"""Messages of a room that somebody who comes is told; at most 16 events are on the way at once, so it is no burst."""
+
+CHAT_ROOMS_MAX = 256
+"""Rooms whose messages are kept. The one that was silent longest is forgotten first."""
+
 CHAT_HINTS = 50
 """Hints a second to addresses that are not online."""
 
@@ -304,5 +310,6 @@ assert DATAGRAM_BYTES_MAX <= READ_BYTES, "one read could not hold the largest da
 assert EXEC_PART_BYTES + 61 <= EXEC_DATAGRAM_BYTES_MAX, "a part would be cut up on the way"
 assert EXEC_TIMEOUT_S < EXEC_CLOCK_S, "a client would still try when its request is stale"
 assert EXEC_OUTPUT_BYTES_MAX <= EXEC_KEPT_BYTES_MAX, "no server could keep the longest output"
+assert CHAT_HISTORY + CHAT_WINDOW < CHAT_UNREAD_MAX, "who comes would be gone before reading what was said"
 assert CHAT_TEXT_BYTES_MAX + 47 <= UNPROVEN_BYTES, "a textbook member that proves nothing could not get a whole message"
 assert 3 * CHAT_TIMEOUT_S <= CHAT_SILENT_S, "a lost sign of life would end a membership"

@@ -18,6 +18,7 @@ COMMAND_LINE = re.compile(r"^\s*(?:Example: )?(fastnet .*)$", re.MULTILINE)
 READS_INPUT = {
     "connect": "talks to a server; tests/cli/test_connect.py runs it",
     "send": "needs a receiver; tests/cli/test_transfer.py runs it",
+    "chat": "needs a server; tests/process/test_chat.py runs it",
     "exec": "needs keys and commands; tests/process/test_exec.py runs it",
     "recv": "needs a sender; tests/cli/test_transfer.py runs it",
 }

@@ -159,19 +159,19 @@ def key(name: str) -> None:
 def run(
     server: str, keys: str, key_id: str | None, timeout_s: float, as_json: bool, name: str, args: tuple[str, ...]
 ) -> int:
-    endpoint = read_server(server)
+    endpoint = read_server(server, PORT)
     chosen = choose(os.path.expanduser(keys), key_id)
     result = run_remote(endpoint, [name, *args], chosen, timeout_s)
     (show_json if as_json else partial(show, endpoint))([name, *args], result)
     return exit_code(result)
 
 
-def read_server(text: str) -> Endpoint:
-    """HOST:PORT, or a HOST with the port of exec. Raises ConfigError."""
+def read_server(text: str, port: int) -> Endpoint:
+    """HOST:PORT, or a HOST with this port. Raises ConfigError."""
     has_port = "://" in text or re.fullmatch(r"[^:]*:[^:]*|\[.*\]:.*", text)
-    endpoint = Endpoint.parse(text if has_port else f"{bracketed(text)}:{PORT}", default="udp")
+    endpoint = Endpoint.parse(text if has_port else f"{bracketed(text)}:{port}", default="udp")
     if endpoint.transport != "udp":
-        raise ConfigError(f"remote commands do not go over {endpoint.transport}", "Write HOST or HOST:PORT")
+        raise ConfigError(f"this does not go over {endpoint.transport}", "Write HOST or HOST:PORT")
     return endpoint
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     ),
     "send": ("fastnet.cli.send", "Send a file to one receiver, or to each that connects."),
     "recv": ("fastnet.cli.recv", "Receive a file; it appears under its name when it is whole."),
+    "chat": ("fastnet.cli.chat", "Group chat: serve one, or join it."),
     "exec": ("fastnet.cli.exec", "Remote commands: serve the few that are allowed, run one elsewhere."),
     "up": ("fastnet.cli.up", "Run a set of servers from a TOML file."),
     "doctor": ("fastnet.cli.doctor", "What this host and this build support, and why not."),

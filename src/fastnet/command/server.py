@@ -1,8 +1,8 @@
 """The server of remote commands: a desk (command/desk.py) on a socket (deskserver.py), and the commands that run.
 
 SIGTERM takes no new commands; those that run may end, and their results be fetched. SIGHUP reads keys and allow file anew;
-after a mistake, which the log names, the old keys and commands stay. Commands do not outlive the server, unless that is killed
-by SIGKILL.
+after a mistake, which the log names, the old keys and commands stay. Commands do not outlive the server, unless that is
+killed by SIGKILL.
 """
 
 from __future__ import annotations

@@ -1,0 +1,169 @@
+"""`fastnet chat serve | join`: a group chat. Arguments and presentation only; docs/chat.md has the rest.
+
+`join` writes what is said to standard output and what happens to standard error; with --json every event is an object on
+standard output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from contextlib import closing
+from typing import Any
+
+import click
+
+from fastnet.chat.client import Member
+from fastnet.chat.server import PORT, ChatConfig, words
+from fastnet.chat.server import run as run_server
+from fastnet.chat.talking import Event, Talking
+from fastnet.chat.wire import ChatError
+from fastnet.cli.exec import read_server
+from fastnet.cli.options import collect, parameters
+from fastnet.cli.serve import say
+from fastnet.clients.stdio import occupy_standard_descriptors
+from fastnet.config import ProcessConfig
+from fastnet.limits import CHAT_TIMEOUT_S, CLIENT_TIMEOUT_MAX_S
+from fastnet.process import Tell
+
+HELP = """Group chat over UDP, for fastnet and for textbook programs.
+
+\b
+Examples:
+  fastnet chat serve --host 0.0.0.0
+  fastnet chat join --name ada
+  echo 'backup done' | fastnet chat join --name nightly --server chathost
+
+docs/chat.md has both protocols.
+"""
+
+SERVE_HELP = """Serve a group chat.
+
+Textbook programs say `online`, then messages, which everybody who is online gets as ADDRESS--PORT#TEXT, then `offline`.
+`fastnet chat join` adds names, presence, and messages that arrive once each and in order.
+
+\b
+Signals: INT and TERM end it, HUP opens log files anew, USR1 logs the
+statistics.
+
+\b
+Exit codes: 0 stopped, 2 usage, 3 configuration, 4 network."""
+
+JOIN_HELP = """Take part in a chat: lines of standard input are messages, and what is said is written to standard output.
+
+On a terminal and in a pipe alike. Lines that begin with a slash are for the client: /who, /quit; // sends a slash. At the
+end of input the client leaves as soon as everything is said.
+
+\b
+Examples:
+  fastnet chat join --name ada
+  fastnet chat join --name ada --room ops --server chathost:7513
+
+\b
+Exit codes: 0 left, 2 usage, 3 configuration, 4 network (nobody there,
+no answer), 5 refused (somebody has that name), 130 interrupted."""
+
+
+@click.group("chat", help=HELP)
+def group() -> None:
+    """Made of serve and join."""
+
+
+def serve(**typed: Any) -> int:
+    process = collect(ProcessConfig, typed, {})
+    return run_server(collect(ChatConfig, typed, {}), process, teller(process.json))
+
+
+def teller(as_json: bool) -> Tell:
+    """How the server's events reach whoever started it."""
+
+    def tell(events: list[dict[str, Any]]) -> None:
+        for event in events:
+            say(sys.stdout, json.dumps(event) if as_json else words(event))
+
+    return tell
+
+
+group.add_command(
+    click.Command(
+        "serve",
+        callback=serve,
+        params=[*parameters(ChatConfig, ("drain",)), *parameters(ProcessConfig, ("metrics",))],
+        help=SERVE_HELP,
+        epilog="Example: fastnet chat serve --host 0.0.0.0 --trust 192.168.0.0/16",
+    )
+)
+
+
+@group.command("join", help=JOIN_HELP)
+@click.option("--server", metavar="HOST[:PORT]", envvar="FASTNET_SERVER", default="127.0.0.1", show_default=True)
+@click.option("--name", required=True, help="Who you are: letters and digits, and _ . - between them.")
+@click.option("--room", default="", help="A room by name; without, where textbook programs are.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, CLIENT_TIMEOUT_MAX_S, min_open=True),
+    default=CHAT_TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up when the server has been silent for so long.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
+def join(server: str, name: str, room: str, timeout_s: float, as_json: bool) -> None:
+    occupy_standard_descriptors()
+    try:
+        talking = Talking(name, room)
+    except ChatError as error:
+        raise click.BadParameter(str(error), param_hint="--name or --room") from None
+    screen = Screen(as_json, name)
+
+    def command(line: str) -> None:
+        if line == "/who":
+            talking.asks_who = talking.is_due = True
+        elif line == "/quit":
+            member.has_ended = True
+        else:
+            screen.note("there are /who and /quit; // sends a line that begins with a slash")
+
+    member = Member(read_server(server, PORT), talking, screen.show, sys.stdin.fileno(), command, timeout_s)
+    member.on_line = screen.typed
+    with closing(member):
+        member.run()
+
+
+class Screen:
+    """Where events go."""
+
+    def __init__(self, as_json: bool, name: str) -> None:
+        self.as_json = as_json
+        self.name = name
+        self.is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+
+    def show(self, event: Event) -> None:
+        if self.as_json:
+            found = {name: value for name, value in dataclasses.asdict(event).items() if value}
+            print(json.dumps({"event": found.pop("kind"), **found}), flush=True)
+        elif event.kind in ("said", "earlier"):
+            earlier = " (earlier)" if event.kind == "earlier" else ""
+            print(f"{event.who}{earlier}: {event.text}", flush=True)
+        elif event.kind == "joined":
+            self.note(f"you are {event.who}, {event.online} online")
+        elif event.kind == "who":
+            more = event.online - len(event.names)
+            self.note(f"{event.online} online: {', '.join(event.names)}{f' and {more} more' if more > 0 else ''}")
+        elif event.who != self.name:
+            self.note(f"{event.who} is {'online' if event.kind == 'came' else 'offline'}")
+
+    def note(self, text: str) -> None:
+        print(f"* {text}", file=sys.stderr, flush=True)
+
+    def typed(self) -> None:
+        """A line was typed, and will come back as what was said: take the first one off the screen."""
+        if self.is_terminal and not self.as_json:
+            os.write(sys.stdout.fileno(), b"\x1b[1A\r\x1b[2K")
+
+
+def commands() -> dict[str, click.Command]:
+    return {"chat": group}

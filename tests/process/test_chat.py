@@ -1,0 +1,322 @@
+"""`fastnet chat serve` and `fastnet chat join` as real processes, with textbook programs among them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastnet.chat import wire
+from fastnet.endpoint import Endpoint
+from tests.commands import DEADLINE_S, ENVIRONMENT, Running, fastnet, finish, running
+from tests.lossy import Lossy
+
+
+@contextlib.contextmanager
+def serving(*options: object, port: int = 0) -> Iterator[tuple[Running, Endpoint]]:
+    with running("chat", "serve", "--port", port, *options) as server:
+        yield server, server.endpoint()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with serving() as (_, endpoint):
+        yield endpoint
+
+
+@contextlib.contextmanager
+def textbook(endpoint: Endpoint, *words: bytes) -> Iterator[socket.socket]:
+    """A program that says these words."""
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.connect((endpoint.host, endpoint.port))
+        for word in words:
+            sock.send(word)
+        yield sock
+
+
+class Joined:
+    """A member whose input stays open."""
+
+    def __init__(self, endpoint: Endpoint, name: str, *options: object) -> None:
+        self.process = subprocess.Popen(
+            fastnet("chat", "join", "--server", endpoint, "--name", name, *options),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+            bufsize=0,
+        )
+        self.text = {"out": b"", "err": b""}
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n".encode())
+
+    def line(self, stream: str = "out") -> str:
+        file = self.process.stdout if stream == "out" else self.process.stderr
+        assert file is not None
+        while b"\n" not in self.text[stream]:
+            assert select.select([file], [], [], DEADLINE_S)[0], f"nothing more than {self.text}"
+            data = os.read(file.fileno(), 65536)
+            assert data, f"it ended after {self.text}"
+            self.text[stream] += data
+        line, _, self.text[stream] = self.text[stream].partition(b"\n")
+        return line.decode()
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, (self.text["out"] + out).decode(), (self.text["err"] + err).decode()
+
+
+@contextlib.contextmanager
+def joined(endpoint: Endpoint, name: str, *options: object) -> Iterator[Joined]:
+    member = Joined(endpoint, name, *options)
+    try:
+        assert member.line("err").startswith(f"* you are {name}, ")
+        yield member
+    finally:
+        member.process.kill()
+        member.process.communicate()
+
+
+def test_members_and_textbook_programs_hear_each_other(endpoint: Endpoint) -> None:
+    with joined(endpoint, "ada") as ada, textbook(endpoint, b"online\0\0\0") as nc:
+        where = "{}--{}".format(*nc.getsockname())
+        assert nc.recv(600) == f"{where}#online".encode()
+        assert ada.line("err") == f"* {where} is online"
+        nc.send(b"hi\n")
+        assert nc.recv(600) == f"{where}#hi".encode()
+        assert ada.line() == f"{where}: hi"
+        ada.say("hello")
+        assert ada.line() == "ada: hello"
+        assert re.fullmatch(rb"127\.0\.0\.1--\d+#hello", nc.recv(600))
+        nc.send(b"offline")
+        assert nc.recv(600) == wire.HINT.encode()
+        assert ada.line("err") == f"* {where} is offline"
+
+
+def test_who_is_not_online_gets_the_hint(endpoint: Endpoint) -> None:
+    with textbook(endpoint, b"hello") as nc:
+        assert nc.recv(600) == wire.HINT.encode()
+
+
+def test_a_pipe_says_its_lines_and_leaves(endpoint: Endpoint) -> None:
+    with joined(endpoint, "ada") as ada:
+        done = finish("chat", "join", "--server", endpoint, "--name", "bot", stdin=None, input="one\n\ntwo\nlast")
+        assert (done.returncode, done.stdout) == (0, "bot: one\nbot: two\nbot: last\n")
+        assert [ada.line() for _ in range(3)] == ["bot: one", "bot: two", "bot: last"]
+        assert [ada.line("err") for _ in range(2)] == ["* bot is online", "* bot is offline"]
+
+
+def test_an_empty_input_comes_and_goes(endpoint: Endpoint) -> None:
+    done = finish("chat", "join", "--server", endpoint, "--name", "bot")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "* you are bot, 1 online\n")
+
+
+def test_more_lines_than_the_flood_limit_allows_all_arrive_in_time(endpoint: Endpoint) -> None:
+    lines = [f"line {i}" for i in range(30)]
+    started_s = time.monotonic()
+    done = finish("chat", "join", "--server", endpoint, "--name", "bot", stdin=None, input="\n".join(lines))
+    assert done.stdout.splitlines() == [f"bot: {line}" for line in lines]
+    assert time.monotonic() - started_s > 1.5  # 20 at once, 10 at 5 a second
+
+
+def test_who_is_online_can_be_asked(endpoint: Endpoint) -> None:
+    with joined(endpoint, "ada") as ada, textbook(endpoint, b"online") as nc:
+        nc.recv(600)
+        assert ada.line("err").endswith(" is online")
+        ada.say("/who")
+        assert ada.line("err") == "* 2 online: ada, {}--{}".format(*nc.getsockname())
+        ada.say("/help")
+        assert "/who and /quit" in ada.line("err")
+        ada.say("//slash")
+        assert ada.line() == "ada: /slash"
+        ada.say("/quit")
+        assert ada.end()[0] == 0
+
+
+def test_a_name_that_is_taken_is_refused(endpoint: Endpoint) -> None:
+    with joined(endpoint, "ada"):
+        done = finish("chat", "join", "--server", endpoint, "--name", "ADA")
+        assert done.returncode == 5
+        assert "somebody is ada already. Choose another --name." in done.stderr
+    done = finish("chat", "join", "--server", endpoint, "--name", "a b")
+    assert (done.returncode, "letters and digits" in done.stderr) == (2, True)
+
+
+def test_who_comes_later_is_told_what_was_said_in_the_room(endpoint: Endpoint) -> None:
+    said = "one\ntwo\n"
+    assert (
+        finish("chat", "join", "--server", endpoint, "--name", "a", "--room", "ops", stdin=None, input=said).returncode
+        == 0
+    )
+    with joined(endpoint, "b", "--room", "ops") as late, joined(endpoint, "c") as elsewhere:
+        assert [late.line(), late.line()] == ["a (earlier): one", "a (earlier): two"]
+        late.say("three")
+        assert late.line() == "b: three"
+        elsewhere.say("here")
+        assert elsewhere.line() == "c: here"
+
+
+def test_json_events_are_one_a_line(endpoint: Endpoint) -> None:
+    done = finish("chat", "join", "--server", endpoint, "--name", "a", "--json", stdin=None, input="hé\n/who\n")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"event": "joined", "who": "a", "online": 1} in events
+    assert {"event": "said", "who": "a", "text": "hé"} in events
+    assert {"event": "who", "online": 1, "names": ["a"]} in events
+
+
+def test_a_program_that_is_gone_is_offline_at_its_first_message(endpoint: Endpoint) -> None:
+    with joined(endpoint, "ada") as ada:
+        with textbook(endpoint, b"online") as nc:
+            nc.recv(600)
+            where = "{}--{}".format(*nc.getsockname())
+            assert ada.line("err") == f"* {where} is online"
+        ada.say("anybody?")
+        assert ada.line("err") == f"* {where} is offline"
+
+
+def test_over_a_bad_network_everything_said_is_seen_once(endpoint: Endpoint) -> None:
+    with Lossy(endpoint, 11, loss=0.25) as network, joined(endpoint, "ada") as ada:
+        lines = "".join(f"{i}\n" for i in range(15))
+        done = finish("chat", "join", "--server", network.endpoint, "--name", "bot", stdin=None, input=lines)
+        assert done.returncode == 0, done.stderr
+        assert [ada.line() for _ in range(15)] == [f"bot: {i}" for i in range(15)]
+        assert len(set(done.stdout.splitlines())) == len(done.stdout.splitlines())
+        assert network.lost > 0
+
+
+def test_a_server_that_was_restarted_is_joined_again(endpoint: Endpoint) -> None:
+    with serving() as (first, where), contextlib.ExitStack() as stack:
+        ada = stack.enter_context(joined(where, "ada"))
+        assert first.end()[0] == 0
+        stack.enter_context(serving(port=where.port))
+        ada.say("still here")
+        assert ada.line() == "ada: still here"
+
+
+def test_a_server_that_stays_away_is_given_up(endpoint: Endpoint) -> None:
+    with serving() as (server, where), joined(where, "ada", "--timeout", "0.5") as ada:
+        server.end()
+        ada.say("hello?")
+        code, _, said = ada.end()
+        assert (code, said) == (
+            4,
+            f"fastnet: {where}: no answer within 0.5 s; 1 messages were not taken. The host is down, a firewall drops the "
+            "packets, or it needs a longer --timeout.\n",
+        )
+
+
+def test_nobody_there_is_told_at_once() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    done = finish("chat", "join", "--server", f"127.0.0.1:{port}", "--name", "a")
+    assert (done.returncode, "connection refused" in done.stderr) == (4, True)
+
+
+def test_on_a_terminal_a_line_is_replaced_by_what_was_said(endpoint: Endpoint) -> None:
+    keyboard, fd = os.openpty()
+    words = fastnet("chat", "join", "--server", endpoint, "--name", "ada")
+    process = subprocess.Popen(words, stdin=fd, stdout=fd, stderr=fd, env=ENVIRONMENT)
+    os.close(fd)
+    try:
+        screen = b""
+
+        def read_until(text: bytes) -> None:
+            nonlocal screen
+            while text not in screen:
+                assert select.select([keyboard], [], [], DEADLINE_S)[0], screen
+                screen += os.read(keyboard, 4096)
+
+        read_until(b"* you are ada, 1 online")
+        os.write(keyboard, b"hello\n")
+        read_until(b"hello\r\n\x1b[1A\r\x1b[2Kada: hello\r\n")
+        os.write(keyboard, b"\x04")
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keyboard)
+
+
+def test_interrupted_a_member_leaves(endpoint: Endpoint) -> None:
+    with joined(endpoint, "ada") as ada, joined(endpoint, "bob") as bob:
+        assert ada.line("err") == "* bob is online"
+        bob.process.send_signal(signal.SIGINT)
+        assert bob.end()[0] == 130
+        assert ada.line("err") == "* bob is offline"
+
+
+def test_a_flood_of_junk_texts_and_forged_members_disturbs_nobody(endpoint: Endpoint) -> None:
+    with serving() as (server, where), textbook(where) as sock, joined(where, "ada") as ada:
+        over = threading.Event()
+        sock.setblocking(False)
+
+        def flood() -> None:
+            forged = wire.pack({"do": "say", "cookie": "0" * 24, "id": 1, "text": "forged"})
+            while not over.is_set():
+                for data in (b"hello", os.urandom(200), wire.MARK + b"{", forged, b"", bytes(5000), b"x" * 60000):
+                    with contextlib.suppress(OSError):
+                        sock.send(data)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            for i in range(5):
+                ada.say(f"{i}")
+                assert ada.line() == f"ada: {i}"
+        finally:
+            over.set()
+            thread.join()
+        memory = int(re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())[0])
+        assert memory < 100_000
+        ada.say("/quit")
+        ada.end()
+        assert server.end()[1].splitlines()[-1].startswith(f"stopped chat on {where}: 5 messages, ")
+
+
+def test_two_servers_do_not_talk_to_each_other_for_ever() -> None:
+    with serving() as (one, first), serving() as (two, second):
+        with textbook(first, b"hello") as nc:
+            hint = nc.recv(600)
+        with textbook(second, hint, b"x" * 10) as nc:
+            assert nc.recv(600) == hint  # for the x; the hint itself was not answered
+        assert "1 hints" in one.end()[1]
+        assert "1 hints, 1 junk" in two.end()[1]
+
+
+def test_sigusr1_logs_the_statistics_and_sigterm_ends_with_them(endpoint: Endpoint) -> None:
+    with serving() as (server, where):
+        assert finish("chat", "join", "--server", where, "--name", "a", stdin=None, input="x\n").returncode == 0
+        server.send(signal.SIGUSR1)
+        assert "1 messages, " in server.line("err", "chat on udp://")
+        code, out, _ = server.end()
+        assert (code, "1 messages, " in out) == (0, True)
+
+
+def test_over_ipv6_an_address_keeps_its_colons() -> None:
+    with serving("--host", "::1") as (_, where), textbook(where, b"online") as nc:
+        assert nc.recv(600) == f"::1--{nc.getsockname()[1]}#online".encode()
+        with joined(where, "ada") as ada:
+            ada.say("hi")
+            assert ada.line() == "ada: hi"
+
+
+@pytest.mark.parametrize("arguments", [["chat"], ["chat", "serve"], ["chat", "join"]], ids=" ".join)
+def test_each_command_explains_itself(arguments: list[str]) -> None:
+    done = finish(*arguments, "--help")
+    assert (done.returncode, done.stdout.startswith("Usage: fastnet chat")) == (0, True)
