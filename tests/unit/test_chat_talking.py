@@ -92,11 +92,17 @@ def test_everybody_sees_every_message_once_and_in_the_order_of_each_speaker(seed
 def test_a_restarted_server_is_joined_again_and_nothing_waiting_is_lost() -> None:
     network = Network(5, 0.2, ["ada", "bob"])
     until(network, lambda: len(network.hall.members) == 2 and all(each.is_in for each in network.members.values()))
+    for talking in network.members.values():
+        for i in range(5):
+            talking.say(f"before {i}")
+    until(network, lambda: all(len(network.said(name)) == 10 for name in network.seen))
     network.restart()
+    network.flying.clear()
     for talking in network.members.values():
         talking.say(f"after {talking.name}")
-    until(network, lambda: all(len(network.said(name)) >= 1 for name in network.seen))
+    until(network, lambda: all({"after ada", "after bob"} & set(network.said(name)) for name in network.seen))
     until(network, lambda: all(not talking.waiting for talking in network.members.values()))
+    assert all(network.said(name).count(f"after {name}") == 1 for name in network.seen)
 
 
 def test_a_cookie_that_ages_does_not_end_a_visit() -> None:
