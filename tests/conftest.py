@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import fastnet
 from fastnet.datagram import DATAGRAMS
@@ -34,6 +35,10 @@ for number in (signal.SIGINT, signal.SIGHUP):
     # A suite started in the background or under nohup inherits these as ignored, and so would every child it tests.
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+settings.register_profile("shared host", deadline=None)
+settings.load_profile("shared host")
+"""How long one example takes says something about who else has the processor."""
 
 Serve = Callable[..., Server]
 Dial = Callable[..., Peer]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
+import struct
+import termios
 import threading
 from pathlib import Path
 from time import monotonic
@@ -31,7 +35,7 @@ from tests.fault.forger import (
     refused,
     tree,
 )
-from tests.peers import DEADLINE_S
+from tests.peers import DEADLINE_S, eventually
 
 
 @pytest.fixture
@@ -59,12 +63,18 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("frame", HEADS.values(), ids=HEADS.keys())
-@pytest.mark.parametrize("when", ["greeting", "manifest", "data"])
-def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(inside: Path, frame: bytes, when: str) -> None:
+DUE = [("data", "an extent of a GiB"), ("data", "a pack")]
+NOT_DUE = [
+    pytest.param(when, frame, id=f"{when}-{name}")
+    for when in ("greeting", "manifest", "data")
+    for name, frame in HEADS.items()
+    if (when, name) not in DUE
+]
+
+
+@pytest.mark.parametrize(("when", "frame"), NOT_DUE)
+def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(inside: Path, when: str, frame: bytes) -> None:
     """Its head alone is sent, so whoever waited for the rest would wait until the time-out."""
-    if when == "data" and frame in (HEADS["an extent of a GiB"], HEADS["a pack"]):
-        pytest.skip("these are due then")
     with receiving(inside, wait_s=1.0 if when == "greeting" else None) as side:
         with side.dial() as sock:
             if when == "greeting":
@@ -309,3 +319,22 @@ def test_a_stranger_hears_nothing_before_it_has_said_who_it_is(inside: Path) -> 
             sock.recv(1)
         side.stop()
         side.end()
+
+
+@pytest.mark.parametrize("how", ["the sender ends", "it is stopped"])
+def test_a_stream_whose_reader_reads_nothing_holds_nobody(tmp_path: Path, how: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with receiving(None, output=tmp_path / "fifo") as side, Forger(side.dial(), "send").greeted() as forger:
+            forger.manifest(["s", "stdin", 0o600, 1, 0, ""])
+            forger.hear_until(Kind.PLAN)
+            forger.say(extent(0, 0, bytes(1 << 20))[: 1 << 20])
+            eventually(lambda: struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, bytes(4)))[0] > 60_000)
+            if how == "the sender ends":
+                forger.reset()
+            else:
+                side.stop()
+            refused(side.end(), ErrorCode.RESET if how == "the sender ends" else ErrorCode.INTERRUPTED)
+    finally:
+        os.close(reader)

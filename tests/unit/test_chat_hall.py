@@ -16,7 +16,7 @@ from fastnet.limits import (
     CHAT_HISTORY,
     CHAT_SILENT_S,
     CHAT_TEXTBOOK_SILENT_S,
-    UNPROVEN_BYTES,
+    UNPROVEN_REPLY_BYTES,
 )
 
 ADA, BOB, EVE = ("127.0.0.1", 4001), ("127.0.0.1", 4002), ("127.0.0.1", 4003)
@@ -156,16 +156,16 @@ def test_an_unproven_address_gets_no_more_than_512_bytes_for_each_datagram(hall:
     got = sum(len(data) for data, to in hall.hear(b"online", FAR) if to == FAR)
     for _ in range(15):
         got += sum(len(data) for data, to in hall.hear(b"x" * 400, ADA) if to == FAR)
-    assert 0 < got <= UNPROVEN_BYTES
+    assert 0 < got <= UNPROVEN_REPLY_BYTES
     assert hall.statistics.withheld > 0
     got = sum(len(data) for data, to in hall.hear(b"online", FAR) if to == FAR)
     got += sum(len(data) for data, to in hall.hear(b"x" * 400, ADA) if to == FAR)
-    assert 400 < got <= UNPROVEN_BYTES
+    assert 400 < got <= UNPROVEN_REPLY_BYTES
 
 
 def test_no_first_answer_is_longer_than_512_bytes(hall: Hall) -> None:
     for data in (b"x", b"online", b"x" * 1000, wire.pack({"do": "join", "name": "a", "cookie": "", "said": 0})):
-        assert all(len(reply) <= UNPROVEN_BYTES for reply, _ in hall.hear(data, FAR))
+        assert all(len(reply) <= UNPROVEN_REPLY_BYTES for reply, _ in hall.hear(data, FAR))
 
 
 def test_a_full_hall_makes_room_for_the_proven_only(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:

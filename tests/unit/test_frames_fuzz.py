@@ -248,8 +248,9 @@ def test_a_receiver_ends_every_talk_and_keeps_to_its_folder(said: bytes, overwri
             )
         assert os.listdir(outside) == []
         assert sorted(os.listdir(name)) == ["inside", "outside"]
-        for path in inside.rglob("*"):
-            path.chmod(0o700, follow_symlinks=False) if path.is_dir() and not path.is_symlink() else None
+        for folder, below, _ in os.walk(inside):
+            for each in below:
+                os.chmod(os.path.join(folder, each), 0o700)  # or it could not be removed
 
 
 @pytest.fixture(scope="module")

@@ -119,8 +119,7 @@ def test_a_link_that_is_renamed_stays_a_link(root: Root, inside: Path, outside: 
 
 
 def test_a_folder_takes_permissions_and_time_but_no_special_bits(root: Root, inside: Path) -> None:
-    root.mkdir(("f",), 0o7777)
-    assert os.stat(inside / "f").st_mode & 0o7000 == 0
+    root.folder(("f",), make=True)
     os.chmod(inside / "f", 0o1755)
     root.set_folder(("f",), 0o6700, -1)
     found = os.stat(inside / "f")
@@ -145,7 +144,6 @@ DEEDS: dict[str, Callable[[Root, Parts], object]] = {
     "rename away": lambda root, parts: root.rename(parts, ("stolen",), True),
     "unlink": lambda root, parts: root.unlink(parts),
     "symlink": lambda root, parts: root.symlink("x", parts),
-    "mkdir": lambda root, parts: root.mkdir(parts, 0o777),
     "set_folder": lambda root, parts: root.set_folder(parts, 0o777, 0),
     "set_link_time": lambda root, parts: root.set_link_time(parts, 0),
     "sync": lambda root, parts: root.sync(parts),

@@ -4,10 +4,10 @@ Facts. A datagram's source address can be forged, and a chat sends everything to
 other people's addresses would have an amplifier. A textbook program says `online` once and then only listens. Two servers
 that answer each other's hints, or a member that echoes, would talk for ever.
 Decision: an address is proven when it is in a trusted network (this host, and --trust) or has sent back a cookie, which
-chat/1 always does. One that is not gets UNPROVEN_BYTES for each datagram it sends and no more, until it sends again, and has
-to make room for proven ones. What only a server says is neither answered nor passed on. Members are members until they leave,
-are silent for too long, or the network says that nobody is there. A member of chat/1 gets each event again until it
-acknowledges it; one that falls behind by CHAT_UNREAD_MAX is gone.
+chat/1 always does. One that is not gets UNPROVEN_REPLY_BYTES for each datagram it sends and no more, until it sends again,
+and has to make room for proven ones. What only a server says is neither answered nor passed on. Members are members until
+they leave, are silent for too long, or the network says that nobody is there. A member of chat/1 gets each event again
+until it acknowledges it; one that falls behind by CHAT_UNREAD_MAX is gone.
 Cost: over an untrusted network a textbook program must say something, `online` again will do, every few messages.
 """
 
@@ -37,7 +37,7 @@ from fastnet.limits import (
     CHAT_TEXTBOOK_SILENT_S,
     CHAT_UNREAD_MAX,
     CHAT_WINDOW,
-    UNPROVEN_BYTES,
+    UNPROVEN_REPLY_BYTES,
 )
 
 log = logging.getLogger("fastnet")
@@ -142,7 +142,7 @@ class Hall:
         if member is not None:
             member.heard_s = now_s
             if member.credit_bytes is not None:
-                member.credit_bytes = max(UNPROVEN_BYTES, size)
+                member.credit_bytes = max(UNPROVEN_REPLY_BYTES, size)
         if text == wire.ONLINE:
             return self._came_by_text(peer, now_s) if member is None else self._reply(member, self._told(member, text))
         if member is None:
@@ -163,7 +163,9 @@ class Hall:
         gone = self._make_room(is_proven)
         if len(self.members) >= CHAT_MEMBERS_MAX:
             return [(wire.FULL.encode(), peer)]
-        member = Member(peer, "", now_s, Bucket(self.rate, CHAT_BURST, now_s), None if is_proven else UNPROVEN_BYTES)
+        member = Member(
+            peer, "", now_s, Bucket(self.rate, CHAT_BURST, now_s), None if is_proven else UNPROVEN_REPLY_BYTES
+        )
         self.members[peer] = member
         return [*gone, *self._tell(member, "came", wire.ONLINE)]
 

@@ -27,6 +27,7 @@ from fastnet.transfer.rooted import Root
 from fastnet.transfer.sender import Sender
 from fastnet.transfer.session import Options
 from fastnet.transfer.tree import Filter, walk
+from fastnet.transfer.writer import patient
 
 NO_FILTER = Filter()
 NO_POLICY = Policy()
@@ -163,12 +164,12 @@ def _inbox(
     """Where things go, and the descriptor of a stream."""
     path = os.fsdecode(output) if output is not None else ""
     if path == STDOUT_PATH:
-        return Inbox(None, overwrite), STDOUT
+        return Inbox(None, overwrite), patient(stack, STDOUT)
     try:
         if path and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # a FIFO, /dev/null
             stack.callback(os.close, fd)
-            return Inbox(None, overwrite), fd
+            return Inbox(None, overwrite), patient(stack, fd)
         folder, name = os.path.split(path) if path else (os.fsdecode(into or "."), "")
         if path and (not name or os.path.isdir(path)):
             raise TransferRefused(f"{path} is a folder", "Say --into for a folder", ErrorCode.TARGET)

@@ -303,7 +303,7 @@ class Receiver(Session):
             raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
         self.moved_bytes += len(content)
         if self.inbox.root is None:
-            StreamWriter(self, entry, "standard output", self.out_fd)._write(content)
+            StreamWriter(self, entry, "standard output", self.out_fd).write(content)
         else:
             self._place_packed(self.inbox.root, index, entry, content)
         self._whole(index, len(content), digest)

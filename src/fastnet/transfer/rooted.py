@@ -154,12 +154,6 @@ class Root:
         return os.readlink(name, dir_fd=self.folder(parts[:-1]))
 
     @locked
-    def mkdir(self, parts: Parts, mode: int) -> None:
-        """mkdir(2), less the umask."""
-        name = plain(parts)
-        os.mkdir(name, mode & PERMISSIONS, dir_fd=self.folder(parts[:-1]))
-
-    @locked
     def set_folder(self, parts: Parts, mode: int, mtime_ns: int, is_ours: bool = True) -> None:
         """Permissions and time of a folder below the root. Its set-id and sticky bits are the host's and stay.
 

@@ -10,14 +10,16 @@ in it.
 from __future__ import annotations
 
 import os
+import select
+import stat
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from fastnet.errors import TransferError
-from fastnet.limits import MOVER_BUFFER_BYTES, UNPROVEN_EXTENTS
+from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S, UNPROVEN_EXTENTS
 from fastnet.transfer.digest import FileDigest
 from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
@@ -181,11 +183,18 @@ class PartWriter(ExtentWriter):
 
 
 class StreamWriter(ExtentWriter):
-    """To standard output, or to a file that is none (a FIFO, /dev/null): as it comes, holes as zeros."""
+    """To standard output, or to a file that is none (a FIFO, /dev/null): as it comes, holes as zeros.
+
+    A pipe that poll(2) calls writable takes PIPE_BUF bytes without waiting (pipe(7)), and perhaps not one more.
+    """
 
     def __init__(self, session: Session, entry: Entry, name: str, fd: int) -> None:
         super().__init__(session, entry, name)
         self.fd = fd
+        may_wait = os.get_blocking(fd) and not stat.S_ISREG(os.fstat(fd).st_mode)
+        self._step = select.PIPE_BUF if may_wait else MOVER_BUFFER_BYTES
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
 
     def take(self, offset: int, count: int) -> None:
         """The next bytes of the connection, and the hole before them."""
@@ -194,25 +203,43 @@ class StreamWriter(ExtentWriter):
 
     def _put(self, offset: int, data: memoryview) -> None:
         self._fill(offset)
-        self._write(data)
+        self.write(data)
         self.ends = offset + len(data)
 
     def _fill(self, until: int) -> None:
         zeros = bytes(MOVER_BUFFER_BYTES)
         while self.ends < until:
             count = min(len(zeros), until - self.ends)
-            self._write(memoryview(zeros)[:count])
+            self.write(memoryview(zeros)[:count])
             self.ends += count
 
-    def _write(self, view: memoryview) -> None:
-        """By the other thread: whoever reads this may take hours, and the sender must hear that we live."""
-        self.session.await_result(self.session.pool.submit(write_all, self.fd, view))
+    def write(self, view: memoryview) -> None:
+        """Whoever reads this may take hours: meanwhile the sender hears that we live, and we hear that it does not."""
+        while view:
+            if not self._poll.poll(MOVER_SLICE_S * 1000):
+                self.session.look()
+                continue
+            with suppress(BlockingIOError):
+                view = view[os.write(self.fd, view[: self._step]) :]
 
     def finish(self, size: int) -> bytes:
         """All of it was written. Returns the digest."""
         self._settle_all(size)
         self._fill(size)
         return self.digest.of_size(size)
+
+
+def patient(stack: ExitStack, fd: int) -> int:
+    """A descriptor of the same pipe or terminal that never waits; `fd` itself for what is neither, or cannot be had twice.
+
+    Setting O_NONBLOCK on `fd` would set it for every process that shares it, and opening it anew does not.
+    """
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        with suppress(OSError):
+            fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            stack.callback(os.close, fd)
+    return fd
 
 
 @contextmanager

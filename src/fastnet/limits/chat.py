@@ -1,0 +1,54 @@
+"""Bounds of the group chat."""
+
+from __future__ import annotations
+
+from fastnet.limits.servers import UNPROVEN_REPLY_BYTES
+
+CHAT_DATAGRAM_BYTES_MAX = 1232
+"""Largest datagram of a chat; EXEC_DATAGRAM_BYTES_MAX says why."""
+
+CHAT_TEXT_BYTES_MAX = 448
+"""Longest message. With ADDRESS--PORT# before it, 47 bytes at most, it stays below UNPROVEN_REPLY_BYTES."""
+
+CHAT_NAME_CHARACTERS_MAX = 24
+"""Longest name of a member."""
+
+CHAT_MEMBERS_MAX = 1024
+"""Members of one server at once."""
+
+CHAT_RATE = 5
+"""Messages a second that a member may send for long."""
+
+CHAT_BURST = 20
+"""Messages a member may send at once after a rest."""
+
+CHAT_SILENT_S = 30.0
+"""A member of chat/1 that was not heard for so long is gone; its client is heard three times in that while."""
+
+CHAT_TEXTBOOK_SILENT_S = 600.0
+"""The same for a member that only said `online`, as no program says more than that for its user."""
+
+CHAT_UNREAD_MAX = 256
+"""Events a member of chat/1 may have unacknowledged; one more and it is gone."""
+
+CHAT_WINDOW = 16
+"""Unacknowledged events that are on the way to one member at once."""
+
+CHAT_HISTORY = 50
+"""Messages of a room that somebody who comes is told; at most 16 events are on the way at once, so it is no burst."""
+
+CHAT_ROOMS_MAX = 256
+"""Rooms whose messages are kept. The one that was silent longest is forgotten first."""
+
+CHAT_HINTS = 50
+"""Hints a second to addresses that are not online."""
+
+CHAT_TIMEOUT_S = 10.0
+"""A chat client that has heard nothing for so long gives up."""
+
+
+assert CHAT_HISTORY + CHAT_WINDOW < CHAT_UNREAD_MAX, "who comes would be gone before reading what was said"
+assert CHAT_TEXT_BYTES_MAX + 47 <= UNPROVEN_REPLY_BYTES, (
+    "a textbook member that proves nothing could not get a whole message"
+)
+assert 3 * CHAT_TIMEOUT_S <= CHAT_SILENT_S, "a lost sign of life would end a membership"
