@@ -11,6 +11,7 @@ import os
 import random
 import resource
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import fastnet
 from fastnet.errors import TransferError, TransferRefused
 from fastnet.limits import EXTENT_BYTES, MIB
 from fastnet.transfer import journal
+from fastnet.transfer.receiver import Policy
 from tests.commands import Running, eventually, running
 from tests.proven import Proxy, Side, receiving, same_tree, transfer
 
@@ -283,6 +285,27 @@ def test_a_second_receiver_of_one_target_is_refused(source, inbox) -> None:
         with pytest.raises(TransferError, match="stopped"):
             slow.join()
     goes_on(source, inbox)
+
+
+def test_a_receiver_that_gives_up_is_heard_in_the_middle_of_an_extent(source, inbox) -> None:
+    with receiving(into=inbox) as receiver:
+        sender = Side(fastnet.send, (source, receiver.endpoint), {"limit_rate_bytes_s": MIB / 4}).start()
+        eventually(lambda: any(event.kind == "start" for event in receiver.events), "the start")
+        receiver.stopping = True
+        with pytest.raises(TransferError, match="says: the transfer was stopped"):
+            sender.join()
+
+
+def test_a_disk_that_takes_longer_than_the_time_out_is_no_silence(tmp_path, inbox, monkeypatch) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name in "ab":
+        (folder / name).write_bytes(os.urandom(4 * EXTENT_BYTES))
+    slow = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda fd: slow.wait(1.5))
+    options = {"stall_s": 1.2, "limit_rate_bytes_s": None}
+    transfer([folder], into=inbox, stall_s=1.2, policy=Policy(fsync=True), sending=options)
+    assert same_tree(folder, inbox / "source")
 
 
 def test_a_name_that_is_taken_meanwhile_is_not_replaced(source, inbox) -> None:

@@ -39,7 +39,8 @@ class Channel:
     """One connection. on_slice: called whenever waiting or moving has taken MOVER_SLICE_S; may raise.
 
     stall_s: nothing moved for so long is the end. deadline: a moment (monotonic) at which everything must be over, or None;
-    late_with: what the peer is late with then. is_sending: a frame is under way, and no other may begin.
+    late_with: what the peer is late with then. heard: when its last frame was whole; a sign of life is no silence.
+    is_sending: a frame is under way, and no other may begin.
     """
 
     def __init__(self, sock: socket.socket, peer: str, stall_s: float) -> None:
@@ -49,6 +50,7 @@ class Channel:
         self.deadline: float | None = None
         self.late_with = "who it is"
         self.is_sending = False
+        self.heard = monotonic()
         self.on_slice: Callable[[], None] = lambda: None
         self.moved: Callable[[int], None] = lambda moved_bytes: None
 
@@ -67,7 +69,7 @@ class Channel:
         """Wait a slice for the socket. Raises Broken when `since` is too long ago."""
         poll = select.poll()
         poll.register(self.sock, events)
-        if monotonic() - since >= self.stall_s:
+        if monotonic() - max(since, self.heard) >= self.stall_s:
             raise self.stalled()
         self.check_deadline()
         poll.poll(max(1.0, min(MOVER_SLICE_S, self.stall_s) * 1000))
@@ -161,7 +163,9 @@ class Channel:
         if kind not in (*due, Kind.ERROR, Kind.ALIVE) or length > bytes_max:
             wanted = f", where {chr(due[0])} is due" if due else ""
             raise ProtocolError(f"a frame of kind {chr(kind)} with {length} bytes{wanted}")
-        return Frame(kind, bytes(self.read(length)))
+        payload = bytes(self.read(length))
+        self.heard = monotonic()
+        return Frame(kind, payload)
 
     # Extents
 
@@ -178,20 +182,23 @@ class Channel:
             raise self.broken()
 
     def _move(self, some: Callable[..., int], mover: Mover, file_fd: int, offset: int, count: int) -> int:
-        before = 0
+        done = told = 0
 
         def on_slice(moved_bytes: int) -> None:
-            nonlocal before
-            self.moved(moved_bytes - before)
-            before = moved_bytes
+            nonlocal told
+            self.moved(done + moved_bytes - told)
+            told = done + moved_bytes
             self.on_slice()
 
-        try:
-            return some(mover, self.sock, file_fd, offset, count, self.stall_s, on_slice)
-        except Stalled as error:
-            raise self.stalled() from error
-        except OSError as error:
-            raise self.broken(error) from error
+        while True:
+            try:
+                return done + some(mover, self.sock, file_fd, offset + done, count - done, self.stall_s, on_slice)
+            except Stalled as error:
+                if monotonic() - self.heard >= self.stall_s:
+                    raise self.stalled() from error
+                done += error.moved_bytes
+            except OSError as error:
+                raise self.broken(error) from error
 
     def _send_copy(self, file_fd: int, offset: int, count: int) -> int:
         sent = 0

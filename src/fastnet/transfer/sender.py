@@ -111,6 +111,7 @@ class Sender(Session):
         self.lost = 0
         self._pack: list[tuple[int, bytes, bytes]] = []
         self._packed_bytes = 0
+        self._hears = self._is_hearing = False
 
     def run(self) -> TransferReport:
         """Send it all and return with the receiver's word. Raises TransferError and TransferUnconfirmed."""
@@ -124,9 +125,11 @@ class Sender(Session):
         if self.options.dry_run or field(plan, "dry_run", bool, False):
             self.tell_plan()
             return self._report({})
+        self._hears = True
         for index in plan_read.indices:
             self._send_entry(index, plan_read.held.get(index, []))
         self._flush()
+        self._hears = False
         self.channel.send(pack_json(Kind.FINISH, {"proof": self.proof.digest().hex(), "files": self.proof.files}))
         return self._await_word()
 
@@ -191,7 +194,7 @@ class Sender(Session):
             self._send_data(b"".join(pack_files(self._pack)))
             self.moved_bytes += self._packed_bytes
             self._pack, self._packed_bytes = [], 0
-            self._hear()
+            self.look()
 
     def _send_file(self, index: int, entry: Entry, place: str, held: list[Extent]) -> bytes:
         """All extents that the receiver does not have. Returns the file's digest."""
@@ -242,7 +245,7 @@ class Sender(Session):
         self._send_data(pack_extent(index, offset, len(data)) + data)
         self.channel.send(pack_proof(index, offset, len(data), extent.digest))
         self.moved_bytes += len(data)
-        self._hear()
+        self.look()
         return extent
 
     def _send_read_extent(self, index: int, place: str, fd: int, offset: int, count: int) -> Extent:
@@ -271,7 +274,7 @@ class Sender(Session):
             raise Unsendable(ErrorCode.SHRANK, f"{place} shrank while it was sent: {offset + sent} bytes are left")
         digest = work.result()
         self.channel.send(pack_proof(index, offset, count, digest))
-        self._hear()
+        self.look()
         return Extent(offset, count, digest)
 
     def _send_bytes(self, fd: int, offset: int, count: int) -> int:
@@ -306,7 +309,6 @@ class Sender(Session):
                 if data is None:
                     self.look()
                     self.beat()
-                    self._hear()
                     continue
                 if not data:
                     return size, digest.of_size(size)
@@ -316,15 +318,23 @@ class Sender(Session):
 
     # What the receiver says
 
+    def look(self) -> None:
+        super().look()
+        if self._hears and not self._is_hearing:
+            self._hear()
+
     def _hear(self) -> None:
-        """A receiver that fails says so while we send. Raises what it reports."""
-        self.look()
-        for _ in range(HEARD_AT_ONCE):
-            if not self.channel.is_readable():
-                return
-            frame = self.channel.read_frame()
-            if frame.kind == Kind.ERROR:
-                raise as_error(self.channel.peer, frame.json())
+        """A receiver that fails says so while we send, also in the middle of an extent. Raises what it reports."""
+        self._is_hearing = True
+        try:
+            for _ in range(HEARD_AT_ONCE):
+                if not self.channel.is_readable():
+                    return
+                frame = self.channel.read_frame()
+                if frame.kind == Kind.ERROR:
+                    raise as_error(self.channel.peer, frame.json())
+        finally:
+            self._is_hearing = False
 
     def _await_word(self) -> TransferReport:
         """The receiver's word that it has everything. Raises TransferUnconfirmed when it does not come."""
