@@ -38,8 +38,9 @@ lint: build
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Four at once on two processors: most tests wait for another process.
 test: lint
-	$(PYTEST) -n 2 -m 'not soak' $(ARGS)
+	$(PYTEST) -n 4 -m 'not soak' $(ARGS)
 
 soak: build
 	$(PYTEST) -m soak --timeout 1800 $(ARGS)

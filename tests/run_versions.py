@@ -54,7 +54,7 @@ def run(name: str, interpreter: str, environment: dict[str, str]) -> bool:
     subprocess.run(
         [python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", ROOT], check=True, env=everything
     )
-    tests = [python, "-m", "pytest", "-q", "-n", "2", "-m", "not soak", "-p", "no:cacheprovider", *sys.argv[1:]]
+    tests = [python, "-m", "pytest", "-q", "-n", "4", "-m", "not soak", "-p", "no:cacheprovider", *sys.argv[1:]]
     return subprocess.run(tests, check=False, env=everything, cwd=ROOT).returncode == 0
 
 
