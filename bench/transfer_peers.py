@@ -173,7 +173,7 @@ FILE_WAYS = {
     YARDSTICK: Way(cp),
     "fastnet native": Way(fastnet_proven("native"), needs_native()),
     "fastnet python": Way(fastnet_proven("python")),
-    "fastnet native, no digest": Way(fastnet_proven("native", "--digest", "none"), needs_native()),
+    "fastnet native without digest": Way(fastnet_proven("native", "--digest", "none"), needs_native()),
     "fastnet raw native": Way(fastnet_raw("native", "auto", "auto"), needs_native()),
     "fastnet raw python": Way(fastnet_raw("python", "auto", "auto")),
     "fastnet raw native sendfile+copy": Way(fastnet_raw("native", "sendfile", "copy"), needs_native()),
