@@ -38,6 +38,10 @@ SCENARIOS = {
         1, 1400, in_flight=64, load="datagrams", transport="udp", about="UDP, one peer, full packets"
     ),
     "1000x64u": Scenario(1000, 64, load="datagrams", transport="udp", about="UDP, a datagram from each of many"),
+    "1x64u": Scenario(1, 64, load="datagrams", transport="udp", about="UDP, one client: the round trip itself"),
+    "1x64uspin": Scenario(
+        1, 64, load="datagrams", transport="udp", busy_poll_us=5000, about="the same with --busy-poll on both sides"
+    ),
     "churn": Scenario(50, 64, load="churn", about="connect, one echo, close: a message is a connection"),
 }
 

@@ -41,7 +41,9 @@ SHORT_S = 0.2
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where one server's own certificate is."""
-    return str(tmp_path_factory.mktemp("tls"))
+    place = str(tmp_path_factory.mktemp("tls"))
+    own_certificate(place)
+    return place
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ cdef struct Load:
     int poll, windows_size, events_size
     bint draining
     uint32_t in_flight
-    uint64_t message_bytes, lost_ns, tick_ns, now_ns, next_tick_ns, outstanding
+    uint64_t message_bytes, lost_ns, tick_ns, now_ns, next_tick_ns, outstanding, busy_poll_ns, spin_until_ns
     uint64_t messages, bytes, cpu_ns, mismatches, lost
     uint32_t sends
     mmsghdr[BATCH] received
@@ -162,6 +162,7 @@ cdef int load_open(Load *load, connections, plan, bytes pattern) except -1:
     load.message_bytes, load.in_flight = plan.message_bytes, plan.in_flight
     load.lost_ns = round(LOST_S * NS_PER_S)
     load.tick_ns = round(TICK_S * NS_PER_S)
+    load.busy_poll_ns = plan.busy_poll_us * 1000
     load.events_size, load.windows_size = EVENTS_PER_WAIT, size
     load.windows = <Window *>calloc(size, sizeof(Window))
     load.flights = <Flight *>calloc(<size_t>size * load.in_flight, sizeof(Flight))
@@ -249,10 +250,12 @@ cdef int turn(Load *load, uint64_t until_ns) noexcept nogil:
         if load.now_ns >= load.next_tick_ns:
             load.next_tick_ns = load.now_ns + load.tick_ns
             return TICK
-        wait_ns = min(load.next_tick_ns, until_ns) - load.now_ns
+        wait_ns = 0 if load.now_ns < load.spin_until_ns else min(load.next_tick_ns, until_ns) - load.now_ns
         ready = epoll_wait(load.poll, load.events, load.events_size, <int>((wait_ns + 999999) // 1000000))
         if ready < 0 and errno != EINTR:
             return -errno
+        if ready > 0:
+            load.spin_until_ns = load.now_ns + load.busy_poll_ns
         for k in range(ready):
             receive(load, <Window *>load.events[k].data.ptr)
             if load.now_ns >= until_ns:

@@ -77,6 +77,8 @@ class DatagramLoad:
         self.in_flight = plan.in_flight
         self.lost_ns = round(LOST_S * NS_PER_S)
         self.tick_ns = round(TICK_S * NS_PER_S)
+        self.busy_poll_ns = plan.busy_poll_us * 1000
+        self.spin_until_ns = 0
         self.draining = False
         self.now_ns = self.next_tick_ns = 0
         self.poll = select.epoll()
@@ -117,8 +119,11 @@ class DatagramLoad:
                 self.next_tick_ns = self.now_ns + self.tick_ns
                 self.give_up_the_lost()
                 continue
-            wait_ns = min(self.next_tick_ns, until_ns) - self.now_ns
-            for fd, _ in self.poll.poll(wait_ns / NS_PER_S, EVENTS_PER_WAIT):
+            wait_ns = 0 if self.now_ns < self.spin_until_ns else min(self.next_tick_ns, until_ns) - self.now_ns
+            ready = self.poll.poll(wait_ns / NS_PER_S, EVENTS_PER_WAIT)
+            if ready:
+                self.spin_until_ns = self.now_ns + self.busy_poll_ns
+            for fd, _ in ready:
                 self.receive(self.windows[fd])
                 if self.now_ns >= until_ns:
                     return
