@@ -157,7 +157,8 @@ def summary(report: TransferReport) -> str:
     files = f"{report.files} file{'s' if report.files != 1 else ''}, " if report.mode != "raw" else ""
     return (
         f"{verb} {files}{report.moved_bytes} bytes {way} {report.peer} in {report.seconds:.3f} s: "
-        f"{report.gb_per_s:.3f} GB/s, {report.cpu_seconds:.3f} CPU s, {report.mover} ({report.mover_reason}){congestion}{streams}"
+        f"{report.gb_per_s:.3f} GB/s, {report.cpu_seconds:.3f} CPU s, {report.mover} ({report.mover_reason})"
+        f"{congestion}{streams}"
     )
 
 

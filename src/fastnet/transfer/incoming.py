@@ -7,11 +7,14 @@ still on its way in the others, so the sender's END says how many extents there 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from time import monotonic
 
-from fastnet.limits import FILE_EXTENTS_MAX
+from fastnet.limits import FILE_EXTENTS_MAX, MOVER_SLICE_S
 from fastnet.transfer.digest import Algorithm, FileDigest
 from fastnet.transfer.frames import ProtocolError
 from fastnet.transfer.journal import Extent, Part
+from fastnet.transfer.lane import Lane
 
 
 class Incoming:
@@ -50,6 +53,25 @@ class Incoming:
         with self._lock:
             self.is_over = True
             self.part.remove()
+
+    def await_all(
+        self, count: int, is_here: Callable[[Incoming], int], lane: Lane, moved_bytes: Callable[[], int]
+    ) -> None:
+        """Return when is_here says `count`; looks around in `lane` meanwhile. moved_bytes: grows as long as there is hope.
+
+        Raises what the lane raises, Broken when nothing moved for its time-out, ProtocolError when there are more.
+        """
+        moved, since = moved_bytes(), monotonic()
+        while is_here(self) < count:
+            if moved != (moved := moved_bytes()):
+                since = monotonic()
+            elif monotonic() - since >= lane.channel.stall_s:
+                raise lane.channel.stalled()
+            with self._lock:
+                self._lock.wait(MOVER_SLICE_S)
+            lane.look()
+        if is_here(self) > count:
+            raise ProtocolError(f"more extents of {self.part.name!a} than it says")
 
     def digest_of(self, size: int) -> bytes:
         """The digest of the whole file. Raises ProtocolError when its extents cannot all be true."""

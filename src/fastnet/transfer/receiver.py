@@ -39,7 +39,7 @@ from fastnet.transfer.report import TransferReport
 from fastnet.transfer.rooted import Root
 from fastnet.transfer.session import Session
 from fastnet.transfer.taking import LaneTaker
-from fastnet.transfer.target import cannot_write
+from fastnet.transfer.target import cannot_write, umask
 from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter, new_file, write_all
 
 UNDER_WAY = (Kind.COMPRESSED, Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
@@ -199,31 +199,7 @@ class Receiver(Session):
         return taker.writer or self._new_writer(taker.lane, index, entry)
 
     def work_lane(self, lane: Lane) -> None:
-        taker = LaneTaker(lane, self._writer_in_turn)
-        try:
-            while (head := self._next_head(taker)) is not None:
-                kind, length = head
-                if kind == Kind.EXTENT:
-                    taker.take_extent(length)
-                    continue
-                if kind not in (Kind.COMPRESSED, Kind.PROOF):
-                    raise ProtocolError(f"a frame of kind {chr(kind)} where only extents are due")
-                payload = bytes(lane.channel.read(length))
-                if kind == Kind.PROOF:
-                    taker.prove(payload)
-                    continue
-                kind, payload = taker.unpack(payload)
-                if kind != Kind.EXTENT:
-                    raise ProtocolError(f"a frame of kind {chr(kind)} where only extents are due")
-                taker.take_held(payload)
-        finally:
-            taker.salvage()
-
-    def _next_head(self, taker: LaneTaker) -> tuple[Kind, int] | None:
-        """Whoever waits for the whole file must not wait for digests that nobody looks at."""
-        if not taker.lane.channel.is_readable():
-            taker.settle()
-        return taker.lane.channel.next_head()
+        LaneTaker(lane, self._writer_in_turn).take_all()
 
     def _writer_in_turn(self, taker: LaneTaker, index: int, ends: int) -> ExtentWriter:
         """Who takes an extent of this entry out of a further connection, as soon as it is its turn."""
@@ -261,20 +237,9 @@ class Receiver(Session):
             raise cannot_write("/".join(place), error) from error
 
     def _await_extents(self, count: int | None, is_here: Callable[[Incoming], int]) -> None:
-        """Wait until so many extents of the file at hand came in all lanes. None: the sender does not say."""
-        file, moved_bytes, since = self._file, -1, 0.0
-        if file is None or count is None:
-            return
-        while is_here(file) < count:
-            if moved_bytes != self.moved_bytes:
-                moved_bytes, since = self.moved_bytes, monotonic()
-            elif monotonic() - since >= self.channel.stall_s:
-                raise self.channel.stalled()
-            with self.lock:
-                self.lock.wait(MOVER_SLICE_S)
-            self.look()
-        if is_here(file) > count:
-            raise ProtocolError(f"more extents of {file.part.name!a} than it says")
+        """Until so many extents of the file at hand came in all lanes. None: the sender does not say."""
+        if self._file is not None and count is not None:
+            self._file.await_all(count, is_here, self.trunk, lambda: self.moved_bytes)
 
     def _end(self, fields: dict[str, Any]) -> None:
         """A file is over: whole, or called off."""
@@ -428,12 +393,3 @@ class Receiver(Session):
 def came_into_being(name: str) -> TransferRefused:
     cure = "Receive elsewhere, or say --overwrite always"
     return TransferRefused(f"{name} came into being while it was received", cure, ErrorCode.EXISTS)
-
-
-def umask() -> int:
-    """The process's mask for new files (umask(2) has no way to only look; /proc has)."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o022

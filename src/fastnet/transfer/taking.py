@@ -25,6 +25,32 @@ class LaneTaker:
         self._find = find
         self._decompressor: compress.Decompressor | None = None
 
+    def take_all(self) -> None:
+        """Whatever comes, in a lane that carries nothing but extents, to its end."""
+        try:
+            while (head := self._next_head()) is not None:
+                self._take_frame(*head)
+        finally:
+            self.salvage()
+
+    def _next_head(self) -> tuple[Kind, int] | None:
+        """Whoever waits for the whole file must not wait for digests that nobody looks at."""
+        if not self.lane.channel.is_readable():
+            self.settle()
+        return self.lane.channel.next_head()
+
+    def _take_frame(self, kind: Kind, length: int) -> None:
+        if kind == Kind.EXTENT:
+            return self.take_extent(length)
+        payload = bytes(self.lane.channel.read(length)) if kind in (Kind.COMPRESSED, Kind.PROOF) else b""
+        if kind == Kind.PROOF:
+            return self.prove(payload)
+        if kind == Kind.COMPRESSED:
+            kind, payload = self.unpack(payload)
+        if kind != Kind.EXTENT:
+            raise ProtocolError(f"a frame of kind {chr(kind)} where only extents are due")
+        return self.take_held(payload)
+
     def take_extent(self, length: int) -> None:
         """The payload of an EXTENT, still in the connection."""
         head = self.lane.channel.read(EXTENT.size) if length > EXTENT.size else b""
