@@ -51,6 +51,14 @@ def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(t
     assert tree(tmp_path / "in") == {NAME: data}
 
 
+def test_one_that_comes_before_the_transfer_has_begun_belongs_to_it(tmp_path: Path) -> None:
+    with receiving(tmp_path / "in") as victim, Forger(victim.dial(), "send", streams=2) as one:
+        assert one.exactly(len(MAGIC)) == MAGIC
+        with lane(victim, json.loads(one.hear_until(Kind.HELLO))["ticket"]) as other:
+            kind, _ = HEAD.unpack(other.exactly(HEAD.size))
+            assert kind == Kind.ALIVE
+
+
 def test_connections_beyond_the_most_are_closed(tmp_path: Path) -> None:
     with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
         lanes = [lane(victim, liar.ticket) for _ in range(STREAMS_MAX - 1)]

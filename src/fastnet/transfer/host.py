@@ -34,7 +34,8 @@ from fastnet.transfer import tls
 from fastnet.transfer.channel import Channel
 from fastnet.transfer.congestion import settle
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
-from fastnet.transfer.greet import Greeting, Peer, greet
+from fastnet.transfer.frames import Kind, pack_json
+from fastnet.transfer.greet import Greeting, Peer, expect, greet
 from fastnet.transfer.meet import accept, dial_until, listening, nobody_came, peer_name, wait_readable
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.session import Cancelled, Options, Session, say_farewell
@@ -75,6 +76,13 @@ def as_event(error: Exception, number: int) -> TransferEvent:
 
 Make = Callable[[Opened], Session]
 """Makes the session for a connection."""
+
+
+def await_welcome(channel: Channel) -> None:
+    """A further connection belongs to its transfer when the listener has said so. Raises TransferError."""
+    channel.deadline = monotonic() + HELLO_S
+    expect(channel, Kind.ALIVE)
+    channel.deadline = None
 
 
 def strangers_max() -> int:
@@ -202,29 +210,47 @@ class Host:
 
     # Further connections of a transfer (lane.py)
 
+    def _new_ticket(self) -> str:
+        """Known before the peer hears of it, for it may use it at once."""
+        ticket = secrets.token_hex(TICKET_BYTES)
+        with self._lock:
+            self._tickets[ticket] = Future()
+        return ticket
+
+    def _forget_ticket(self, ticket: str) -> None:
+        with self._lock:
+            session = self._tickets.pop(ticket, None)
+        if session is not None:
+            session.cancel()
+
     def _join(self, opened: Opened) -> None:
         """A connection that came to us with a ticket."""
+        self._forget_ticket(opened.ticket)  # nobody joins a further one
         with self._lock:
             session = self._tickets.get(opened.peer.joins)
         if session is None:
             say_farewell(opened.channel, TransferRefused("there is no such transfer", "", ErrorCode.REFUSED))
             return opened.channel.close()
         try:
-            session.result(HELLO_S).serve_lane(opened.channel)
+            session.result(HELLO_S).serve_lane(opened.channel, pack_json(Kind.ALIVE, {"bytes": 0}))
         except (CancelledError, TimeoutError):
             opened.channel.close()
 
     def _branch(self, session: Session, endpoint: Endpoint, ticket: str) -> None:
         """Connect once more, for a transfer that runs. It goes on without, when that fails."""
         try:
-            sock = dial_until(endpoint)
-            greeting = replace(self.greeting, joins=ticket)
-            opened = self._greet(self._channel(sock), True, endpoint.host, greeting)
+            with dial_until(endpoint) as sock:
+                channel = self._channel(sock)
+                try:
+                    self._greet(channel, True, endpoint.host, replace(self.greeting, joins=ticket))
+                    await_welcome(channel)
+                    session.serve_lane(channel)
+                finally:
+                    channel.close()
         except (FastnetError, OSError) as error:
-            why = error.message if isinstance(error, FastnetError) else reason(error)
-            self.on_event(TransferEvent("message", text=f"goes on with a connection less: {why}"))
-            return
-        session.serve_lane(opened.channel)
+            if not session.is_over:
+                why = error.message if isinstance(error, FastnetError) else reason(error)
+                self.on_event(TransferEvent("message", text=f"goes on with a connection less: {why}"))
 
     @contextmanager
     def _branches(self, session: Session, opened: Opened, endpoint: Endpoint | None) -> Iterator[None]:
@@ -254,15 +280,16 @@ class Host:
 
     def _greet(self, channel: Channel, dialled: bool, host: str, greeting: Greeting | None = None) -> Opened:
         """Find out who is there. A connection that came to us then takes its place. On failure the peer is told."""
-        greeting = greeting or replace(self.greeting, ticket="" if dialled else secrets.token_hex(TICKET_BYTES))
+        greeting = greeting or replace(self.greeting, ticket="" if dialled else self._new_ticket())
         try:
             congestion = settle(channel.sock, self.options.congestion)
             peer = self._open(channel, greeting, dialled, host)
-            number = 1 if dialled or peer.joins else self._take_place(channel, greeting.ticket)
+            number = 1 if dialled or peer.joins else self._take_place(channel)
         except BaseException as error:
             if isinstance(error, TransferError):
                 say_farewell(channel, error)
             channel.close()
+            self._forget_ticket(greeting.ticket)
             raise
         finally:
             with self._lock, suppress(ValueError):
@@ -280,10 +307,7 @@ class Host:
             raise
         finally:
             opened.channel.close()
-            with self._lock:
-                ticket = self._tickets.pop(opened.ticket, None)
-            if ticket is not None:
-                ticket.cancel()
+            self._forget_ticket(opened.ticket)
 
     def _open(self, channel: Channel, greeting: Greeting, dialled: bool, host: str) -> Peer:
         """TLS, when it is wanted, and the greeting."""
@@ -293,12 +317,11 @@ class Host:
             greeting = replace(greeting, binding=tls.binding(secure))
         return greet(channel, greeting, dialled)
 
-    def _take_place(self, channel: Channel, ticket: str) -> int:
+    def _take_place(self, channel: Channel) -> int:
         with self._lock:
             if (self._taken and not self.keep_open) or self._over:
                 raise TransferRefused("it is busy with somebody else", "Try again later", ErrorCode.REFUSED)
             self._taken += 1
-            self._tickets[ticket] = Future()
             self._greeting.remove(channel)
             return self._taken
 

@@ -221,8 +221,8 @@ class Sender(Session):
     def _file_after(self, done: Outgoing | None) -> Outgoing | None:
         """Wait for another large file; None when there is none any more."""
         with self.lock:
-            self.lock.wait_for(lambda: self._is_over or self.file not in (None, done))
-            return None if self._is_over else self.file
+            self.lock.wait_for(lambda: self.is_over or self.file not in (None, done))
+            return None if self.is_over else self.file
 
     def _send_stream(self, index: int) -> tuple[int, bytes]:
         """Standard input as it comes. Returns its size and digest."""

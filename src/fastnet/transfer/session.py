@@ -89,7 +89,7 @@ class Session:
         self.lock = threading.Condition()
         """Guards what the lanes share."""
         self._joined: list[Channel] = []
-        self._is_over = False
+        self.is_over = False
         self._fault: tuple[Exception, float] | None = None
         channel.on_slice = self.look
 
@@ -167,16 +167,20 @@ class Session:
 
     # Further connections
 
-    def serve_lane(self, channel: Channel) -> None:
-        """Let a further connection carry extents until the transfer is over; closes it. Runs in a thread of its own."""
+    def serve_lane(self, channel: Channel, welcome: bytes = b"") -> None:
+        """Let a further connection carry extents until the transfer is over; closes it. Runs in a thread of its own.
+
+        welcome: what to say to it first, if it may.
+        """
         channel.on_slice = self._look_from_lane
         with self.lock:
-            if self._is_over or len(self._joined) + 1 >= STREAMS_MAX:
+            if self.is_over or len(self._joined) + 1 >= STREAMS_MAX:
                 return channel.close()
             self._joined.append(channel)
             self.lanes += 1
         lane = self._lane(channel, self._look_from_lane)
         try:
+            channel.send(welcome)
             self.work_lane(lane)
         except Cancelled:
             pass
@@ -198,13 +202,13 @@ class Session:
         raise NotImplementedError
 
     def _look_from_lane(self) -> None:
-        if self._is_over:
+        if self.is_over:
             raise Cancelled
 
     def end_lanes(self, kindly: bool) -> None:
         """Return when no further connection is at work. kindly: they have nothing to do any more."""
         with self.lock:
-            self._is_over = True
+            self.is_over = True
             self.lock.notify_all()
             for channel in [] if kindly else self._joined:
                 channel.hang_up()
