@@ -91,7 +91,7 @@ def test_what_no_further_connection_may_say_ends_the_transfer(what, tmp_path: Pa
 def test_a_wrong_digest_in_a_further_connection_is_found(tmp_path: Path) -> None:
     with receiving(tmp_path / "in") as victim, Liar(victim) as liar, lane(victim, liar.ticket) as other:
         right = extent(0, 0, DATA[:1000])
-        other.say(right[:-1], b"!", right)
+        other.say(right[:-1], b"!")
         error = victim.end()
     assert isinstance(error, TransferError)
     assert "digests differ" in str(error)
