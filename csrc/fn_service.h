@@ -32,6 +32,7 @@ struct fn_call {
     char *bytes;
     size_t n;
     const struct sockaddr_storage *peer;
+    uint32_t peer_bytes; /* of its name; 0: a Unix socket without one */
     struct fn_reply reply;
 };
 

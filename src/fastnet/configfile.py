@@ -68,7 +68,7 @@ def check_endpoints(path: str, servers: tuple[ServerConfig, ...]) -> None:
     taken: dict[Endpoint, int] = {}
     for number, config in enumerate(servers, 1):
         endpoint = config.endpoint
-        if endpoint.transport != "unix" and endpoint.port == 0:
+        if not endpoint.is_local and endpoint.port == 0:
             continue
         first = taken.setdefault(endpoint, number)
         if first != number and not (config.reuse_port and servers[first - 1].reuse_port):
