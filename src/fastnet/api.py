@@ -13,8 +13,8 @@ from fastnet.server import Server
 from fastnet.transport import TRANSPORTS
 
 Handler = Callable[[memoryview, Any], bytes | None]
-"""Answers one datagram: its bytes and its peer's address, as recvfrom of Python's socket gives both; what it returns goes back,
-None is no reply."""
+"""Answers one datagram: its bytes and its peer's address, as recvfrom of Python's socket gives both; what it returns
+goes back, None is no reply."""
 
 
 def serve(service: str | Handler, endpoint: str = "tcp://127.0.0.1:0", **options: Any) -> Server:

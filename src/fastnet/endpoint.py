@@ -60,7 +60,9 @@ class Endpoint:
         transport = scheme.group(1).lower() if scheme else default
         rest = text[scheme.end() :] if scheme else text
         if not scheme and "://" in text:
-            raise ConfigError(f"unknown transport in {text!r}", "Write tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH")
+            raise ConfigError(
+                f"unknown transport in {text!r}", "Write tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH"
+            )
         host, port = split_host_port(rest, text)
         return cls(transport, host, port)
 

@@ -40,8 +40,8 @@ Item = bytes | bytearray | memoryview | End
 
 
 Address = tuple[str, int] | tuple[str, int, int, int] | str | bytes | None
-"""Of a peer: host and port, and with IPv6 flow and scope; of a Unix socket its path, its abstract name with the NUL at its front,
-or None if it has bound neither, and then nothing can go back."""
+"""Of a peer: host and port, and with IPv6 flow and scope; of a Unix socket its path, its abstract name with the NUL at its
+front, or None if it has bound neither, and then nothing can go back."""
 
 
 class HandlerFailed(Exception):
