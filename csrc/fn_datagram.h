@@ -72,8 +72,8 @@ static inline size_t fn_batch_memory_bytes(const struct fn_batch *batch) {
     return (size_t)FN_BATCH * (batch->room_bytes + FN_STRIDE_MORE);
 }
 
-/* A batch for a bound socket. Returns NULL without memory. */
-static inline struct fn_batch *fn_batch_open(const struct fn_work *work, int fd) {
+/* A batch for a bound socket. joins: trains are taken whole, and made. Returns NULL without memory. */
+static inline struct fn_batch *fn_batch_open(const struct fn_work *work, int fd, int joins) {
     int one = 1;
     socklen_t size = sizeof one;
     struct fn_batch *batch = fn_map(sizeof *batch);
@@ -88,8 +88,8 @@ static inline struct fn_batch *fn_batch_open(const struct fn_work *work, int fd)
         return NULL;
     }
     setsockopt(fd, SOL_SOCKET, SO_RXQ_OVFL, &one, sizeof one);
-    setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof one); /* without it trains come cut, which is as right */
-    if (getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &one, &size) == 0) batch->join_bytes_max = FN_TRAIN_BYTES_MAX;
+    setsockopt(fd, IPPROTO_UDP, UDP_GRO, &joins, sizeof joins); /* without it trains come cut, which is as right */
+    if (joins && getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &one, &size) == 0) batch->join_bytes_max = FN_TRAIN_BYTES_MAX;
     batch->own_bytes = sizeof batch->own;
     if (getsockname(fd, (struct sockaddr *)&batch->own, &batch->own_bytes) < 0) batch->own_bytes = 0;
     batch->local = batch->own.ss_family == AF_UNIX;
@@ -124,9 +124,8 @@ static inline int fn_batch_ignores(const struct fn_batch *batch, uint32_t i) {
     return !fn_access_allows(&batch->work->access, peer);
 }
 
-/* One recvmmsg(2), without waiting. Returns the number of messages or -errno (-EAGAIN: nothing is queued). */
-static inline int fn_batch_take(struct fn_batch *batch) {
-    int n;
+/* Make those messages anew that the last call has written. */
+static inline void fn_batch_renew(struct fn_batch *batch) {
     for (int i = 0; i < batch->taken; i++) {
         batch->room[i] = (struct iovec){batch->memory + (size_t)i * (batch->room_bytes + FN_STRIDE_MORE), batch->room_bytes};
         batch->in[i].msg_hdr = (struct msghdr){.msg_name = &batch->peer[i], .msg_namelen = sizeof batch->peer[i],
@@ -134,8 +133,14 @@ static inline int fn_batch_take(struct fn_batch *batch) {
                                                .msg_control = batch->in_control[i],
                                                .msg_controllen = sizeof batch->in_control[i]};
     }
+}
+
+/* One recvmmsg(2), without waiting. Returns the number of messages or -errno (-EAGAIN: nothing is queued). */
+static inline int fn_batch_take(struct fn_batch *batch) {
+    int n;
+    fn_batch_renew(batch);
     FN_RETRY(n, recvmmsg(batch->fd, batch->in, FN_BATCH, MSG_DONTWAIT, NULL));
-    batch->taken = n > 0 ? n : 0; /* only what a call has written must be made anew for the next */
+    batch->taken = n > 0 ? n : 0;
     return n;
 }
 

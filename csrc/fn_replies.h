@@ -46,13 +46,15 @@ static inline void fn_train_count(struct fn_batch *batch, const struct fn_train 
     fn_count(&batch->row->bytes_out, sent == train->segments ? train->bytes : (uint64_t)sent * train->segment);
 }
 
+/* There was no room: wait for it a moment, if that is what the socket does. */
+static inline int fn_reply_may_wait(const struct fn_batch *batch) {
+    struct pollfd room = {.fd = batch->fd, .events = POLLOUT};
+    return !batch->local && fn_poll(&room, 1, FN_SEND_PATIENCE_MS) > 0;
+}
+
 /* The kernel refused a train. Returns how many of its datagrams got out another way. */
 static inline uint32_t fn_train_retry(struct fn_batch *batch, const struct fn_train *train, int error) {
-    if (error == EAGAIN && !batch->local) {
-        struct pollfd room = {.fd = batch->fd, .events = POLLOUT};
-        fn_poll(&room, 1, FN_SEND_PATIENCE_MS);
-        return fn_train_send_apart(batch, train);
-    }
+    if (error == EAGAIN) return fn_reply_may_wait(batch) ? fn_train_send_apart(batch, train) : 0;
     if (train->segments == 1) return 0;
     if (error == EIO) batch->join_bytes_max = 0;
     if (error == EINVAL || error == EMSGSIZE) batch->join_bytes_max = train->segment - 1;

@@ -127,7 +127,7 @@ def run(work):
     cdef int sweep = DATAGRAM_SWEEP_TURNS
     cdef int result
     with nogil:
-        batch = fn_batch_open(&native.c, native.c.listener[0])
+        batch = fn_batch_open(&native.c, native.c.listener[0], 1)
         result = fn_epoll_set(epoll, EPOLL_CTL_ADD, native.c.listener[0], EPOLLIN, 0)
         if result == 0:
             result = fn_epoll_set(epoll, EPOLL_CTL_ADD, native.c.drain_fd, EPOLLIN, 1)
