@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import fastnet
-from fastnet.datagram import DATAGRAMS
 from fastnet.errors import NetworkError
 from fastnet.limits import UNIXGRAM_BYTES_MAX
 from fastnet.load.contract import LoadPlan
@@ -20,15 +19,8 @@ from fastnet.load.session import run
 from fastnet.server import Server
 from fastnet.table import BACKENDS
 from tests.conftest import Serve
+from tests.contract.test_datagram import ROWS, each_way
 from tests.peers import DEADLINE_S, eventually, pattern
-
-WAYS = [
-    pytest.param(name, backend, id=f"{name}-{backend}")
-    for name in DATAGRAMS
-    for backend in BACKENDS
-    if DATAGRAMS[name].module(backend)
-]
-each_way = pytest.mark.parametrize(("engine", "backend"), WAYS)
 
 QUEUE = 1 + int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
 """Datagrams that a socket holds before a sender has to wait."""
@@ -359,12 +351,12 @@ def test_the_load_of_datagrams_fits_it(serve: Serve, tmp_path, backend) -> None:
 
 
 @pytest.mark.native
-def test_native_and_pure_answer_and_count_the_same(tmp_path) -> None:
+def test_every_row_answers_and_counts_the_same(tmp_path) -> None:
     found = []
-    for backend in BACKENDS:
-        endpoint = f"unixgram:{tmp_path}/{backend}"
+    for engine, backend in ROWS:
+        endpoint = f"unixgram:{tmp_path}/{engine}-{backend}"
         with (
-            fastnet.serve("echo", endpoint, backend=backend, sndbuf=50_000, suffix="!") as server,
+            fastnet.serve("echo", endpoint, engine=engine, backend=backend, sndbuf=50_000, suffix="!") as server,
             Client(server) as client,
             Client(server, None) as nameless,
         ):
@@ -376,4 +368,4 @@ def test_native_and_pure_answer_and_count_the_same(tmp_path) -> None:
             nameless.send(b"?")
             reaches(server, messages=4 + 2 + QUEUE + 9 + 1)
         found.append((answers, server.statistics().as_dict()))
-    assert found[0] == found[1]
+    assert all(each == found[0] for each in found)

@@ -1,7 +1,7 @@
 """One datagram at a time: recvmsg(2), the service, sendmsg(2). Pure Python.
 
 Facts. Python has no recvmmsg(2). A train of joined datagrams is cut by the kernel as long as nobody asks for UDP_GRO.
-Decision: this is the specification of single_c and mmsg_c, counter for counter; what is joined there goes out one by one here.
+Decision: this is the specification of single_c and mmsg_c, counter for counter; what mmsg_c joins goes out one by one here.
 Cost: two system calls and a few microseconds of Python a datagram.
 """
 
