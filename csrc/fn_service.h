@@ -50,7 +50,7 @@ struct fn_service {
     void (*data)(const struct fn_service *, char *bytes, size_t n, struct fn_reply *);
     /* All that was ordered is out. NULL: wait for input. */
     void (*sent)(const struct fn_service *, struct fn_reply *);
-    /* The peer half-closed. NULL: so do we. */
+    /* The peer half-closed. NULL: so do we; and without `sent` too, once this answer is out. */
     void (*eof)(const struct fn_service *, struct fn_reply *);
     /* A datagram of n bytes arrived; what is added is one datagram back, and without any none. NULL: none ever. */
     void (*datagram)(const struct fn_service *, char *bytes, size_t n, struct fn_reply *);

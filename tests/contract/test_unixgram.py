@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import fastnet
-from fastnet.errors import NetworkError
 from fastnet.limits import UNIXGRAM_BYTES_MAX
 from fastnet.load.contract import LoadPlan
 from fastnet.load.session import run
@@ -304,41 +303,6 @@ def test_a_stopping_server_answers_what_is_queued(engine, backend, gram) -> None
         go.set()
         assert server.wait(20)
         assert [client.read() for _ in range(QUEUE)] == [b"%d" % i for i in range(QUEUE)]
-
-
-@pytest.mark.parametrize("dead", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["stream", "datagram"])
-@pytest.mark.parametrize("transport", ["unix", "unixgram"])
-def test_a_stale_socket_file_of_either_kind_is_replaced(serve: Serve, tmp_path, dead, transport) -> None:
-    """T2."""
-    path = tmp_path / "s"
-    with socket.socket(socket.AF_UNIX, dead) as gone:
-        gone.bind(str(path))
-    server = serve("echo", f"{transport}:{path}")
-    assert str(server.endpoint) == f"{transport}:{path}"
-    server.close()
-    assert not path.exists()
-
-
-@pytest.mark.parametrize("live", ["unix", "unixgram"])
-@pytest.mark.parametrize("transport", ["unix", "unixgram"])
-def test_a_live_socket_of_either_kind_is_refused_and_goes_on(serve: Serve, tmp_path, live, transport) -> None:
-    """T2, T4."""
-    path = tmp_path / "s"
-    server = serve("echo", f"{live}:{path}")
-    with pytest.raises(NetworkError, match="in use"):
-        serve("echo", f"{transport}:{path}")
-    assert path.exists()
-    if live == "unixgram":
-        with Client(server) as client:
-            assert client.ask(b"here") == b"here"
-
-
-def test_a_file_that_is_no_socket_is_left_alone(serve: Serve, tmp_path) -> None:
-    """T2."""
-    (tmp_path / "s").write_text("precious")
-    with pytest.raises(NetworkError, match="not a socket"):
-        serve("echo", f"unixgram:{tmp_path}/s")
-    assert (tmp_path / "s").read_text() == "precious"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -133,6 +133,12 @@ CLIENT_TIMEOUT_MAX_S = 7 * 86400.0
 DATAGRAM_BYTES_MAX = 65507
 """Largest UDP payload over IPv4: 65535 less 20 bytes of IP header and 8 of UDP header (udp(7))."""
 
+SOCKET_FILE_TURN_S = 1.0
+"""How long a server waits while others make their socket files in the same folder, each in less than a millisecond."""
+
+SOCKET_FILE_LOOK_S = 0.002
+"""How often it looks whether it is its turn."""
+
 UNIXGRAM_BYTES_MAX = 256 * KIB
 """Longest datagram taken from a Unix socket; the usual SO_SNDBUF lets 212,960 bytes through (unix(7))."""
 

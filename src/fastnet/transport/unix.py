@@ -3,19 +3,26 @@
 Facts. Closing a listener leaves its socket file, and binding to a path that exists fails even when nobody listens
 there any more. Connecting to such a stale file is refused at once, to a live socket of the other kind with another error.
 Abstract names (unix:@name) vanish with the socket.
-Decision: on a clash connect to find out; a stale socket file is replaced, a live one or any other file is left alone. On the
-way out the file is removed only if it is still ours, by device and inode.
+A stream socket that is bound and does not listen yet looks as stale.
+Decision: on a clash connect to find out; a stale socket file is replaced, a live one or any other file is left alone. Servers
+that start at once take turns, by a lock on the folder (flock(2)), from before they bind until they listen: one gets the path,
+the others hear that it is in use. On the way out the file is removed only if it is still ours, by device and inode.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
+from fastnet.limits import SOCKET_FILE_LOOK_S, SOCKET_FILE_TURN_S
 from fastnet.transport.contract import SocketOptions
 from fastnet.transport.options import set_buffers
 
@@ -24,6 +31,7 @@ CURES = {
     errno.EACCES: "You may not create files in that folder",
     errno.ENOENT: "Its folder does not exist",
     errno.ENOTDIR: "Its folder is not a folder",
+    errno.EAGAIN: "Another program keeps that folder locked (flock); stop it or choose another folder",
     errno.EEXIST: "That file is not a socket; choose another path",
 }
 
@@ -42,9 +50,10 @@ def bound(endpoint: Endpoint, options: SocketOptions, kind: socket.SocketKind) -
     try:
         set_buffers(sock, options)
         try:
-            bind(sock, endpoint.path)
-            if kind == socket.SOCK_STREAM:
-                sock.listen(options.backlog)
+            with turn(endpoint.path):
+                bind(sock, endpoint.path)
+                if kind == socket.SOCK_STREAM:
+                    sock.listen(options.backlog)
         except OSError as error:
             cure = CURES.get(error.errno or 0, "")
             raise NetworkError(f"cannot listen on {endpoint}: {reason(error)}", cure, error.errno) from error
@@ -52,6 +61,39 @@ def bound(endpoint: Endpoint, options: SocketOptions, kind: socket.SocketKind) -
         sock.close()
         raise
     return sock
+
+
+@contextmanager
+def turn(path: str) -> Iterator[None]:
+    """Hold the lock of the folder that a socket file is in. Raises BlockingIOError when somebody does not let go of it."""
+    if path.startswith("@"):
+        yield
+        return
+    try:
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # one may be allowed to write in a folder and not to read it
+        yield
+        return
+    try:
+        lock(folder)
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_UN)  # closing would not do if a process was forked meanwhile
+        os.close(folder)
+
+
+def lock(folder: int) -> None:
+    ends_s = time.monotonic() + SOCKET_FILE_TURN_S
+    while True:
+        try:
+            return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > ends_s:
+                raise
+            time.sleep(SOCKET_FILE_LOOK_S)
+        except OSError:  # a file system that has no locks for folders
+            return None
 
 
 def address(path: str) -> str:
