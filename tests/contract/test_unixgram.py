@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fastnet
-from fastnet.limits import UNIXGRAM_BYTES_MAX
+from fastnet.limits import SEND_PATIENCE_S, UNIXGRAM_BYTES_MAX
 from fastnet.load.contract import LoadPlan
 from fastnet.load.session import run
+from fastnet.metrics.counters import Statistics
 from fastnet.server import Server
 from fastnet.table import BACKENDS
 from tests.conftest import Serve
@@ -25,6 +28,9 @@ QUEUE = 1 + int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
 """Datagrams that a socket holds before a sender has to wait."""
 
 NAMES = itertools.count()
+
+KERNEL_BYTES = 1024
+"""More than the kernel charges a send buffer for a short datagram."""
 
 
 class Client:
@@ -62,6 +68,11 @@ def reaches(server: Server, **expected: int) -> None:
         return {name: found[name] for name in expected}
 
     eventually(lambda: now() == expected, why=now)
+
+
+def sum_is_whole(now: Statistics) -> bool:
+    """Whether every datagram that was heard has been answered or has not."""
+    return now.messages == now.replies + now.unsent
 
 
 @pytest.fixture
@@ -161,10 +172,11 @@ def test_a_peer_that_does_not_read_loses_its_replies_and_holds_nobody_up(engine,
 
 
 @each_way
-def test_a_hundred_peers_that_do_not_read_hold_nobody_up(engine, backend, gram) -> None:
-    """D5. What they do not read counts against our send buffer, a thousand datagrams here."""
+def test_many_peers_that_do_not_read_hold_nobody_up(engine, backend, gram) -> None:
+    """D5. What they do not read counts against our send buffer, a thousand datagrams where the host grants 4 MiB."""
     server = gram()
-    silent = [Client(server) for _ in range(100)]
+    room = server._listeners[0].getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    silent = [Client(server) for _ in range(min(100, room // (QUEUE * KERNEL_BYTES)))]
     for client in silent:
         for _ in range(QUEUE):
             client.send(b"?")
@@ -172,7 +184,34 @@ def test_a_hundred_peers_that_do_not_read_hold_nobody_up(engine, backend, gram) 
         assert other.ask(b"still here?") == b"still here?"
     for client in silent:
         client.sock.close()
-    reaches(server, messages=100 * QUEUE + 1, replies=100 * QUEUE + 1)
+    reaches(server, messages=len(silent) * QUEUE + 1, replies=len(silent) * QUEUE + 1, unsent=0)
+
+
+@each_way
+def test_a_send_buffer_full_of_what_nobody_reads_costs_replies_and_never_time(engine, backend, gram) -> None:
+    """D5. A thousand replies that find no room would take SEND_PATIENCE_S each; and it ends with those who do not read."""
+    server = gram(sndbuf=4608)
+    silent = [Client(server) for _ in range(10)]
+    for client in silent:
+        for _ in range(QUEUE):
+            client.send(b"?")
+    reaches(server, messages=10 * QUEUE)
+    assert server.statistics().unsent > 0
+    with Client(server) as other:
+        began_s = time.monotonic()
+        for _ in range(1000):
+            other.send(b"?")
+        reaches(server, messages=10 * QUEUE + 1000)
+        assert time.monotonic() - began_s < 1000 * SEND_PATIENCE_S / 2
+        for client in silent:
+            client.sock.close()
+        eventually(lambda: sum_is_whole(server.statistics()), why=server.statistics)
+        other.sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sock.recv(100)
+        other.sock.settimeout(DEADLINE_S)
+        assert other.ask(b"room again") == b"room again"
 
 
 @each_way
@@ -245,8 +284,11 @@ def test_a_handler_is_told_the_name_as_recvfrom_gives_it(engine, backend, gram, 
 
     server, path = gram(note), str(tmp_path / "grüße")
     abstract = b"\0fastnet-peer-%d\0\xff" % os.getpid()
+    alike = [
+        b"\0%-13d" % (10**12 + 1000 * os.getpid() + i) for i in range(3)
+    ]  # as long as an IPv4 address, one beginning
     for _ in range(2):
-        for name in (path, abstract, ""):
+        for name in (path, abstract, *alike, ""):
             with Client(server, name) as client:
                 assert len(client.ask(b"?")) == 10_000
                 if name == "":
@@ -255,8 +297,8 @@ def test_a_handler_is_told_the_name_as_recvfrom_gives_it(engine, backend, gram, 
                 os.unlink(path)
     with Client(server, None) as nameless:
         nameless.send(b"?")
-    reaches(server, messages=7, replies=6, unanswered=1, withheld=0)
-    assert heard[:2] == [path, abstract]
+    reaches(server, messages=13, replies=12, unanswered=1, withheld=0)
+    assert heard[:5] == heard[6:11] == [path, abstract, *alike]
     assert heard[-1] is None
 
 

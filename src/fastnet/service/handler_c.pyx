@@ -20,6 +20,7 @@ from fastnet.service.handler_py import Failures, as_bytes
 
 cdef extern from "<arpa/inet.h>" nogil:
     enum:
+        AF_INET
         AF_INET6
         AF_UNIX
         INET6_ADDRSTRLEN
@@ -77,10 +78,12 @@ cdef class NativeHandler(NativeService):
     cdef dict peers
 
     cdef object peer_of(self, const sockaddr_storage *peer, uint32_t peer_bytes):
-        cdef Py_ssize_t size = 8 if peer_bytes == sizeof(sockaddr_in) else peer_bytes  # the rest of that one is padding
+        cdef bytes packed
         if peer_bytes == 0:
             return None
-        cdef bytes packed = PyBytes_FromStringAndSize(<const char *>peer, size)
+        if (<const sockaddr_in *>peer).sin_family == AF_INET:
+            peer_bytes = 8  # the rest is padding
+        packed = PyBytes_FromStringAndSize(<const char *>peer, peer_bytes)
         found = self.peers.get(packed)
         if found is None:
             if len(self.peers) >= PEERS_KEPT:
