@@ -77,8 +77,9 @@ class Place:
     @classmethod
     def of(cls, endpoint: Endpoint) -> Place:
         if endpoint.is_local:
-            path = endpoint.path
-            return cls("unix", path if path.startswith("@") else os.path.realpath(path), 0)
+            if endpoint.path.startswith("@"):
+                return cls(endpoint.transport, endpoint.path, 0)  # a stream and a datagram socket may both have it
+            return cls("unix", os.path.realpath(endpoint.path), 0)
         try:
             host = str(tcp.resolve(endpoint)[1][0]) if endpoint.host else ""
         except NetworkError:

@@ -122,7 +122,7 @@ def test_a_mistake_in_a_file_is_one_line_with_file_table_and_key(name: str, tmp_
 
 
 def test_neighbours_are_no_clash(tmp_path: Path) -> None:
-    """One port of both protocols, two addresses, two kinds of name; and port 0 is a new one each time."""
+    """One port of both protocols, two addresses, a name of two kinds; and port 0 is a new one each time."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -133,8 +133,9 @@ def test_neighbours_are_no_clash(tmp_path: Path) -> None:
         "",
         "",
         f'unix = "{tmp_path}/s"',
+        f'unix = "@{tmp_path}/s"',
+        f'unix = "@{tmp_path}/s"\nudp = true',
     )
-    more += (f'unix = "@{tmp_path}/s"', f'unix = "@{tmp_path}/t"\nudp = true')
     with running("up", written(tmp_path, "".join(f"{ECHO}{each}\n" for each in more))) as servers:
         for _ in more:
             servers.line(containing="listening on ")
