@@ -1,6 +1,6 @@
 /* One datagram at a time: a batch (fn_datagram.h) of one, without trains.
 
-Facts. recvmsg(2) and sendmsg(2) tell of drops and truncation as recvfrom(2) and sendto(2) cannot, for the same price. */
+Facts. recvmsg(2) tells of drops and truncation, as recvfrom(2) cannot; sendmsg(2) takes the pieces of a reply as they lie. */
 #ifndef FN_SINGLE_H
 #define FN_SINGLE_H
 

@@ -79,7 +79,7 @@ def make_plan(config: ServerConfig) -> Plan:
     processes = config.worker_processes or (workers > 1 and choice.backend == "python")
     cpus = affinity.assign(config.cpu_affinity, workers) if config.cpu_affinity is not None else [None] * workers
     row = engines_for(transport)[choice.engine]
-    limits_size = way.forgeable and not config.answer_any_size
+    trusted = config.answer_any_size or not way.forgeable
     limits = Limits(
         max_connections=row.connections,
         idle_timeout_s=config.idle_timeout,
@@ -87,7 +87,7 @@ def make_plan(config: ServerConfig) -> Plan:
         pool_size=config.pool_size,
         busy_poll_us=config.busy_poll,
         answer_any_port=config.answer_any_port,
-        unproven_reply_bytes=UNPROVEN_REPLY_BYTES if limits_size else way.datagram_bytes_max,
+        unproven_reply_bytes=way.datagram_bytes_max if trusted else UNPROVEN_REPLY_BYTES,
         datagram_bytes_max=way.datagram_bytes_max,
     )
     most = config.max_connections or default_connections(row, limits, 1 if processes else workers)

@@ -315,8 +315,9 @@ def test_a_failing_handler_names_whom_it_failed(engine, backend, gram, tmp_path,
 
 
 @each_way
-def test_workers_share_the_socket(engine, backend, gram) -> None:
-    server = gram(workers=3)
+@pytest.mark.parametrize("processes", [False, True])
+def test_workers_share_the_socket(engine, backend, gram, processes) -> None:
+    server = gram(workers=3, worker_processes=processes)
     clients = [Client(server) for _ in range(20)]
     for client in clients:
         for i in range(5):
