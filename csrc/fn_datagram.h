@@ -135,11 +135,11 @@ static inline void fn_batch_renew(struct fn_batch *batch) {
     }
 }
 
-/* One recvmmsg(2), without waiting. Returns the number of messages or -errno (-EAGAIN: nothing is queued). */
-static inline int fn_batch_take(struct fn_batch *batch) {
+/* One recvmmsg(2) of `most` messages, without waiting. Returns how many there were or -errno (-EAGAIN: nothing is queued). */
+static inline int fn_batch_take(struct fn_batch *batch, unsigned int most) {
     int n;
     fn_batch_renew(batch);
-    FN_RETRY(n, recvmmsg(batch->fd, batch->in, FN_BATCH, MSG_DONTWAIT, NULL));
+    FN_RETRY(n, recvmmsg(batch->fd, batch->in, most, MSG_DONTWAIT, NULL));
     batch->taken = n > 0 ? n : 0;
     return n;
 }

@@ -24,7 +24,7 @@ cdef extern from "fn_single.h" nogil:
     fn_batch *fn_batch_open(const fn_work *work, int fd, int joins)
     void fn_batch_close(fn_batch *batch)
     uint32_t fn_batch_peer_bytes(const fn_batch *batch, uint32_t i)
-    int fn_batch_take(fn_batch *batch)
+    int fn_batch_take(fn_batch *batch, unsigned int most)
     char *fn_batch_train(fn_batch *batch, uint32_t i, uint32_t *bytes, uint32_t *segment)
     void fn_batch_answer(fn_batch *batch, uint32_t peer, const fn_reply *reply, size_t request)
     void fn_batch_flush(fn_batch *batch)

@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from time import monotonic
 
 from fastnet.errors import TransferError, reason
@@ -156,6 +157,16 @@ class Channel:
     def read_head(self) -> tuple[Kind, int]:
         """Kind and payload length of the next frame, whose payload the caller reads."""
         return unpack_head(bytes(self.read(HEAD.size)))
+
+    def next_head(self) -> tuple[Kind, int] | None:
+        """read_head of a connection that may rest between frames, and end there: None."""
+        first, stall_s = bytearray(1), self.stall_s
+        self.stall_s = inf
+        try:
+            n = self.read_into(memoryview(first))
+        finally:
+            self.stall_s = stall_s
+        return unpack_head(bytes(first + self.read(HEAD.size - 1))) if n else None
 
     def read_frame(self, *due: Kind, bytes_max: int = PLAN_BYTES_MAX) -> Frame:
         """The next frame, of a kind that is due, or ERROR or ALIVE. Raises ProtocolError for another one, unread."""

@@ -136,3 +136,12 @@ def cannot_write(name: str, error: OSError | ValueError) -> TransferError:
     if isinstance(error, BrokenPipeError):
         return TransferError(f"cannot write {name}: nobody reads it any more", "", ErrorCode.TARGET)
     return TransferError(f"cannot write {name}: {why}", "Check the folder and its permissions", ErrorCode.TARGET)
+
+
+def umask() -> int:
+    """The process's mask for new files (umask(2) has no way to only look; /proc has)."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o022
