@@ -144,7 +144,7 @@ GROUPS = {
     "rivals": (*STREAM_RIVALS, *DATAGRAM_RIVALS),
     "default": (
         *("uring-native", "epoll-native", "epoll-python", "c_epoll", "uvloop", "asyncio", "threads"),
-        *("mmsg-native", "single-python", "handler-native", "handler-python", *DATAGRAM_RIVALS),
+        *("mmsg-native", "single-native", "single-python", "handler-native", "handler-python", *DATAGRAM_RIVALS),
     ),
 }
 """Names for several peers; "all" is every one."""

@@ -77,8 +77,8 @@ static inline int fn_talk_heard(struct fn_talk *talk, ssize_t n, int drops) {
     if (n == 0) {
         talk->flags |= FN_PEER_EOF;
         if (talk->flags & FN_ENDING) return FN_CLOSE(FN_FINISHED);
-        reply.flags = FN_END;
-        if (service->eof) reply.flags = 0, service->eof(service, &reply);
+        if (service->eof) service->eof(service, &reply);
+        if (!service->eof || !service->sent) reply.flags |= FN_END; /* nothing could make it speak again */
         return fn_talk_reply(talk, &reply);
     }
     fn_count(&talk->row->bytes_in, (uint64_t)n);

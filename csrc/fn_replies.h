@@ -5,7 +5,8 @@ cuts it as late as it can (udp(7)). A segment must fit the MTU, or it is EINVAL 
 Decision: replies that follow each other, to one peer and of one size, are joined. What they are made of is never copied, and
 pieces that lie side by side become one. A train that is refused is sent again datagram by datagram, and what was refused for
 its size, or anything after EIO, is not joined any more. A reply that finds no room waits for a moment, and is then dropped
-and counted, as a network would do with it.
+and counted, as a network would do with it; over a Unix socket at once, for there it is the queue of the one peer that is full,
+or all of our buffer with what other peers do not read.
 Cost: a comparison of two addresses for each reply. */
 #ifndef FN_REPLIES_H
 #define FN_REPLIES_H
@@ -45,13 +46,15 @@ static inline void fn_train_count(struct fn_batch *batch, const struct fn_train 
     fn_count(&batch->row->bytes_out, sent == train->segments ? train->bytes : (uint64_t)sent * train->segment);
 }
 
+/* There was no room: wait for it a moment, if that is what the socket does. */
+static inline int fn_reply_may_wait(const struct fn_batch *batch) {
+    struct pollfd room = {.fd = batch->fd, .events = POLLOUT};
+    return !batch->local && fn_poll(&room, 1, FN_SEND_PATIENCE_MS) > 0;
+}
+
 /* The kernel refused a train. Returns how many of its datagrams got out another way. */
 static inline uint32_t fn_train_retry(struct fn_batch *batch, const struct fn_train *train, int error) {
-    if (error == EAGAIN) {
-        struct pollfd room = {.fd = batch->fd, .events = POLLOUT};
-        fn_poll(&room, 1, FN_SEND_PATIENCE_MS);
-        return fn_train_send_apart(batch, train);
-    }
+    if (error == EAGAIN) return fn_reply_may_wait(batch) ? fn_train_send_apart(batch, train) : 0;
     if (train->segments == 1) return 0;
     if (error == EIO) batch->join_bytes_max = 0;
     if (error == EINVAL || error == EMSGSIZE) batch->join_bytes_max = train->segment - 1;
@@ -64,7 +67,7 @@ static inline void fn_batch_flush(struct fn_batch *batch) {
         struct fn_train *train = &batch->train[i];
         struct msghdr *header = &batch->out[i].msg_hdr;
         *header = (struct msghdr){.msg_name = &batch->peer[train->peer],
-                                  .msg_namelen = batch->in[train->peer].msg_hdr.msg_namelen,
+                                  .msg_namelen = fn_batch_peer_bytes(batch, train->peer),
                                   .msg_iov = &batch->piece[train->first],
                                   .msg_iovlen = train->pieces};
         if (train->segments == 1) continue;
@@ -93,9 +96,13 @@ static inline int fn_same_peer(const struct fn_batch *batch, uint32_t a, uint32_
     return a == b || (size == batch->in[b].msg_hdr.msg_namelen && memcmp(&batch->peer[a], &batch->peer[b], size) == 0);
 }
 
-/* Whether a reply may go out to a request of so many bytes; counted if not. */
-static inline int fn_reply_fits(struct fn_batch *batch, size_t bytes, size_t request) {
-    if (bytes > FN_DATAGRAM_BYTES_MAX) {
+/* Whether a reply of so many bytes may go out to a peer that asked with so many; counted if not. */
+static inline int fn_reply_fits(struct fn_batch *batch, uint32_t peer, size_t bytes, size_t request) {
+    if (!fn_batch_peer_bytes(batch, peer)) {
+        fn_count(&batch->row->unanswered, 1);
+        return 0;
+    }
+    if (bytes > batch->work->datagram_bytes_max) {
         fn_count(&batch->row->unsent, 1);
         return 0;
     }
@@ -112,12 +119,12 @@ static inline void fn_batch_answer(struct fn_batch *batch, uint32_t peer, const 
     struct fn_train *train;
     size_t all = 0;
     for (int i = 0; i < reply->parts; i++) all += reply->part[i].iov_len;
-    if (!fn_reply_fits(batch, all, request)) return;
+    if (!fn_reply_fits(batch, peer, all, request)) return;
     if (batch->trains == FN_BATCH || batch->pieces + 2 > FN_PIECES) fn_batch_flush(batch);
     train = batch->trains ? &batch->train[batch->trains - 1] : NULL;
     uint32_t bytes = (uint32_t)all;
     if (!train || train->ended || bytes == 0 || bytes > train->segment || bytes > batch->join_bytes_max ||
-        train->segments == FN_TRAIN_MAX || train->bytes + bytes > FN_DATAGRAM_BYTES_MAX || !fn_same_peer(batch, train->peer, peer)) {
+        train->segments == FN_TRAIN_MAX || train->bytes + bytes > FN_TRAIN_BYTES_MAX || !fn_same_peer(batch, train->peer, peer)) {
         train = &batch->train[batch->trains++];
         *train = (struct fn_train){.peer = peer, .segment = bytes, .first = batch->pieces, .ended = bytes == 0};
     }

@@ -32,6 +32,7 @@ struct fn_call {
     char *bytes;
     size_t n;
     const struct sockaddr_storage *peer;
+    uint32_t peer_bytes; /* of its name; 0: a Unix socket without one */
     struct fn_reply reply;
 };
 
@@ -49,7 +50,7 @@ struct fn_service {
     void (*data)(const struct fn_service *, char *bytes, size_t n, struct fn_reply *);
     /* All that was ordered is out. NULL: wait for input. */
     void (*sent)(const struct fn_service *, struct fn_reply *);
-    /* The peer half-closed. NULL: so do we. */
+    /* The peer half-closed. NULL: so do we; and without `sent` too, once this answer is out. */
     void (*eof)(const struct fn_service *, struct fn_reply *);
     /* A datagram of n bytes arrived; what is added is one datagram back, and without any none. NULL: none ever. */
     void (*datagram)(const struct fn_service *, char *bytes, size_t n, struct fn_reply *);

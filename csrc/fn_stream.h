@@ -133,8 +133,8 @@ static inline int fn_stream_heard(struct fn_stream *stream, struct fn_conn *conn
     if (n == 0) {
         conn->flags |= FN_PEER_EOF;
         if (conn->flags & FN_ENDING) return fn_stream_settle(conn);
-        reply.flags = FN_END;
-        if (service->eof) reply.flags = 0, service->eof(service, &reply);
+        if (service->eof) service->eof(service, &reply);
+        if (!service->eof || !service->sent) reply.flags |= FN_END; /* nothing could make it speak again */
         return fn_stream_send(stream, conn, &reply);
     }
     fn_count(&stream->row->bytes_in, n);

@@ -29,6 +29,7 @@ struct fn_work {
     uint32_t read_bytes;
     int answer_any_port;            /* datagrams: also ports that may answer back for ever */
     uint32_t unproven_reply_bytes;  /* datagrams: longest reply to a shorter request */
+    uint32_t datagram_bytes_max;    /* datagrams: longest that is taken and sent */
     uint64_t busy_poll_ns;          /* look that long before sleeping; 0: sleep at once */
     uint64_t parked_bytes_max;
 };

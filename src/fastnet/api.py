@@ -10,28 +10,29 @@ from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
 from fastnet.plan import make_plan
 from fastnet.server import Server
+from fastnet.transport import TRANSPORTS
 
 Handler = Callable[[memoryview, Any], bytes | None]
-"""Answers one datagram: its bytes, its peer's address; what it returns goes back, None is no reply."""
+"""Answers one datagram: its bytes and its peer's address, as recvfrom of Python's socket gives both; what it returns
+goes back, None is no reply."""
 
 
 def serve(service: str | Handler, endpoint: str = "tcp://127.0.0.1:0", **options: Any) -> Server:
     """Serve in the background and return the running server; leaving its context drains and stops it.
 
-    service: "echo", "discard", "chargen", "daytime" or, with file="dict.txt", "dictionary"; or, on udp://, a function of
+    service: "echo", "discard", "chargen", "daytime" or, with file="dict.txt", "dictionary"; or, for datagrams, a function of
     (data: memoryview, peer) that returns the reply as bytes, or None for none. It runs in the loop's thread, or with several
     pure-Python workers in their processes, so one that waits makes everybody wait. What it raises is counted
     (`handler_errors`) and logged once a second.
-    endpoint: tcp://HOST:PORT or udp://HOST:PORT (port 0 picks one, no host is every address) or unix:PATH.
+    endpoint: tcp://HOST:PORT or udp://HOST:PORT (port 0 picks one, no host is every address), unix:PATH, or unixgram:PATH for
+    datagrams.
     options: any field of fastnet.config.ServerConfig, such as engine="epoll", backend="native", workers=4, drain=2.0
     (seconds), idle_timeout=60.0 (seconds), max_connections=1000.
     Raises ConfigError, NetworkError (address in use, not permitted), UnsupportedError (engine or backend absent).
     """
     where = Endpoint.parse(endpoint)
-    if where.transport == "unix":
-        place: dict[str, Any] = {"unix": where.path}
-    else:
-        place = {"host": where.host, "port": where.port, "udp": where.transport == "udp"}
+    place: dict[str, Any] = {"unix": where.path} if where.is_local else {"host": where.host, "port": where.port}
+    place["udp"] = TRANSPORTS[where.transport].datagrams
     try:
         what = {"service": service} if isinstance(service, str) else {"service": "handler", "handler": service}
         config = ServerConfig(**what, **place, **options)

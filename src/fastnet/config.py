@@ -46,7 +46,7 @@ class ServerConfig:
     handler: Callable[[memoryview, Any], Any] | None = None
     host: str = option("127.0.0.1", "Address or name to bind; an empty one is every address of this host.", "HOST")
     port: int = option(0, "Port to bind; 0 picks a free one.", "PORT", least=0)
-    udp: bool = option(False, "Datagrams (UDP) instead of connections.")
+    udp: bool = option(False, "Datagrams instead of connections: UDP, or with a path those of a Unix socket.")
     unix: str | None = option(None, "Listen on a Unix socket instead; @NAME is an abstract one.", "PATH")
     engine: str = option(
         "auto", "Who waits; auto takes the best that works here.", choices=("auto", *ENGINES, *DATAGRAMS)
@@ -112,8 +112,6 @@ class ServerConfig:
             )
         self._check_service()
         self._check_engine()
-        if self.unix is not None and self.udp:
-            raise ConfigError("a Unix socket has no UDP", "Leave udp or unix out")
         if self.unix is not None and (self.allow or self.deny):
             raise ConfigError(
                 "allow and deny mean nothing on a Unix socket", "Guard it with the permissions of its folder"
@@ -138,7 +136,7 @@ class ServerConfig:
             if getattr(self, name) != default and name not in row.options:
                 raise ConfigError(f"{self.service} takes no {name}", "Leave it out, or choose another service")
         if not row.connections and not self.udp:
-            raise ConfigError(f"{self.service} serves datagrams only", "Listen on udp://HOST:PORT")
+            raise ConfigError(f"{self.service} serves datagrams only", "Listen on udp://HOST:PORT or unixgram:PATH")
         if self.suffix and "suffix" not in SERVICES[self.service].options:
             raise ConfigError(f"{self.service} has no suffix", "Only echo appends one")
         if len(self.suffix.encode("utf-8", "surrogateescape")) > limits.SUFFIX_BYTES_MAX:
@@ -157,7 +155,7 @@ class ServerConfig:
     def endpoint(self) -> Endpoint:
         """Where it listens."""
         if self.unix is not None:
-            return Endpoint("unix", path=self.unix)
+            return Endpoint("unixgram" if self.udp else "unix", path=self.unix)
         return Endpoint("udp" if self.udp else "tcp", self.host.removeprefix("[").removesuffix("]"), self.port)
 
     @property

@@ -1,18 +1,21 @@
 """A set of services from a TOML file: one [process] table and a [[server]] table for each server.
 
 Every message names the file, the table by its number and the key, so that it can be found without counting lines.
+Two servers in one place are refused here, however it is spelled; names are looked up for that.
 Relative paths in the file are meant, as everywhere, from the folder the command is started in.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass
 from typing import Any
 
 from fastnet.config import ProcessConfig, ServerConfig, build, suggestion
 from fastnet.endpoint import Endpoint
-from fastnet.errors import ConfigError, reason
+from fastnet.errors import ConfigError, NetworkError, reason
+from fastnet.transport import tcp
 
 TABLES = ["process", "server"]
 
@@ -63,14 +66,50 @@ def server(table: dict[str, Any], where: str) -> ServerConfig:
     return build(ServerConfig, table, where)
 
 
+@dataclass(frozen=True)
+class Place:
+    """What an endpoint stands for on this host: two spellings of one address are one place. where: an address or a path."""
+
+    transport: str
+    where: str
+    port: int
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Place:
+        if endpoint.is_local:
+            if endpoint.path.startswith("@"):
+                return cls(endpoint.transport, endpoint.path, 0)  # a stream and a datagram socket may both have it
+            return cls("unix", os.path.realpath(endpoint.path), 0)
+        try:
+            host = str(tcp.resolve(endpoint)[1][0]) if endpoint.host else ""
+        except NetworkError:
+            host = endpoint.host  # whoever listens there will say what is wrong with it
+        return cls(endpoint.transport, host, endpoint.port)
+
+    def clashes(self, other: Place) -> bool:
+        """Whether not both can be bound, unless shared. No host, 0.0.0.0 and :: hold other addresses too."""
+        if (self.transport, self.port) != (other.transport, other.port):
+            return False
+        both = {self.where, other.where}
+        is_v6 = {":" in where for where in both}
+        return len(both) == 1 or "" in both or (len(is_v6) == 1 and not both.isdisjoint(("0.0.0.0", "::")))
+
+
 def check_endpoints(path: str, servers: tuple[ServerConfig, ...]) -> None:
     """Refuse two servers in one place, before SO_REUSEPORT could let them share it unnoticed."""
-    taken: dict[Endpoint, int] = {}
+    taken: list[tuple[Place, int, ServerConfig]] = []
     for number, config in enumerate(servers, 1):
         endpoint = config.endpoint
-        if endpoint.transport != "unix" and endpoint.port == 0:
+        if not endpoint.is_local and endpoint.port == 0:
             continue
-        first = taken.setdefault(endpoint, number)
-        if first != number and not (config.reuse_port and servers[first - 1].reuse_port):
-            cure = "Give one of them another port, or both reuse_port = true to share it"
-            raise ConfigError(f"{path}: [[server]] numbers {first} and {number} both listen on {endpoint}", cure)
+        place = Place.of(endpoint)
+        for other, first, earlier in taken:
+            shared = config.reuse_port and earlier.reuse_port and not endpoint.is_local
+            if place.clashes(other) and not shared:
+                at = endpoint if endpoint == earlier.endpoint else f"{earlier.endpoint}, the latter as {endpoint}"
+                cure = "Give one of them another path" if endpoint.is_local else PORT_CURE
+                raise ConfigError(f"{path}: [[server]] numbers {first} and {number} both listen on {at}", cure)
+        taken.append((place, number, config))
+
+
+PORT_CURE = "Give one of them another port, or both reuse_port = true to share it"

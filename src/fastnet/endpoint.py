@@ -5,6 +5,7 @@
     [::1]:PORT           an IPv6 address wears brackets when a port follows (RFC 3986, 3.2.2)
     tcp://:PORT          every address of this host, IPv6 and IPv4
     unix:PATH            a socket file; unix:@NAME is Linux's abstract namespace (unix(7)), which leaves no file
+    unixgram:PATH        the same with datagrams; nc calls it -uU
 
 Nothing here asks the network: names are resolved where a socket is made (transport/).
 """
@@ -21,11 +22,12 @@ UNIX_PATH_BYTES_MAX = 107
 """sun_path has 108 bytes and the last must be NUL for a path (unix(7))."""
 
 _SCHEME = re.compile(r"^(tcp|udp)://", re.IGNORECASE)
+_LOCAL = re.compile(r"^(unix|unixgram):", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """transport is "tcp", "udp" or "unix". host is "" for every address. path is only for unix."""
+    """transport is "tcp", "udp", "unix" or "unixgram". host is "" for every address. path is only for the last two."""
 
     transport: str
     host: str = ""
@@ -33,27 +35,34 @@ class Endpoint:
     path: str = ""
 
     def __post_init__(self) -> None:
-        if self.transport == "unix":
+        if self.is_local:
             check_path(self.path)
         elif not 0 <= self.port <= PORT_MAX:
             raise ConfigError(f"port {self.port} is out of range", f"Ports go from 0 (pick one) to {PORT_MAX}")
 
     def __str__(self) -> str:
-        if self.transport == "unix":
-            return f"unix:{self.path}"
+        if self.is_local:
+            return f"{self.transport}:{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.transport}://{host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a Unix socket, which has a path and neither host nor port."""
+        return self.transport in ("unix", "unixgram")
 
     @classmethod
     def parse(cls, text: str, default: str = "tcp") -> Endpoint:
         """Read one spelling. default: the transport of a bare HOST:PORT. Raises ConfigError."""
-        if text.lower().startswith("unix:"):
-            return cls("unix", path=text[len("unix:") :])
+        if local := _LOCAL.match(text):
+            return cls(local.group(1).lower(), path=text[local.end() :])
         scheme = _SCHEME.match(text)
         transport = scheme.group(1).lower() if scheme else default
         rest = text[scheme.end() :] if scheme else text
         if not scheme and "://" in text:
-            raise ConfigError(f"unknown transport in {text!r}", "Write tcp://HOST:PORT, udp://HOST:PORT or unix:PATH")
+            raise ConfigError(
+                f"unknown transport in {text!r}", "Write tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH"
+            )
         host, port = split_host_port(rest, text)
         return cls(transport, host, port)
 

@@ -12,9 +12,10 @@ from fastnet.catalog import Choice, choose, engines_for
 from fastnet.config import ServerConfig
 from fastnet.endpoint import Endpoint
 from fastnet.engine import EngineRow
-from fastnet.limits import DATAGRAM_BYTES_MAX, SPARE_DESCRIPTORS, UNPROVEN_REPLY_BYTES, Limits
+from fastnet.limits import SPARE_DESCRIPTORS, UNPROVEN_REPLY_BYTES, Limits
 from fastnet.service import SERVICES
 from fastnet.table import Table
+from fastnet.transport import TRANSPORTS
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,13 @@ def how(engine: str, backend: str, workers: int, worker_processes: bool, reason:
 def make_plan(config: ServerConfig) -> Plan:
     """Decide everything. Raises UnsupportedError."""
     transport = config.endpoint.transport
+    way = TRANSPORTS[transport]
     choice = choose(config.engine, config.backend, config.service, transport)
     workers = config.workers if isinstance(config.workers, int) else len(affinity.usable())
     processes = config.worker_processes or (workers > 1 and choice.backend == "python")
     cpus = affinity.assign(config.cpu_affinity, workers) if config.cpu_affinity is not None else [None] * workers
     row = engines_for(transport)[choice.engine]
+    trusted = config.answer_any_size or not way.forgeable
     limits = Limits(
         max_connections=row.connections,
         idle_timeout_s=config.idle_timeout,
@@ -84,7 +87,8 @@ def make_plan(config: ServerConfig) -> Plan:
         pool_size=config.pool_size,
         busy_poll_us=config.busy_poll,
         answer_any_port=config.answer_any_port,
-        unproven_reply_bytes=DATAGRAM_BYTES_MAX if config.answer_any_size else UNPROVEN_REPLY_BYTES,
+        unproven_reply_bytes=way.datagram_bytes_max if trusted else UNPROVEN_REPLY_BYTES,
+        datagram_bytes_max=way.datagram_bytes_max,
     )
     most = config.max_connections or default_connections(row, limits, 1 if processes else workers)
     limits = replace(limits, max_connections=most)

@@ -38,6 +38,7 @@ from fastnet.pidfile import Pidfile
 from fastnet.plan import Plan, how, make_plan
 from fastnet.server import Server
 from fastnet.signals import RELOAD, REPORT, STOP, Signals
+from fastnet.transport import TRANSPORTS
 
 log = logging.getLogger("fastnet")
 
@@ -160,7 +161,8 @@ def words(event: dict[str, Any]) -> str:
         case "draining":
             many = "1 connection" if event["open"] == 1 else f"{event['open']} connections"
             return f"draining {many} for up to {event['seconds']:g} s; interrupt again to stop at once"
-    text = numbers(event["statistics"], event["endpoint"].startswith("udp:"))
+    transport, _, _ = event["endpoint"].partition(":")
+    text = numbers(event["statistics"], TRANSPORTS[transport].datagrams)
     return f"stopped {event['service']} on {event['endpoint']}: {text}"
 
 
@@ -181,7 +183,7 @@ def numbers(statistics: dict[str, Any], datagrams: bool) -> str:
 
 
 def report(server: Server) -> str:
-    return numbers(server.statistics().as_dict(), server.endpoint.transport == "udp")
+    return numbers(server.statistics().as_dict(), TRANSPORTS[server.endpoint.transport].datagrams)
 
 
 def note(events: Events) -> None:

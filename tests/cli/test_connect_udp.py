@@ -184,7 +184,7 @@ def test_a_line_is_refused_exactly_when_it_is_longer_than_the_bound(bound: int, 
 
 
 def test_a_line_put_back_is_the_next_one_again() -> None:
-    lines = Lines()
+    lines = Lines(DATAGRAM_BYTES_MAX)
     lines.feed(b"one\ntwo\n")
     first = lines.take()
     assert first is not None

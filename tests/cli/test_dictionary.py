@@ -22,9 +22,9 @@ FILE = ROOT / "docs" / "example-words.txt"
 Heard = tuple[bytes, tuple[str, int]]
 
 
-@pytest.fixture(params=["udp", "tcp"])
-def server(request: pytest.FixtureRequest) -> Iterator[str]:
-    with library.serve("dictionary", f"{request.param}://127.0.0.1:0", file=str(FILE)) as one:
+@pytest.fixture(params=["udp://127.0.0.1:0", "tcp://127.0.0.1:0", "unixgram:{}/dict"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with library.serve("dictionary", request.param.format(tmp_path), file=str(FILE)) as one:
         yield str(one.endpoint)
 
 

@@ -86,6 +86,26 @@ REFUSED = {
     "process text": ("process = 1\n", "process is not a table"),
     "not TOML": ("[[server]\n", "not TOML: "),
     "one port": (ECHO + "port = 7\n" + ECHO + "port = 7\n", "numbers 1 and 2 both listen on tcp://127.0.0.1:7"),
+    "one address": (
+        ECHO + 'host = "localhost"\nport = 7\n' + ECHO + 'host = "127.0.0.1"\nport = 7\n',
+        "numbers 1 and 2 both listen on tcp://localhost:7, the latter as tcp://127.0.0.1:7. Give one of them another port",
+    ),
+    "shared by one": (
+        ECHO + "port = 7\nworkers = 2\n" + ECHO + 'host = "localhost"\nport = 7\nreuse_port = true\n',
+        "numbers 1 and 2 both listen on tcp://127.0.0.1:7, the latter as tcp://localhost:7",
+    ),
+    "every address": (
+        ECHO + 'host = ""\nport = 7\n' + ECHO + "port = 7\n",
+        "numbers 1 and 2 both listen on tcp://:7, the latter as tcp://127.0.0.1:7",
+    ),
+    "every address of a family": (
+        ECHO + "udp = true\nport = 7\n" + ECHO + "port = 7\n" + ECHO + 'udp = true\nhost = "0.0.0.0"\nport = 7\n',
+        "numbers 1 and 3 both listen on udp://127.0.0.1:7, the latter as udp://0.0.0.0:7",
+    ),
+    "one file": (
+        ECHO + 'unix = "a"\n' + ECHO + f'unix = "../{ROOT.name}/./a"\nudp = true\n',
+        "numbers 1 and 2 both listen on unix:a, the latter as unixgram:",
+    ),
     "one path": (ECHO + 'unix = "a"\n' + ECHO + ECHO + 'unix = "a"\n', "numbers 1 and 3 both listen on unix:a"),
 }
 
@@ -99,6 +119,27 @@ def test_a_mistake_in_a_file_is_one_line_with_file_table_and_key(name: str, tmp_
     assert failed.stderr.startswith(f"fastnet: {path}: ")
     assert message in failed.stderr
     assert failed.stderr.count("\n") == 1
+
+
+def test_neighbours_are_no_clash(tmp_path: Path) -> None:
+    """One port of both protocols, two addresses, a name of two kinds; and port 0 is a new one each time."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    more = (
+        f"port = {port}",
+        f"port = {port}\nudp = true",
+        f'port = {port}\nhost = "127.0.0.2"',
+        "",
+        "",
+        f'unix = "{tmp_path}/s"',
+        f'unix = "@{tmp_path}/s"',
+        f'unix = "@{tmp_path}/s"\nudp = true',
+    )
+    with running("up", written(tmp_path, "".join(f"{ECHO}{each}\n" for each in more))) as servers:
+        for _ in more:
+            servers.line(containing="listening on ")
+        assert servers.end()[0] == 0
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a = " + b"[" * 100_000], ids=["not UTF-8", "deep"])

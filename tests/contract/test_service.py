@@ -133,6 +133,25 @@ def test_nothing_follows_the_end(pure) -> None:
     assert service.calls[EOFS] == 1
 
 
+class Silent(Recorder):
+    """Has nothing to say to a half-close, not even END."""
+
+    def eof(self, conn: Conn) -> Sequence[Item]:
+        self.note(EOFS)
+        return ()
+
+
+def test_a_service_that_says_nothing_to_the_end_ends_there(pure) -> None:
+    """S5. Nothing would ever ask it again; a connection that is kept would cost a thread all of its processor."""
+    service = Silent()
+    with running(pure, "python", service, idle_timeout_s=0) as loop:
+        peer = connect(loop.endpoint)
+        assert peer.exchange(b"all") == b"welcome all"
+        peer.close()
+        assert settled(loop)["closed"]["finished"] == 1
+    assert (service.calls[EOFS], service.calls[CLOSES]) == (1, 1)
+
+
 @pytest.mark.parametrize("end", ["half-close", "reset", "idle", "stop"])
 def test_close_is_called_once_however_it_ended(pure, end) -> None:
     """S6."""

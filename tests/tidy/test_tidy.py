@@ -169,3 +169,11 @@ def test_the_table_of_movers_has_every_row() -> None:
     for name, row in MOVERS.items():
         can = ["yes" if each else "no" for each in (row.sends, row.receives)]
         assert f"| `{name}` | {can[0]} | {can[1]} | {row.about} |" in document
+
+
+def test_the_table_of_datagram_engines_has_every_row() -> None:
+    from fastnet.datagram import DATAGRAMS
+
+    document = (ROOT / "docs" / "datagrams.md").read_text()
+    for name, row in DATAGRAMS.items():
+        assert f"| `{name}` | {row.about} | " in document

@@ -22,6 +22,8 @@ from fastnet.errors import ConfigError
         ("tcp://[fe80::1%eth0]:7", Endpoint("tcp", "fe80::1%eth0", 7)),
         ("unix:/run/x", Endpoint("unix", path="/run/x")),
         ("unix:@name", Endpoint("unix", path="@name")),
+        ("unixgram:/run/x", Endpoint("unixgram", path="/run/x")),
+        ("UNIXGRAM:@name", Endpoint("unixgram", path="@name")),
         ("unix:tcp://x:1", Endpoint("unix", path="tcp://x:1")),
     ],
 )
@@ -34,7 +36,7 @@ def test_a_spelling_is_read_and_written_back(text: str, found: Endpoint) -> None
     "text",
     [
         *("", "h", "h:", "h:x", "h:-1", "h:65536", "h:\u0661", "h: 7", "::1:7", "[::1]", "[::1]7", "[::1:7"),
-        *("http://h:1", "unix:", "unix:" + "x" * 108, "unix:a\0b"),
+        *("http://h:1", "unix:", "unixgram:", "unix:" + "x" * 108, "unix:a\0b"),
     ],
 )
 def test_a_bad_spelling_is_a_config_error_with_a_cure(text: str) -> None:

@@ -1,4 +1,4 @@
-"""csrc/fn_datagram.h and csrc/fn_replies.h"""
+"""csrc/fn_datagram.h, csrc/fn_replies.h and csrc/fn_single.h"""
 from libc.stdint cimport uint32_t
 
 from fastnet.cdefs.counters cimport fn_counters
@@ -6,7 +6,7 @@ from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply
 from fastnet.cdefs.sys cimport sockaddr_storage
 from fastnet.cdefs.work cimport fn_work
 
-cdef extern from "fn_replies.h" nogil:
+cdef extern from "fn_single.h" nogil:
     enum:
         FN_BATCH
         FN_CALLS
@@ -20,9 +20,13 @@ cdef extern from "fn_replies.h" nogil:
         fn_reply *reply
         sockaddr_storage *peer
         fn_calls calls
-    fn_batch *fn_batch_open(const fn_work *work, int fd)
+        fn_call *call
+    fn_batch *fn_batch_open(const fn_work *work, int fd, int joins)
     void fn_batch_close(fn_batch *batch)
+    uint32_t fn_batch_peer_bytes(const fn_batch *batch, uint32_t i)
     int fn_batch_take(fn_batch *batch, unsigned int most)
     char *fn_batch_train(fn_batch *batch, uint32_t i, uint32_t *bytes, uint32_t *segment)
     void fn_batch_answer(fn_batch *batch, uint32_t peer, const fn_reply *reply, size_t request)
     void fn_batch_flush(fn_batch *batch)
+    int fn_single_take(fn_batch *batch)
+    void fn_single_answer(fn_batch *batch, const fn_reply *reply, size_t request)

@@ -18,6 +18,7 @@ cdef extern from "fn_service.h" nogil:
         char *bytes
         size_t n
         const sockaddr_storage *peer
+        uint32_t peer_bytes
         fn_reply reply
     struct fn_calls:
         fn_call *call

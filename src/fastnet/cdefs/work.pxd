@@ -40,6 +40,7 @@ cdef extern from "fn_work.h" nogil:
         uint32_t read_bytes
         int answer_any_port
         uint32_t unproven_reply_bytes
+        uint32_t datagram_bytes_max
         uint64_t busy_poll_ns
         uint64_t parked_bytes_max
     uint32_t fn_stop_now(const fn_work *work)

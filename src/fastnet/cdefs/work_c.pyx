@@ -58,6 +58,7 @@ cdef class NativeWork:
         self.c.read_bytes = limits.read_bytes
         self.c.answer_any_port = limits.answer_any_port
         self.c.unproven_reply_bytes = limits.unproven_reply_bytes
+        self.c.datagram_bytes_max = limits.datagram_bytes_max
         self.c.busy_poll_ns = limits.busy_poll_us * 1000
         self.c.parked_bytes_max = limits.parked_bytes_max
         self.keep = (work, networks, stop, rows)

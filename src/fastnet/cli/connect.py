@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from contextlib import closing
+from dataclasses import replace
 
 import click
 
@@ -17,18 +18,20 @@ from fastnet.clients.stdio import Input, Output, interruptible, occupy_standard_
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
 from fastnet.limits import BUSY_POLL_US_MAX, CLIENT_TIMEOUT_MAX_S, CONNECT_TIMEOUT_S, LAST_REPLIES_S
+from fastnet.transport import TRANSPORTS
 from fastnet.transport.dial import dial, resolve
 
 HELP = """Talk to a server: standard input goes to the socket, and the socket to standard output, both at once.
 
-ENDPOINT is HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unix:@NAME. HOST PORT does as well.
+ENDPOINT is HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH. HOST PORT does as well, and
+@NAME for PATH is an abstract name.
 
 When the input ends, the server is told so (half-close), and whatever it still sends is read until it ends too.
 On a terminal, Ctrl-D or a line that is just q ends the input, and a server that ends first ends the session.
 Otherwise every byte is passed on unchanged.
 
-UDP: each line of input is one datagram, newline included; each reply is written as it is. After the end of input,
-replies are taken until none has come for --timeout.
+Datagrams (udp, unixgram): each line of input is one, newline included; each reply is written as it is. After the end of
+input, replies are taken until none has come for --timeout.
 
 \b
 Examples:
@@ -48,7 +51,7 @@ it [default: never]. UDP: how long to listen for last replies [default: {LAST_RE
 @click.command(help=HELP)
 @click.argument("endpoint")
 @click.argument("port", required=False)
-@click.option("--udp", is_flag=True, help="Datagrams to HOST:PORT, as udp://HOST:PORT.")
+@click.option("--udp", is_flag=True, help="Datagrams: HOST:PORT is udp://HOST:PORT, and unix:PATH unixgram:PATH.")
 @click.option("--timeout", "timeout_s", metavar="SECONDS", type=float, help=TIMEOUT_HELP)
 @click.option(
     "--busy-poll",
@@ -65,7 +68,7 @@ def connect(endpoint: str, port: str | None, udp: bool, timeout_s: float | None,
         )
     occupy_standard_descriptors()
     where = read_endpoint(endpoint, port, udp)
-    talk = talk_in_datagrams if where.transport == "udp" else talk_in_stream
+    talk = talk_in_datagrams if TRANSPORTS[where.transport].datagrams else talk_in_stream
     with closing(Output()) as target, interruptible() as wake_fd:
         talk(where, Input(), target, timeout_s, Watch(wake_fd, busy_poll_us))
 
@@ -77,11 +80,13 @@ def commands() -> dict[str, click.Command]:
 def read_endpoint(text: str, port: str | None, udp: bool) -> Endpoint:
     """Both spellings, `HOST:PORT` and `HOST PORT`. Raises click.UsageError and ConfigError."""
     if port is not None:
-        if text.lower().startswith("unix:"):
+        if text.lower().startswith(("unix:", "unixgram:")):
             raise click.UsageError(f"{text} is a path, it has no port")
         text = f"{bracketed(text)}:{port}"
     endpoint = Endpoint.parse(text, default="udp" if udp else "tcp")
-    if udp and endpoint.transport != "udp":
+    if udp and endpoint.transport == "unix":
+        return replace(endpoint, transport="unixgram")
+    if udp and not TRANSPORTS[endpoint.transport].datagrams:
         raise ConfigError(f"--udp does not go with {endpoint}", "Leave one of them out")
     return endpoint
 

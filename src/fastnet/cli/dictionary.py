@@ -7,6 +7,7 @@ standard error.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,7 +19,7 @@ from fastnet.cli.options import collect, parameters
 from fastnet.cli.serve import SIGNALS, teller
 from fastnet.clients.dictionary import Answer, Lookup, unfit
 from fastnet.clients.stdio import occupy_standard_descriptors
-from fastnet.config import ProcessConfig, ServerConfig
+from fastnet.config import ProcessConfig, ServerConfig, from_environment
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError, printable
 from fastnet.limits import CLIENT_TIMEOUT_MAX_S, LOOKUP_TIMEOUT_S
@@ -27,7 +28,7 @@ from fastnet.service.dictionary_py import UNKNOWN
 
 RELOADS = SIGNALS.replace("HUP opens log files anew.\n", "HUP opens log files anew\nand reads FILE. ")
 
-SERVE = f"""Serve the words of a file: over UDP a datagram each, with --tcp or --unix a line each.
+SERVE = f"""Serve the words of a file: over UDP a datagram each, with --tcp or --unix a line each; --udp --unix is datagrams.
 
 \b
 Formats of FILE, UTF-8, an entry a line, # begins a comment:
@@ -54,7 +55,7 @@ Examples:
 Exit codes: 0 all were answered, `unknown` too, 2 usage, 3 bad endpoint or input, 4 no answer, 130 interrupted.
 """
 
-LEFT_OUT = ("udp", "suffix", "answer_any_size")
+LEFT_OUT = ("suffix", "answer_any_size")
 """Options of servers that mean nothing here."""
 
 
@@ -65,7 +66,10 @@ def dictionary() -> None:
 
 def serve(tcp: bool, **typed: Any) -> int:
     process = collect(ProcessConfig, typed, {})
-    udp = not tcp and typed["unix"] is None
+    chosen = from_environment(ServerConfig, os.environ) | {name: typed[name] for name in ("udp", "unix") if typed[name]}
+    if tcp and typed["udp"]:
+        raise click.UsageError("--tcp and --udp exclude each other")
+    udp = not tcp and (chosen.get("udp", False) or chosen.get("unix") is None)
     config = collect(ServerConfig, typed, {"service": "dictionary", "udp": udp})
     return run([config], process, teller(process.json))
 
@@ -88,7 +92,9 @@ dictionary.add_command(
 
 @dictionary.command(help=LOOKUP)
 @click.argument("words", nargs=-1, metavar="[WORD]...")
-@click.option("--server", metavar="ENDPOINT", required=True, help="HOST:PORT or udp://, tcp:// or unix: as it listens.")
+@click.option(
+    "--server", metavar="ENDPOINT", required=True, help="HOST:PORT or udp://, tcp://, unix: or unixgram: as it listens."
+)
 @click.option(
     "--timeout",
     "timeout_s",

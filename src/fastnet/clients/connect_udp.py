@@ -7,6 +7,7 @@ Consequence: the end is a matter of time. After the end of input we listen for `
 moved.
 Decision: a line keeps its newline, so that what goes out is what came in. A refusal before the first reply moves on
 to the next address of the name and repeats the last datagram; later, or without a next address, it is an error.
+Over a Unix socket there is one address, a full queue of the server holds us back, and a refusal comes at once.
 Cost: over a real network the datagrams sent between the first one and its refusal are lost. UDP may lose any of them
 anyway.
 """
@@ -22,8 +23,9 @@ from fastnet.clients.connect import Q_LINES, Outcome, Silence, Watch
 from fastnet.clients.stdio import Input, Output, ReaderGone
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
-from fastnet.limits import DATAGRAM_BYTES_MAX, LAST_REPLIES_S, READ_BYTES
-from fastnet.transport.dial import CURES, Address, dial_datagram
+from fastnet.limits import LAST_REPLIES_S, READ_BYTES
+from fastnet.transport import TRANSPORTS
+from fastnet.transport.dial import Address, cure_of, dial_datagram
 
 NOTHING = memoryview(b"")
 
@@ -31,7 +33,7 @@ NOTHING = memoryview(b"")
 class Lines:
     """Cuts input into lines, however it arrives. Holds at most one read more than the longest line."""
 
-    def __init__(self, line_bytes_max: int = DATAGRAM_BYTES_MAX) -> None:
+    def __init__(self, line_bytes_max: int) -> None:
         self.line_bytes_max = line_bytes_max
         self._text = b""
         self._start = 0
@@ -59,7 +61,7 @@ class Lines:
             if end - start > self.line_bytes_max:
                 raise NetworkError(
                     f"a line of the input has more than {self.line_bytes_max} bytes and does not fit a datagram",
-                    "Cut it into shorter lines, or use tcp://",
+                    "Cut it into shorter lines, or use a stream: tcp:// or unix:",
                     errno.EMSGSIZE,
                 )
             if end == start or not self._has_ended:
@@ -69,7 +71,7 @@ class Lines:
 
 
 class DatagramConversation:
-    """A UDP socket between an input and an output. `run` returns when the last replies are in.
+    """A datagram socket between an input and an output. `run` returns when the last replies are in.
 
     addresses: where the endpoint may be, best first; taken from the front as they are tried.
     last_replies_s: how long to listen after the end of input, counted from the last byte in either direction.
@@ -89,9 +91,10 @@ class DatagramConversation:
         self.source = source
         self.target = target
         self.sock = self.open()
-        self.lines = Lines()
+        bytes_max = TRANSPORTS[endpoint.transport].datagram_bytes_max
+        self.lines = Lines(bytes_max)
         self.text = memoryview(bytearray(READ_BYTES))
-        self.reply = memoryview(bytearray(READ_BYTES))
+        self.reply = memoryview(bytearray(max(READ_BYTES, bytes_max)))
         self.outgoing: bytes | None = None
         self.last_sent: bytes | None = None
         self.parked = NOTHING
@@ -207,7 +210,7 @@ class DatagramConversation:
     def refused(self, error: OSError) -> None:
         """Go on with the next address of the name, or give up."""
         if error.errno != errno.ECONNREFUSED or self.replies or not self.addresses:
-            cure = CURES.get(error.errno or 0, "")
+            cure = cure_of(self.endpoint, error.errno)
             counts = f"after {self.sent_bytes} bytes sent and {self.received_bytes} received"
             raise NetworkError(f"{self.endpoint}: {reason(error)}, {counts}", cure, error.errno) from error
         self.sock.close()

@@ -30,6 +30,7 @@ from fastnet.limits import (
     UNPROVEN_REPLY_BYTES,
 )
 from fastnet.service.dictionary_py import ELLIPSIS, UNKNOWN
+from fastnet.transport import TRANSPORTS
 from fastnet.transport.dial import dial, dial_datagram, resolve
 
 PADDED_BYTES = (1400, DICTIONARY_TRANSLATION_BYTES_MAX + len(ELLIPSIS))
@@ -140,15 +141,15 @@ class Lookup:
     def __init__(self, endpoint: Endpoint, timeout_s: float = LOOKUP_TIMEOUT_S) -> None:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
-        self._udp = endpoint.transport == "udp"
-        self._addresses = deque(resolve(endpoint, timeout_s=timeout_s)) if self._udp else deque()
+        self._is_datagrams = TRANSPORTS[endpoint.transport].datagrams
+        self._addresses = deque(resolve(endpoint, timeout_s=timeout_s)) if self._is_datagrams else deque()
         self._stream = Stream(endpoint)
 
     def ask(self, word: str) -> Answer:
         """The translation of a word. Raises NetworkError when none has come in time."""
         began_s = time.monotonic()
         question = word.encode("utf-8", "surrogateescape")
-        if not self._udp:
+        if not self._is_datagrams:
             text, attempts = self._ask(self._stream, word, question, began_s)
         else:
             attempts = 0

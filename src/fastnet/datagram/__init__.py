@@ -14,9 +14,10 @@ DATAGRAMS: Table[EngineRow] = Table(
             when="what `auto` takes for datagrams",
         ),
         "single": EngineRow(
-            "one datagram a system call",
+            "one by one: recvmsg(2), sendmsg(2)",
             "single_py",
-            when="the specification; Python has no call for batches",
+            "single_c",
+            when="what `auto` takes in pure Python; to see what batches are for",
         ),
     },
 )

@@ -5,9 +5,12 @@ socket. It
 
  D1. returns only when the server stops; on DRAIN it first answers what is queued, on NOW it does not;
  D2. gives the service every datagram by itself, whatever was joined on the way, and sends what it returns as one datagram;
- D3. keeps empty datagrams, and those of 65,507 bytes; one that no buffer holds is counted as truncated and not answered;
- D4. does not answer a peer that `access` does not allow, nor, unless `answer_any_port`, its own port or one below 1024;
- D5. never waits for a peer: a reply the kernel does not take in SEND_PATIENCE_S is dropped and counted;
+ D3. keeps empty datagrams, and those of `datagram_bytes_max`; one that no buffer holds is counted as truncated and not
+     answered;
+ D4. does not answer a peer that `access` does not allow, nor, unless `answer_any_port`, its own name, its own port or one
+     below 1024, and does not ask the service; what the service says to a Unix socket without a name is as unanswered;
+ D5. never waits for a peer: a reply the kernel does not take in SEND_PATIENCE_S, or over a Unix socket at once, is dropped
+     and counted, and so is one to a Unix socket that is gone;
  D6. goes on after any error that a peer or the network can cause;
  D7. counts what the kernel dropped, as far as the kernel tells (SO_RXQ_OVFL, socket(7));
  D8. withholds and counts a reply longer than both its request and `unproven_reply_bytes`: who asks may have forged the

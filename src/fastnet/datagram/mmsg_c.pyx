@@ -11,7 +11,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from fastnet.cdefs.counters cimport fn_count
 from fastnet.cdefs.datagram cimport (
     FN_BATCH, FN_CALLS, FN_PIECES, fn_batch, fn_batch_answer, fn_batch_close, fn_batch_flush, fn_batch_open,
-    fn_batch_take, fn_batch_train,
+    fn_batch_peer_bytes, fn_batch_take, fn_batch_train,
 )
 from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply, fn_service
@@ -59,6 +59,7 @@ cdef inline void collect(fn_batch *batch, uint32_t peer, char *bytes, uint32_t n
         answer_all(batch)
     call = &batch.calls.call[batch.calls.n]
     call.bytes, call.n, call.peer = bytes, n, &batch.peer[peer]
+    call.peer_bytes = fn_batch_peer_bytes(batch, peer)
     call.reply.parts = call.reply.flags = 0
     batch.calls.n += 1
 
@@ -129,7 +130,7 @@ def run(work):
     cdef int sweep = DATAGRAM_SWEEP_TURNS
     cdef int result
     with nogil:
-        batch = fn_batch_open(&native.c, native.c.listener[0])
+        batch = fn_batch_open(&native.c, native.c.listener[0], 1)
         result = fn_epoll_set(epoll, EPOLL_CTL_ADD, native.c.listener[0], EPOLLIN, 0)
         if result == 0:
             result = fn_epoll_set(epoll, EPOLL_CTL_ADD, native.c.drain_fd, EPOLLIN, 1)

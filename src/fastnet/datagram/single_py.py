@@ -1,7 +1,7 @@
 """One datagram at a time: recvmsg(2), the service, sendmsg(2). Pure Python.
 
 Facts. Python has no recvmmsg(2). A train of joined datagrams is cut by the kernel as long as nobody asks for UDP_GRO.
-Decision: this is the specification of mmsg_c, counter for counter; what is joined there goes out one by one here.
+Decision: this is the specification of single_c and mmsg_c, counter for counter; what mmsg_c joins goes out one by one here.
 Cost: two system calls and a few microseconds of Python a datagram.
 """
 
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from fastnet.engine.contract import Work
 from fastnet.limits import (
     ANSWERED_PORTS_FROM,
-    DATAGRAM_BYTES_MAX,
     DATAGRAM_SWEEP_TURNS,
     DATAGRAMS_PER_TURN,
     READ_BYTES,
@@ -50,9 +49,11 @@ class Loop:
         self.work = work
         (self.sock,) = work.listeners
         self.sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
-        self.port = self.sock.getsockname()[1]
+        self.own = self.sock.getsockname()
+        self.is_local = self.sock.family == socket.AF_UNIX
         self.row = work.counters.row(0)
-        self.memory = memoryview(bytearray(READ_BYTES))
+        self.bytes_max = work.limits.datagram_bytes_max
+        self.memory = memoryview(bytearray(max(READ_BYTES, self.bytes_max)))
         self.drops = 0
         self.poll = select.poll()
         self.poll.register(self.sock, select.POLLIN)
@@ -112,9 +113,12 @@ class Loop:
             self.ask(datagram, peer)
 
     def ignores(self, peer: Address) -> bool:
-        """Whether a peer is not to be answered: it is not let in, or its port answers by itself, and would for ever."""
+        """Whether a peer is not to be heard: it is not let in, or it answers by itself, and would for ever."""
+        limits = self.work.limits
+        if not isinstance(peer, tuple):
+            return peer == self.own and not limits.answer_any_port
         host, port = peer[:2]
-        if not self.work.limits.answer_any_port and (port == self.port or port < ANSWERED_PORTS_FROM):
+        if not limits.answer_any_port and (port == self.own[1] or port < ANSWERED_PORTS_FROM):
             return True
         return not self.work.access.allows(host)
 
@@ -131,14 +135,17 @@ class Loop:
     def answer(self, pieces: Sequence[bytes | memoryview], peer: Address, request: int) -> None:
         """Send a reply to a request of so many bytes."""
         size = sum(map(len, pieces))
-        if max(request, self.work.limits.unproven_reply_bytes) < size <= DATAGRAM_BYTES_MAX:
+        if peer is None:
+            self.row[UNANSWERED] += 1
+            return
+        if max(request, self.work.limits.unproven_reply_bytes) < size <= self.bytes_max:
             self.row[WITHHELD] += 1
             return
-        sent = size <= DATAGRAM_BYTES_MAX and (self.send(pieces, peer) or (self.has_room() and self.send(pieces, peer)))
+        sent = size <= self.bytes_max and (self.send(pieces, peer) or (self.has_room() and self.send(pieces, peer)))
         self.row[REPLIES if sent else UNSENT] += 1
         self.row[BYTES_OUT] += size if sent else 0
 
-    def send(self, pieces: Sequence[bytes | memoryview], peer: Address) -> bool:
+    def send(self, pieces: Sequence[bytes | memoryview], peer: tuple[object, ...] | str | bytes) -> bool:
         try:
             self.sock.sendmsg(pieces, (), 0, peer)
         except OSError:
@@ -146,8 +153,13 @@ class Loop:
         return True
 
     def has_room(self) -> bool:
-        """Wait a moment for the send buffer; False if that was not why the reply did not go out."""
-        return bool(select.select([], [self.sock], [], SEND_PATIENCE_S)[1])
+        """Wait a moment for the send buffer; False if that was not why the reply did not go out.
+
+        Never for that of a Unix socket: it is the one peer's queue that is full, or all is held by peers that do not read.
+        """
+        room = select.poll()
+        room.register(self.sock, select.POLLOUT)
+        return not self.is_local and bool(room.poll(SEND_PATIENCE_S * 1000))
 
 
 def run(work: Work) -> None:

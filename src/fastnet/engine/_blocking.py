@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from fastnet.engine._stream import Closed, closed_by, gather
+from fastnet.engine._stream import Closed, closed_by, gather, last_words
 from fastnet.engine.contract import Work
 from fastnet.metrics.counters import (
     BYTES_IN,
@@ -86,7 +86,7 @@ class Talk:
             self.peer_eof = True
             if self.ending:
                 raise Closed(FINISHED)
-            return self.reply(service.eof(self))
+            return self.reply(last_words(service, self))
         self.row[BYTES_IN] += n
         self.row[MESSAGES] += 1
         if self.ending:

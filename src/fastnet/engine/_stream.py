@@ -25,7 +25,7 @@ from fastnet.metrics.counters import (
     PARKED_BYTES,
     RESET,
 )
-from fastnet.service.contract import END, Item
+from fastnet.service.contract import END, Conn, Item, Service
 from fastnet.trace import Trace
 
 READS, WRITES = 1, 2
@@ -71,6 +71,12 @@ def gather(items: Sequence[Item]) -> tuple[list[memoryview], bool]:
         if view.nbytes:
             parts.append(view)
     return parts, False
+
+
+def last_words(service: Service, conn: Conn) -> Sequence[Item]:
+    """What it answers to the peer's half-close; all it will ever say, unless it speaks by itself."""
+    items = service.eof(conn)
+    return items if service.speaks else (*items, END)
 
 
 class Stream:
@@ -128,7 +134,7 @@ class Stream:
             conn.peer_eof = True
             if conn.ending:
                 return self.settle(conn)
-            return self.send(conn, self.service.eof(conn))
+            return self.send(conn, last_words(self.service, conn))
         self.row[BYTES_IN] += n
         self.row[MESSAGES] += 1
         if conn.trace is not None:

@@ -133,6 +133,19 @@ CLIENT_TIMEOUT_MAX_S = 7 * 86400.0
 DATAGRAM_BYTES_MAX = 65507
 """Largest UDP payload over IPv4: 65535 less 20 bytes of IP header and 8 of UDP header (udp(7))."""
 
+SOCKET_FILE_TURN_S = 1.0
+"""How long a server waits while others make their socket files in the same folder, each in less than a millisecond."""
+
+SOCKET_FILE_LOOK_S = 0.002
+"""How often it looks whether it is its turn."""
+
+UNIXGRAM_BYTES_MAX = 256 * KIB
+"""Longest datagram taken from a Unix socket; the usual SO_SNDBUF lets 212,960 bytes through (unix(7))."""
+
+UNIXGRAM_SNDBUF_BYTES = 4 * MIB
+"""SO_SNDBUF of a Unix datagram server: replies count against it until they are read, also those to peers that never read.
+The kernel cuts it at net.core.wmem_max."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -145,6 +158,7 @@ class Limits:
     busy_poll_us: int = 0
     answer_any_port: bool = False
     unproven_reply_bytes: int = UNPROVEN_REPLY_BYTES
+    datagram_bytes_max: int = DATAGRAM_BYTES_MAX
     accept_burst: int = ACCEPT_BURST
     accept_pause_s: float = ACCEPT_PAUSE_S
     events_per_wait: int = EVENTS_PER_WAIT
@@ -164,4 +178,5 @@ assert FD_SETSIZE - SELECT_SPARE_DESCRIPTORS >= 1000, "the select engine promise
 assert SECONDS_MAX * 1000 < 2**32, "a time-out would wrap around in the native loops"
 assert TICK_S < DRAIN_S, "a blocking engine would sleep through the whole drain"
 assert CLIENT_TIMEOUT_MAX_S * 1000 < 2**31, "poll(2) could not wait that long"
+assert UNIXGRAM_BYTES_MAX <= UNIXGRAM_SNDBUF_BYTES, "the longest datagram could not be sent back"
 assert DATAGRAM_BYTES_MAX <= READ_BYTES, "one read could not hold the largest datagram"

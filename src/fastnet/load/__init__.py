@@ -9,7 +9,7 @@ from fastnet.table import Row, Table
 
 @dataclass(frozen=True)
 class LoadRow(Row):
-    """dials: it makes its connections itself. datagrams: it loads UDP endpoints, and others do not."""
+    """dials: it makes its connections itself. datagrams: it loads endpoints of datagrams, and others do not."""
 
     dials: bool = False
     datagrams: bool = False

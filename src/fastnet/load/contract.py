@@ -24,7 +24,8 @@
 10. A load of datagrams keeps `in_flight` of them on their way on each socket. The first NUMBER_BYTES of one are its number,
    and that alone says what the rest must be; anything else, or more than was sent, is one mismatch and ends the socket's
    part. What has not come back within LOST_S is one `lost`, and the next number takes its place; that it comes later, or
-   twice, is not held against the server. A socket that is refused (nobody listens) loses what it had on its way.
+   twice, is not held against the server. What finds no room is lost too: over a Unix socket everything beyond the server's
+   queue of net.unix.max_dgram_qlen. A socket that is refused (nobody listens) loses what it had on its way.
 11. A run always ends: after warm-up and window at most, and then at most `stall_s` (and a tick) after the last byte
    moved. In the main thread an interrupt is seen within a tick.
 """

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
 from fastnet.load.contract import DIALS_MAX
+from fastnet.transport import TRANSPORTS
 
 RETRY_S = 0.002
 """Rest before a full unix backlog is tried again."""
@@ -46,7 +47,7 @@ def dial(endpoint: Endpoint, connections: int, timeout_s: float) -> Dialled:
     Raises NetworkError when the name is unknown or not even one connection could be opened.
     """
     refusal: OSError | None = None
-    kind = socket.SOCK_DGRAM if endpoint.transport == "udp" else socket.SOCK_STREAM
+    kind = socket.SOCK_DGRAM if TRANSPORTS[endpoint.transport].datagrams else socket.SOCK_STREAM
     for family, address in addresses(endpoint, kind):
         first = dial_address(kind, family, address, 1, timeout_s)
         if first.connections:
@@ -60,7 +61,7 @@ def dial(endpoint: Endpoint, connections: int, timeout_s: float) -> Dialled:
 
 
 def addresses(endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[Address]:
-    if endpoint.transport == "unix":
+    if endpoint.is_local:
         name = endpoint.path
         return [(socket.AF_UNIX, "\0" + name[1:] if name.startswith("@") else name)]
     try:
@@ -113,6 +114,8 @@ def begin(
             done.refuse(error)
             count -= 1
             continue
+        if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
+            dialling.bind("")  # an abstract name, or nobody could answer
         status = dialling.connect_ex(address)
         while status == errno.EAGAIN and family == socket.AF_UNIX and time.monotonic() < full_until:
             time.sleep(RETRY_S)

@@ -14,6 +14,7 @@ from fastnet.load.contract import NS_PER_S, NUMBER_BYTES, Exchange, LoadPlan, Lo
 from fastnet.load.dial import dial
 from fastnet.load.pattern import build_pattern
 from fastnet.table import BACKENDS
+from fastnet.transport import TRANSPORTS
 
 
 def run(
@@ -48,7 +49,7 @@ def check(plan: LoadPlan, discipline: str) -> None:
             "Leave in_flight and busy_poll_us out",
         )
     is_datagrams = LOADS[discipline].datagrams
-    if is_datagrams != (plan.endpoint.transport == "udp"):
+    if is_datagrams != TRANSPORTS[plan.endpoint.transport].datagrams:
         fitting = ", ".join(name for name, row in LOADS.items() if row.datagrams != is_datagrams)
         raise ConfigError(f"cannot load {plan.endpoint} with {discipline}", f"These loads fit it: {fitting}")
     if is_datagrams and not NUMBER_BYTES < plan.message_bytes <= DATAGRAM_BYTES_MAX:

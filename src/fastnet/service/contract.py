@@ -9,7 +9,7 @@ send, or END, after which nothing follows and the stream is half-closed.
  S3. With `reads` false, input is dropped and counted, and `data` is never called.
  S4. With `speaks` true, `sent` is called each time everything ordered so far is out, until END.
  S5. `eof` is called once when the peer half-closes. The default answers END: everything received before is already
-     answered, so the peer gets all of it, then our FIN.
+     answered, so the peer gets all of it, then our FIN. With `speaks` false END follows whatever it answers.
  S6. `close` is called once when the connection is over, however it ended.
  S7. `conn.state` belongs to the service; the rest of `conn` to the engine.
  S8. One service object serves all connections of a loop, and with several loops several threads.
@@ -39,8 +39,9 @@ END = End.END
 Item = bytes | bytearray | memoryview | End
 
 
-Address = tuple[str, int] | tuple[str, int, int, int]
-"""Of a peer: host and port, and with IPv6 flow and scope."""
+Address = tuple[str, int] | tuple[str, int, int, int] | str | bytes | None
+"""Of a peer: host and port, and with IPv6 flow and scope; of a Unix socket its path, its abstract name with the NUL at its
+front, or None if it has bound neither, and then nothing can go back."""
 
 
 class HandlerFailed(Exception):

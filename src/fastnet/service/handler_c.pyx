@@ -20,7 +20,9 @@ from fastnet.service.handler_py import Failures, as_bytes
 
 cdef extern from "<arpa/inet.h>" nogil:
     enum:
+        AF_INET
         AF_INET6
+        AF_UNIX
         INET6_ADDRSTRLEN
     struct sockaddr_in:
         uint16_t sin_family
@@ -35,14 +37,35 @@ cdef extern from "<arpa/inet.h>" nogil:
     uint16_t ntohs(uint16_t number)
     uint32_t ntohl(uint32_t number)
 
+cdef extern from "<sys/un.h>" nogil:
+    struct sockaddr_un:
+        char *sun_path
+    enum:
+        PATH_AT "offsetof(struct sockaddr_un, sun_path)"
+
+cdef extern from "Python.h":
+    object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t n)
+
+cdef extern from "<string.h>" nogil:
+    size_t strnlen(const char *text, size_t most)
+
 cdef Py_ssize_t PEERS_KEPT = HANDLER_PEERS_KEPT
 
 
-cdef tuple address(const sockaddr_storage *peer):
-    """A peer as recvfrom(2) of Python's socket gives it."""
+cdef object local_name(const char *path, size_t room):
+    """A Unix socket's name: bytes for an abstract one, else a text."""
+    if path[0] == 0:
+        return PyBytes_FromStringAndSize(path, room)
+    return PyUnicode_DecodeFSDefaultAndSize(path, strnlen(path, room))
+
+
+cdef object address(const sockaddr_storage *peer, uint32_t peer_bytes):
+    """A peer, whose name has so many bytes, as recvfrom(2) of Python's socket gives it."""
     cdef char text[INET6_ADDRSTRLEN]
     cdef const sockaddr_in *v4 = <const sockaddr_in *>peer
     cdef const sockaddr_in6 *v6 = <const sockaddr_in6 *>peer
+    if v4.sin_family == AF_UNIX:
+        return local_name((<const sockaddr_un *>peer).sun_path, peer_bytes - PATH_AT)
     if v4.sin_family == AF_INET6:
         inet_ntop(v4.sin_family, &v6.sin6_addr, text, INET6_ADDRSTRLEN)
         return text.decode("ascii"), ntohs(v6.sin6_port), ntohl(v6.sin6_flowinfo) & 0xFFFFF, v6.sin6_scope_id
@@ -54,19 +77,23 @@ cdef class NativeHandler(NativeService):
     cdef object handler, failures
     cdef dict peers
 
-    cdef tuple peer_of(self, const sockaddr_storage *peer):
-        cdef Py_ssize_t size = sizeof(sockaddr_in6) if (<const sockaddr_in *>peer).sin_family == AF_INET6 else 8
-        cdef bytes packed = PyBytes_FromStringAndSize(<const char *>peer, size)
+    cdef object peer_of(self, const sockaddr_storage *peer, uint32_t peer_bytes):
+        cdef bytes packed
+        if peer_bytes == 0:
+            return None
+        if (<const sockaddr_in *>peer).sin_family == AF_INET:
+            peer_bytes = 8  # the rest is padding
+        packed = PyBytes_FromStringAndSize(<const char *>peer, peer_bytes)
         found = self.peers.get(packed)
         if found is None:
             if len(self.peers) >= PEERS_KEPT:
                 self.peers.clear()
-            found = self.peers[packed] = address(peer)
+            found = self.peers[packed] = address(peer, peer_bytes)
         return found
 
     cdef object ask(self, fn_call *call, fn_calls *calls):
         """The reply to one datagram as bytes, or None."""
-        peer = self.peer_of(call.peer)
+        peer = self.peer_of(call.peer, call.peer_bytes)
         try:
             reply = self.handler(PyMemoryView_FromObject(PyBytes_FromStringAndSize(call.bytes, call.n)), peer)
             return reply if reply is None or PyBytes_CheckExact(reply) else as_bytes(reply)

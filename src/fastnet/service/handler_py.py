@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fastnet.errors import printable
 from fastnet.limits import HANDLER_LOG_S
 from fastnet.service.contract import Address, HandlerFailed, Service
 
@@ -26,6 +27,15 @@ def as_bytes(reply: object) -> bytes:
         return memoryview(reply).tobytes()  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"a handler returns bytes or None, not {type(reply).__name__}") from None
+
+
+def spelled(peer: Address) -> str:
+    """Who sent a datagram, to read."""
+    if isinstance(peer, tuple):
+        return f"{peer[0]} port {peer[1]}"
+    if peer is None:
+        return "a socket without a name"
+    return printable(peer if isinstance(peer, str) else "@" + peer[1:].decode("utf-8", "surrogateescape"))
 
 
 class Failures:
@@ -43,7 +53,7 @@ class Failures:
         times, self.unsaid, self.quiet_until_s = self.unsaid, 0, now_s + HANDLER_LOG_S
         what = "".join(traceback.format_exception_only(error)).strip()
         often = f" ({times} since the last such line)" if times > 1 else ""
-        log.error("the handler failed on a datagram from %s port %d: %s%s", *peer[:2], what, often, exc_info=error)
+        log.error("the handler failed on a datagram from %s: %s%s", spelled(peer), what, often, exc_info=error)
 
 
 class Handler(Service):

@@ -25,7 +25,7 @@ def listen_endpoint(text: str) -> Endpoint:
     """`--listen [HOST:]PORT` or `unix:PATH`; a bare port is one of the loopback address. Raises ConfigError."""
     bare = text.isascii() and text.isdigit()
     where = Endpoint.parse(f"127.0.0.1:{text}" if bare else text)
-    if where.transport == "udp":
+    if TRANSPORTS[where.transport].datagrams:
         raise ConfigError(f"cannot transfer over {where}", "Write HOST:PORT, tcp://HOST:PORT or unix:PATH")
     return where
 
@@ -33,7 +33,7 @@ def listen_endpoint(text: str) -> Endpoint:
 def dial_endpoint(text: str) -> Endpoint:
     """Where to connect. Raises ConfigError."""
     where = Endpoint.parse(text)
-    if where.transport == "udp":
+    if TRANSPORTS[where.transport].datagrams:
         raise ConfigError(f"cannot transfer over {where}", "Write HOST:PORT, tcp://HOST:PORT or unix:PATH")
     return where
 

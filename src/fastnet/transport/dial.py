@@ -28,9 +28,9 @@ from typing import NamedTuple
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError, reason
-from fastnet.limits import CONNECT_STAGGER_S, CONNECT_TIMEOUT_S
+from fastnet.limits import CONNECT_STAGGER_S, CONNECT_TIMEOUT_S, UNIXGRAM_BYTES_MAX
 
-KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "unixgram": socket.SOCK_DGRAM}
 
 CURES = {
     errno.ECONNREFUSED: "Nothing listens there: check host and port, or start the server first",
@@ -49,21 +49,23 @@ UNIX_CURES = {
     errno.ENOENT: "The server makes the socket file when it starts: check the path, or start the server first",
     errno.ECONNREFUSED: "No server has it open: the file is a left-over, or not a socket; start the server",
     errno.EACCES: "It takes write permission on the socket file and search permission on its folders",
-    errno.EPROTOTYPE: "It is a datagram socket; only stream sockets can be connected to here",
+    errno.EPROTOTYPE: "It is a socket of the other kind: unix:PATH is for streams, unixgram:PATH for datagrams",
+    errno.EPERM: "That socket takes datagrams of one peer only",
+    errno.EMSGSIZE: "A datagram over a Unix socket must fit SO_SNDBUF; net.core.wmem_max bounds it",
     errno.EAGAIN: "The server does not accept: it is stopped or overloaded; try again or give a longer --timeout",
 }
 
 
 class Address(NamedTuple):
-    """One answer of getaddrinfo(3), ready for socket(2) and connect(2)."""
+    """One answer of getaddrinfo(3), or the name of a Unix socket, ready for socket(2) and connect(2)."""
 
     family: int
     kind: int
     protocol: int
-    name: tuple[str, int] | tuple[str, int, int, int]
+    name: tuple[str, int] | tuple[str, int, int, int] | bytes
 
     def __str__(self) -> str:
-        return self.name[0]
+        return os.fsdecode(self.name) if isinstance(self.name, bytes) else self.name[0]
 
 
 class Failure(NamedTuple):
@@ -77,7 +79,8 @@ def dial(endpoint: Endpoint, *, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.
     """Connect to an endpoint and return the socket, in blocking mode and without a time-out of its own.
 
     timeout_s: for everything together: the name look-up and all addresses of the name.
-    A UDP socket is connected too, so that an ICMP refusal of a datagram comes back as an error (udp(7)).
+    A UDP socket is connected too, so that an ICMP refusal of a datagram comes back as an error (udp(7)). A Unix socket of
+    datagrams has a name of its own, abstract and picked by the kernel (unix(7)), or nobody could answer it.
     Raises NetworkError (refused, timed out, unreachable, no such name or socket file, permission denied), or
     ConfigError for an endpoint that nothing can be connected to.
     """
@@ -85,7 +88,7 @@ def dial(endpoint: Endpoint, *, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.
         return dial_unix(endpoint, timeout_s)
     deadline = monotonic() + timeout_s
     addresses = resolve(endpoint, timeout_s=timeout_s)
-    if endpoint.transport == "udp":
+    if KINDS[endpoint.transport] == socket.SOCK_DGRAM:
         return dial_datagram(endpoint, deque(addresses))
     return Race(endpoint, addresses, deadline, timeout_s).run()
 
@@ -105,6 +108,9 @@ def dial_datagram(endpoint: Endpoint, addresses: deque[Address]) -> socket.socke
             failures.append(Failure(address, error))
             continue
         try:
+            if address.family == socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIXGRAM_BYTES_MAX)
+                sock.bind("")
             sock.connect(address.name)
         except OSError as error:
             sock.close()
@@ -114,9 +120,13 @@ def dial_datagram(endpoint: Endpoint, addresses: deque[Address]) -> socket.socke
     raise cannot_connect(endpoint, failures)
 
 
+def unix_name(path: str) -> bytes:
+    """A path as the kernel wants it: an abstract name starts with NUL."""
+    return b"\0" + os.fsencode(path[1:]) if path.startswith("@") else os.fsencode(path)
+
+
 def dial_unix(endpoint: Endpoint, timeout_s: float) -> socket.socket:
-    path = endpoint.path
-    name = b"\0" + os.fsencode(path[1:]) if path.startswith("@") else os.fsencode(path)
+    name = unix_name(endpoint.path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(timeout_s))
@@ -125,8 +135,9 @@ def dial_unix(endpoint: Endpoint, timeout_s: float) -> socket.socket:
     except OSError as error:
         sock.close()
         why = silence(timeout_s) if error.errno == errno.EAGAIN else reason(error)
-        cure = UNIX_CURES.get(error.errno or 0, "")
-        raise NetworkError(f"cannot connect to {endpoint}: {why}", cure, error.errno) from error
+        raise NetworkError(
+            f"cannot connect to {endpoint}: {why}", cure_of(endpoint, error.errno), error.errno
+        ) from error
     except BaseException:
         sock.close()
         raise
@@ -143,10 +154,12 @@ def timeval(seconds: float) -> bytes:
 
 
 def resolve(endpoint: Endpoint, *, timeout_s: float = CONNECT_TIMEOUT_S) -> list[Address]:
-    """All addresses of a tcp or udp endpoint, best first (RFC 6724). No host means this host's loopback.
+    """All addresses of an endpoint, best first (RFC 6724). No host means this host's loopback; a path is its one address.
 
     Raises NetworkError when the name has no address or nobody answers in time, ConfigError when it cannot be a name.
     """
+    if endpoint.is_local:
+        return [Address(socket.AF_UNIX, KINDS[endpoint.transport], 0, unix_name(endpoint.path))]
     if endpoint.port == 0:
         raise ConfigError(f"cannot connect to {endpoint}: no server has port 0", "Give the port the server printed")
     kind = KINDS[endpoint.transport]
@@ -294,7 +307,11 @@ def cannot_connect(endpoint: Endpoint, failures: Sequence[Failure], timeout_s: f
     else:
         why = ", ".join(f"{address}: {each}" for address, each in said.items())
     code = failures[-1].error.errno if failures else None
-    return NetworkError(f"cannot connect to {endpoint}: {why or 'no address'}", CURES.get(code or 0, ""), code)
+    return NetworkError(f"cannot connect to {endpoint}: {why or 'no address'}", cure_of(endpoint, code), code)
+
+
+def cure_of(endpoint: Endpoint, code: int | None) -> str:
+    return (UNIX_CURES if endpoint.is_local else CURES).get(code or 0, "")
 
 
 def timed_out(error: OSError) -> bool:
