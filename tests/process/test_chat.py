@@ -19,77 +19,15 @@ import pytest
 
 from fastnet.chat import wire
 from fastnet.endpoint import Endpoint
-from tests.commands import DEADLINE_S, ENVIRONMENT, Running, fastnet, finish, running
+from tests.chatting import joined, serving, textbook
+from tests.commands import DEADLINE_S, ENVIRONMENT, fastnet, finish
 from tests.lossy import Lossy
-
-
-@contextlib.contextmanager
-def serving(*options: object, port: int = 0) -> Iterator[tuple[Running, Endpoint]]:
-    with running("chat", "serve", "--port", port, *options) as server:
-        yield server, server.endpoint()
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     with serving() as (_, endpoint):
         yield endpoint
-
-
-@contextlib.contextmanager
-def textbook(endpoint: Endpoint, *words: bytes) -> Iterator[socket.socket]:
-    """A program that says these words."""
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(10)
-        sock.connect((endpoint.host, endpoint.port))
-        for word in words:
-            sock.send(word)
-        yield sock
-
-
-class Joined:
-    """A member whose input stays open."""
-
-    def __init__(self, endpoint: Endpoint, name: str, *options: object) -> None:
-        self.process = subprocess.Popen(
-            fastnet("chat", "join", "--server", endpoint, "--name", name, *options),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=ENVIRONMENT,
-            bufsize=0,
-        )
-        self.text = {"out": b"", "err": b""}
-
-    def say(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n".encode())
-
-    def line(self, stream: str = "out") -> str:
-        file = self.process.stdout if stream == "out" else self.process.stderr
-        assert file is not None
-        while b"\n" not in self.text[stream]:
-            assert select.select([file], [], [], DEADLINE_S)[0], f"nothing more than {self.text}"
-            data = os.read(file.fileno(), 65536)
-            assert data, f"it ended after {self.text}"
-            self.text[stream] += data
-        line, _, self.text[stream] = self.text[stream].partition(b"\n")
-        return line.decode()
-
-    def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=DEADLINE_S)
-        return self.process.returncode, (self.text["out"] + out).decode(), (self.text["err"] + err).decode()
-
-
-@contextlib.contextmanager
-def joined(endpoint: Endpoint, name: str, *options: object) -> Iterator[Joined]:
-    member = Joined(endpoint, name, *options)
-    try:
-        assert member.line("err").startswith(f"* you are {name}, ")
-        yield member
-    finally:
-        member.process.kill()
-        member.process.communicate()
 
 
 def test_members_and_textbook_programs_hear_each_other(endpoint: Endpoint) -> None:

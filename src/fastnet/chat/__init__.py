@@ -2,6 +2,7 @@
 
 wire.py      textbook datagrams and those of chat/1; what may appear on a screen
 hall.py      the server: who is online, and who gets what; no socket
+sealed.py    a key: what stands between the socket and the hall, and what a member does; no socket
 server.py    the hall on a socket
 talking.py   the client's side of chat/1; no socket
 client.py    a socket and standard input around it

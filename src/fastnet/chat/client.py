@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from fastnet.chat.sealed import Seal
 from fastnet.chat.talking import Event, Talking
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ChatRefused, FastnetError, NetworkError, reason
@@ -33,7 +34,7 @@ Show = Callable[[Event], None]
 class Member:
     """Somebody in a chat.
 
-    show: takes events. input_fd: where lines are read. on_command: takes lines that begin with a slash.
+    show: takes events. input_fd: where lines are read. on_command: takes lines that begin with a slash. seal: with a key.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Member:
         input_fd: int,
         on_command: Callable[[str], None],
         timeout_s: float = CHAT_TIMEOUT_S,
+        seal: Seal | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.talking = talking
@@ -51,11 +53,13 @@ class Member:
         self.input_fd = input_fd
         self.on_command = on_command
         self.timeout_s = timeout_s
+        self.seal = seal
         self.addresses: deque[Address] = deque(resolve(endpoint))
         self.sock = self.open()
         self.text = b""
         self.has_ended = False
         self.has_heard = False
+        self.saw_unsigned = False
         self.unseen = 0
         self.owed_since_s: float | None = None
         self.send_s = 0.0
@@ -74,8 +78,12 @@ class Member:
         if self.talking.is_in and not self.talking.has_left:
             self.talking.is_leaving = True
             with suppress(OSError):
-                self.sock.send(self.talking.next())
+                self.put(self.talking.next())
         self.sock.close()
+
+    def put(self, data: bytes) -> None:
+        """Raises OSError."""
+        self.sock.send(self.seal.close(data) if self.seal else data)
 
     def run(self) -> None:
         """Until the input has ended and everything is said. Raises NetworkError, ChatRefused, FastnetError."""
@@ -109,7 +117,7 @@ class Member:
         if talking.wait_s and now_s >= self.send_s:
             talking.wait_s = 0.0
         try:
-            self.sock.send(talking.next())
+            self.put(talking.next())
         except BlockingIOError:
             pass
         except OSError as error:
@@ -130,7 +138,7 @@ class Member:
             except OSError as error:
                 self.failed(error)
                 break
-            events = self.talking.hear(datagram)
+            events = self.hear(datagram)
             if events is None:
                 continue
             heard = self.has_heard = True
@@ -146,12 +154,23 @@ class Member:
         elif self.talking.is_idle:
             self.send_s = time.monotonic() + CHAT_SILENT_S / 3
 
+    def hear(self, datagram: bytes) -> list[Event] | None:
+        """What a datagram tells; None if it is not the server's, or means nothing."""
+        if self.seal is None:
+            return self.talking.hear(datagram)
+        data = self.seal.open(datagram)
+        if data == b"":
+            self.talking.is_due = True
+            return []
+        self.saw_unsigned |= data is None and not self.has_heard
+        return self.talking.hear(data) if data else None
+
     def acknowledge(self, got: int) -> None:
         """Nothing new may be an event that came twice, because its acknowledgement was lost: that costs one `here` more."""
         if self.talking.got != got or self.talking.saw_repetition:
             self.talking.saw_repetition = False
             with suppress(OSError):
-                self.sock.send(self.talking.acknowledgement())
+                self.put(self.talking.acknowledgement())
 
     def happened(self, event: Event) -> None:
         if event.kind == "refused":
@@ -208,4 +227,12 @@ class Member:
         unsaid = len(self.talking.waiting)
         lost = f"; {unsaid} messages were not taken" if unsaid else ""
         why = f"{self.endpoint}: no answer within {self.timeout_s:g} s{lost}"
-        raise NetworkError(why, CURES[errno.ETIMEDOUT], errno.ETIMEDOUT)
+        cure = CURES[errno.ETIMEDOUT]
+        if not self.has_heard:
+            cure += "; or both sides have not the same --key" if self.seal else "; or the server wants a --key"
+        if self.seal and self.saw_unsigned:
+            why, cure = (
+                f"{why}; what answers there has not the key",
+                "Check --key, and that the server has the same line",
+            )
+        raise NetworkError(why, cure, errno.ETIMEDOUT)

@@ -28,6 +28,7 @@ from fastnet.chat.wire import ChatError
 from fastnet.deskserver import DeskStatistics, Peer
 from fastnet.limits import (
     CHAT_BURST,
+    CHAT_COOKIE_S,
     CHAT_HINTS,
     CHAT_HISTORY,
     CHAT_MEMBERS_MAX,
@@ -42,7 +43,6 @@ from fastnet.limits import (
 
 log = logging.getLogger("fastnet")
 
-COOKIE_S = 60.0
 RESEND_S = 0.2
 RESEND_MAX_S = 2.0
 NAMES_BYTES_MAX = 900
@@ -52,13 +52,19 @@ Sent = list[tuple[bytes, Peer]]
 
 @dataclass
 class Statistics(DeskStatistics):
-    """What came and what became of it. messages: taken and passed on. hints: to addresses that are not online."""
+    """What came and what became of it.
+
+    messages: taken and passed on. hints: to addresses that are not online. strangers, replayed: with --key, datagrams that no
+    key signed, and those that had come before.
+    """
 
     messages: int = 0
     hints: int = 0
     junk: int = 0
     slowed: int = 0
     withheld: int = 0
+    strangers: int = 0
+    replayed: int = 0
     gone: int = 0
 
 
@@ -218,7 +224,7 @@ class Hall:
 
     def _cookies(self, peer: Peer) -> list[str]:
         """The cookie of an address now, and the one before."""
-        minute = int(self.steady() / COOKIE_S)
+        minute = int(self.steady() / CHAT_COOKIE_S)
         packed = [f"{peer[0]} {peer[1]} {minute - age}".encode() for age in (0, 1)]
         return [hmac.digest(self._secret, data, "sha256").hex()[:24] for data in packed]
 
@@ -356,6 +362,10 @@ class Hall:
             if member.unread:
                 found.append(member.resend_s)
         return found
+
+    def put_out(self, peer: Peer, why: str) -> Sent:
+        member = self.members.get(peer)
+        return self._went(member, why) if member else []
 
     def nobody_at(self, peer: Peer) -> Sent:
         """The network says that nobody listens there. Members of chat/1 are believed more than the network."""

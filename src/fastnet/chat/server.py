@@ -6,19 +6,26 @@ Facts. With IP_RECVERR the kernel queues the ICMP answer "nobody listens at that
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastnet.access import AccessList
 from fastnet.chat.hall import Hall, Statistics
+from fastnet.chat.sealed import Gate
+from fastnet.command.keys import read_keys
 from fastnet.config import ProcessConfig, option
 from fastnet.daemon import launch
 from fastnet.deskserver import DeskConfig, DeskServer, Outgoing, Peer
-from fastnet.errors import EXIT_OK
+from fastnet.errors import EXIT_OK, ConfigError
 from fastnet.limits import CHAT_DATAGRAM_BYTES_MAX, CHAT_RATE, DATAGRAMS_PER_TURN
 from fastnet.process import Tell, from_root
+
+log = logging.getLogger("fastnet")
 
 PORT = 7513
 """Next to exec's."""
@@ -35,6 +42,9 @@ class ChatConfig(DeskConfig):
     """A chat server. Raises ConfigError."""
 
     port: int = option(PORT, "Port to bind; 0 picks a free one.", "PORT", least=0)
+    key: str | None = option(
+        None, "Let in only who has one of the keys in this file; textbook programs have none.", "FILE"
+    )
     rate: int = option(CHAT_RATE, "Messages a second that a member may send for long.", "N", least=1)
     trust: tuple[str, ...] = option(
         (), "Nobody forges addresses of this network: textbook programs there may just listen.", "CIDR"
@@ -47,7 +57,9 @@ class ChatConfig(DeskConfig):
 
 def run(config: ChatConfig, process: ProcessConfig, tell: Tell) -> int:
     """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises FastnetError."""
+    config = replace(config, key=os.path.expanduser(config.key) if config.key else None)
     if process.daemon:
+        config = from_root(config, "key")
         process = from_root(process, "pidfile", "log_file", "error_log")
         tell(launch(lambda to_launcher: ChatServer(config, to_launcher).run(process)))
         return EXIT_OK
@@ -59,6 +71,7 @@ class ChatServer(DeskServer):
 
     config: ChatConfig
     hall: Hall
+    gate: Gate | None = None
     datagram_bytes_max = CHAT_DATAGRAM_BYTES_MAX
 
     def __init__(self, config: ChatConfig, tell: Tell) -> None:
@@ -68,6 +81,8 @@ class ChatServer(DeskServer):
         trusted = AccessList.parse((*THIS_HOST, *self.config.trust))
         self.hall = Hall(trusted, float(self.config.rate))
         self.statistics = self.hall.statistics
+        if self.config.key:
+            self.gate = Gate(self.hall, read_keys(self.config.key))
 
     def opened(self) -> None:
         """Ask for ICMP answers with their addresses."""
@@ -76,13 +91,17 @@ class ChatServer(DeskServer):
             self.sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
 
     def about(self) -> dict[str, Any]:
-        return {"service": "chat"}
+        return {"service": "chat", "keys": sorted(self.gate.keys) if self.gate else []}
 
     def hear(self, datagram: bytes, peer: Peer) -> Outgoing:
-        return self.hall.hear(datagram, peer)
+        return self.gate.hear(datagram, peer) if self.gate else self.hall.hear(datagram, peer)
 
     def turn(self) -> Outgoing:
-        return self.hall.turn()
+        return self.out(self.hall.turn())
+
+    def out(self, sent: Iterable[tuple[bytes, Peer]]) -> Outgoing:
+        """What the hall wants to say, as it may leave the house."""
+        return self.gate.seal(sent) if self.gate else sent
 
     def deadlines(self) -> list[float]:
         return self.hall.deadlines()
@@ -94,7 +113,19 @@ class ChatServer(DeskServer):
                 _, _, _, peer = self.sock.recvmsg(0, 0, socket.MSG_ERRQUEUE)
             except OSError:
                 return
-            self.send_all(self.hall.nobody_at(peer))
+            self.send_all(self.out(self.hall.nobody_at(peer)))
+
+    def reload(self) -> None:
+        if self.gate is None or self.config.key is None:
+            super().reload()
+            return
+        try:
+            keys = read_keys(self.config.key)
+        except ConfigError as error:
+            log.error("SIGHUP: the keys stay as they were: %s", error)
+        else:
+            self.send_all(self.gate.renew(keys))
+            log.info("SIGHUP: read anew: %d keys; log files opened again", len(keys))
 
     def words(self, event: dict[str, Any]) -> str:
         return words(event)
@@ -103,7 +134,8 @@ class ChatServer(DeskServer):
 def words(event: dict[str, Any]) -> str:
     """An event as a line to read."""
     if event["event"] == "listening":
-        return f"listening on {event['endpoint']} (chat)"
+        keys = f"; keys: {', '.join(event['keys'])}" if event["keys"] else ""
+        return f"listening on {event['endpoint']} (chat{keys})"
     state = "stopped chat" if event["event"] == "stopped" else "chat"
     return f"{state} on {event['endpoint']}: {numbers(event['statistics'])}"
 
@@ -111,6 +143,6 @@ def words(event: dict[str, Any]) -> str:
 def numbers(statistics: dict[str, int]) -> str:
     """Statistics in one line."""
     first = "{messages} messages, {datagrams} datagrams in, {replies} out".format(**statistics)
-    names = ("hints", "slowed", "withheld", "gone", "junk", "ignored", "unsent")
+    names = ("strangers", "replayed", "hints", "slowed", "withheld", "gone", "junk", "ignored", "unsent")
     more = ", ".join(f"{statistics[name]} {name}" for name in names if statistics[name])
     return f"{first}; {more}" if more else first

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from fastnet.chat.client import Member
+from fastnet.chat.sealed import Seal
 from fastnet.chat.server import PORT, ChatConfig, words
 from fastnet.chat.server import run as run_server
 from fastnet.chat.talking import Event, Talking
@@ -24,6 +25,7 @@ from fastnet.cli.exec import read_server
 from fastnet.cli.options import collect, parameters
 from fastnet.cli.serve import say
 from fastnet.clients.stdio import occupy_standard_descriptors
+from fastnet.command.keys import read_keys
 from fastnet.config import ProcessConfig
 from fastnet.limits import CHAT_TIMEOUT_S, CLIENT_TIMEOUT_MAX_S
 from fastnet.process import Tell
@@ -45,8 +47,8 @@ Textbook programs say `online`, then messages, which everybody who is online get
 `fastnet chat join` adds names, presence, and messages that arrive once each and in order.
 
 \b
-Signals: INT and TERM end it, HUP opens log files anew, USR1 logs the
-statistics.
+Signals: INT and TERM end it, HUP reads the keys and opens log files
+anew, USR1 logs the statistics.
 
 \b
 Exit codes: 0 stopped, 2 usage, 3 configuration, 4 network."""
@@ -60,10 +62,11 @@ end of input the client leaves as soon as everything is said.
 Examples:
   fastnet chat join --name ada
   fastnet chat join --name ada --room ops --server chathost:7513
+  fastnet chat join --name ada --server chathost --key chat.keys
 
 \b
 Exit codes: 0 left, 2 usage, 3 configuration, 4 network (nobody there,
-no answer), 5 refused (somebody has that name), 130 interrupted."""
+no answer, another key), 5 refused (somebody has that name), 130 interrupted."""
 
 
 @click.group("chat", help=HELP)
@@ -102,6 +105,9 @@ group.add_command(
 @click.option("--name", required=True, help="Who you are: letters and digits, and _ . - between them.")
 @click.option("--room", default="", help="A room by name; without, where textbook programs are.")
 @click.option(
+    "--key", metavar="FILE", envvar="FASTNET_KEY", help="The server's key: the first one of this file is taken."
+)
+@click.option(
     "--timeout",
     "timeout_s",
     type=click.FloatRange(0, CLIENT_TIMEOUT_MAX_S, min_open=True),
@@ -111,12 +117,13 @@ group.add_command(
     help="Give up when the server has been silent for so long.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
-def join(server: str, name: str, room: str, timeout_s: float, as_json: bool) -> None:
+def join(server: str, name: str, room: str, key: str | None, timeout_s: float, as_json: bool) -> None:
     occupy_standard_descriptors()
     try:
         talking = Talking(name, room)
     except ChatError as error:
         raise click.BadParameter(str(error), param_hint="--name or --room") from None
+    seal = Seal(*next(iter(read_keys(os.path.expanduser(key)).items()))) if key else None
     screen = Screen(as_json, name)
 
     def command(line: str) -> None:
@@ -127,7 +134,7 @@ def join(server: str, name: str, room: str, timeout_s: float, as_json: bool) -> 
         else:
             screen.note("there are /who and /quit; // sends a line that begins with a slash")
 
-    member = Member(read_server(server, PORT), talking, screen.show, sys.stdin.fileno(), command, timeout_s)
+    member = Member(read_server(server, PORT), talking, screen.show, sys.stdin.fileno(), command, timeout_s, seal)
     member.on_line = screen.typed
     with closing(member):
         member.run()

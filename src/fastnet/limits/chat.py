@@ -43,6 +43,15 @@ CHAT_ROOMS_MAX = 256
 CHAT_HINTS = 50
 """Hints a second to addresses that are not online."""
 
+CHAT_COOKIE_S = 60.0
+"""A cookie, and the server's nonce under a key, are good for this long at least, and for twice as long at most."""
+
+CHAT_SESSIONS_MAX = 4096
+"""Runs of members with a key that a server remembers, so that nothing recorded begins one again; 1 KiB each."""
+
+CHAT_COMPLAINT_S = 60.0
+"""Least time between two lines of the log about datagrams that no key signed."""
+
 CHAT_TIMEOUT_S = 10.0
 """A chat client that has heard nothing for so long gives up."""
 
@@ -51,4 +60,6 @@ assert CHAT_HISTORY + CHAT_WINDOW < CHAT_UNREAD_MAX, "who comes would be gone be
 assert CHAT_TEXT_BYTES_MAX + 47 <= UNPROVEN_REPLY_BYTES, (
     "a textbook member that proves nothing could not get a whole message"
 )
+assert CHAT_SESSIONS_MAX >= 2 * CHAT_MEMBERS_MAX, "members that were restarted could not come back"
+assert 2 * CHAT_COOKIE_S > CHAT_SILENT_S, "the session of a member could be forgotten while the member is in"
 assert 3 * CHAT_TIMEOUT_S <= CHAT_SILENT_S, "a lost sign of life would end a membership"
