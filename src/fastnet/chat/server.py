@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fastnet.access import AccessList
-from fastnet.chat.hall import Hall, Statistics
+from fastnet.chat.backplane import check, open_backplane, shown
+from fastnet.chat.elsewhere import Elsewhere
+from fastnet.chat.hall import Hall
+from fastnet.chat.members import Statistics
 from fastnet.chat.sealed import Gate
 from fastnet.command.keys import read_keys
 from fastnet.config import ProcessConfig, option
@@ -45,6 +48,7 @@ class ChatConfig(DeskConfig):
     key: str | None = option(
         None, "Let in only who has one of the keys in this file; textbook programs have none.", "FILE"
     )
+    backplane: str = option("memory", "Be one chat with all servers of it: redis://HOST[:PORT]/[DB].", "URL")
     rate: int = option(CHAT_RATE, "Messages a second that a member may send for long.", "N", least=1)
     trust: tuple[str, ...] = option(
         (), "Nobody forges addresses of this network: textbook programs there may just listen.", "CIDR"
@@ -53,6 +57,7 @@ class ChatConfig(DeskConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         AccessList.parse(self.trust)
+        check(self.backplane)
 
 
 def run(config: ChatConfig, process: ProcessConfig, tell: Tell) -> int:
@@ -71,6 +76,7 @@ class ChatServer(DeskServer):
 
     config: ChatConfig
     hall: Hall
+    elsewhere: Elsewhere
     gate: Gate | None = None
     datagram_bytes_max = CHAT_DATAGRAM_BYTES_MAX
 
@@ -83,6 +89,9 @@ class ChatServer(DeskServer):
         self.statistics = self.hall.statistics
         if self.config.key:
             self.gate = Gate(self.hall, read_keys(self.config.key))
+        self.elsewhere = Elsewhere(self.hall, open_backplane(self.config.backplane))
+        stack.callback(self.elsewhere.close)
+        self.elsewhere.start()
 
     def opened(self) -> None:
         """Ask for ICMP answers with their addresses."""
@@ -91,20 +100,26 @@ class ChatServer(DeskServer):
             self.sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
 
     def about(self) -> dict[str, Any]:
-        return {"service": "chat", "keys": sorted(self.gate.keys) if self.gate else []}
+        keys = sorted(self.gate.keys) if self.gate else []
+        return {"service": "chat", "keys": keys, "backplane": shown(self.config.backplane)}
 
     def hear(self, datagram: bytes, peer: Peer) -> Outgoing:
         return self.gate.hear(datagram, peer) if self.gate else self.hall.hear(datagram, peer)
 
     def turn(self) -> Outgoing:
-        return self.out(self.hall.turn())
+        return self.out([*self.elsewhere.turn(), *self.hall.turn()])
 
     def out(self, sent: Iterable[tuple[bytes, Peer]]) -> Outgoing:
         """What the hall wants to say, as it may leave the house."""
         return self.gate.seal(sent) if self.gate else sent
 
     def deadlines(self) -> list[float]:
-        return self.hall.deadlines()
+        return [*self.hall.deadlines(), *self.elsewhere.deadlines()]
+
+    def watched(self) -> dict[int, Callable[[int], None]]:
+        """The backplane wakes the poll; what has come is taken in `turn`."""
+        fd = self.elsewhere.fd
+        return {fd: lambda fd: None} if fd >= 0 else {}
 
     def refused(self) -> None:
         """Take members out that are not there any more."""
@@ -135,7 +150,8 @@ def words(event: dict[str, Any]) -> str:
     """An event as a line to read."""
     if event["event"] == "listening":
         keys = f"; keys: {', '.join(event['keys'])}" if event["keys"] else ""
-        return f"listening on {event['endpoint']} (chat{keys})"
+        backplane = f"; backplane: {event['backplane']}" if event["backplane"] != "memory" else ""
+        return f"listening on {event['endpoint']} (chat{keys}{backplane})"
     state = "stopped chat" if event["event"] == "stopped" else "chat"
     return f"{state} on {event['endpoint']}: {numbers(event['statistics'])}"
 
@@ -143,6 +159,18 @@ def words(event: dict[str, Any]) -> str:
 def numbers(statistics: dict[str, int]) -> str:
     """Statistics in one line."""
     first = "{messages} messages, {datagrams} datagrams in, {replies} out".format(**statistics)
-    names = ("strangers", "replayed", "hints", "slowed", "withheld", "gone", "junk", "ignored", "unsent")
+    names = (
+        "elsewhere",
+        "unpublished",
+        "strangers",
+        "replayed",
+        "hints",
+        "slowed",
+        "withheld",
+        "gone",
+        "junk",
+        "ignored",
+        "unsent",
+    )
     more = ", ".join(f"{statistics[name]} {name}" for name in names if statistics[name])
     return f"{first}; {more}" if more else first
