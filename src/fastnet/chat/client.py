@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from fastnet.chat.sealed import Seal
 from fastnet.chat.talking import Event, Talking
@@ -29,6 +30,33 @@ REST_MAX_S = 2.0
 TURN_DATAGRAMS = 64
 
 Show = Callable[[Event], None]
+
+
+class Input(Protocol):
+    """What was read, as lines."""
+
+    has_ended: bool
+
+    def feed(self, data: bytes) -> list[str]:
+        """b"" is the end."""
+
+
+class Lines:
+    """Input that comes in lines, as from a pipe."""
+
+    def __init__(self) -> None:
+        self.has_ended = False
+        self.text = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        self.text += data
+        if not data:
+            self.has_ended = True
+            self.text += b"\n" if self.text else b""
+        elif len(self.text) > READ_BYTES and b"\n" not in self.text:
+            self.text += b"\n"
+        *lines, self.text = self.text.split(b"\n")
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
 
 
 class Member:
@@ -56,7 +84,9 @@ class Member:
         self.seal = seal
         self.addresses: deque[Address] = deque(resolve(endpoint))
         self.sock = self.open()
-        self.text = b""
+        self.lines: Input = Lines()
+        self.also: dict[int, Callable[[], None]] = {}
+        """Other descriptors, and what to call when one is readable."""
         self.has_ended = False
         self.has_heard = False
         self.saw_unsigned = False
@@ -67,6 +97,8 @@ class Member:
         self.leave_by_s = float("inf")
         self.on_line: Callable[[], None] = lambda: None
         """Called before a message is sent."""
+        self.on_rest: Callable[[], None] = lambda: None
+        """Called before it waits."""
 
     def open(self) -> socket.socket:
         sock = dial_datagram(self.endpoint, self.addresses)
@@ -91,8 +123,11 @@ class Member:
             now_s = time.monotonic()
             if self.talking.is_due or now_s >= self.send_s:
                 self.send(now_s)
-            watched = [self.sock.fileno()] if self.has_ended else [self.sock.fileno(), self.input_fd]
+            self.on_rest()
+            watched = [self.sock.fileno(), *self.also, *([] if self.has_ended else [self.input_fd])]
             ready = select.select(watched, [], [], max(0.0, self.send_s - time.monotonic()))[0]
+            for fd in self.also.keys() & set(ready):
+                self.also[fd]()
             if self.sock.fileno() in ready:
                 self.take_some()
             if self.input_fd in ready:
@@ -189,15 +224,9 @@ class Member:
             if error.errno != errno.EIO:
                 raise FastnetError(f"cannot read standard input: {reason(error)}") from error
             data = b""  # the terminal hung up
-        self.text += data
-        if not data:
-            self.has_ended = True
-            self.text += b"\n" if self.text else b""
-        elif len(self.text) > READ_BYTES and b"\n" not in self.text:
-            self.text += b"\n"
-        *lines, self.text = self.text.split(b"\n")
-        for line in lines:
-            self.say(line.decode("utf-8", "replace").rstrip("\r"))
+        for line in self.lines.feed(data):
+            self.say(line)
+        self.has_ended |= self.lines.has_ended
 
     def say(self, line: str) -> None:
         if line.startswith("/") and not line.startswith("//"):

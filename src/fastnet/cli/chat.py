@@ -6,16 +6,16 @@ standard output.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import click
 
 from fastnet.chat.client import Member
+from fastnet.chat.output import Place, Plain, on_a_screen
 from fastnet.chat.sealed import Seal
 from fastnet.chat.server import PORT, ChatConfig, words
 from fastnet.chat.server import run as run_server
@@ -55,8 +55,9 @@ Exit codes: 0 stopped, 2 usage, 3 configuration, 4 network."""
 
 JOIN_HELP = """Take part in a chat: lines of standard input are messages, and what is said is written to standard output.
 
-On a terminal and in a pipe alike. Lines that begin with a slash are for the client: /who, /quit; // sends a slash. At the
-end of input the client leaves as soon as everything is said.
+On a terminal it has a screen of its own: PageUp and PageDown scroll, Ctrl-D, Ctrl-C or /quit leave. In a pipe, or with
+--plain, lines come and go. Lines that begin with a slash are for the client: /who, /quit; // sends a slash. At the end of
+input the client leaves as soon as everything is said.
 
 \b
 Examples:
@@ -116,15 +117,17 @@ group.add_command(
     metavar="SECONDS",
     help="Give up when the server has been silent for so long.",
 )
+@click.option("--plain", is_flag=True, help="Line by line on a terminal too, without a screen of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
-def join(server: str, name: str, room: str, key: str | None, timeout_s: float, as_json: bool) -> None:
+def join(server: str, name: str, room: str, key: str | None, timeout_s: float, plain: bool, as_json: bool) -> None:
     occupy_standard_descriptors()
     try:
         talking = Talking(name, room)
     except ChatError as error:
         raise click.BadParameter(str(error), param_hint="--name or --room") from None
     seal = Seal(*next(iter(read_keys(os.path.expanduser(key)).items()))) if key else None
-    screen = Screen(as_json, name)
+    place = Place(talking, read_server(server, PORT))
+    output = Plain(as_json, place)
 
     def command(line: str) -> None:
         if line == "/who":
@@ -132,44 +135,17 @@ def join(server: str, name: str, room: str, key: str | None, timeout_s: float, a
         elif line == "/quit":
             member.has_ended = True
         else:
-            screen.note("there are /who and /quit; // sends a line that begins with a slash")
+            output.note("there are /who and /quit; // sends a line that begins with a slash")
 
-    member = Member(read_server(server, PORT), talking, screen.show, sys.stdin.fileno(), command, timeout_s, seal)
-    member.on_line = screen.typed
-    with closing(member):
+    def show(event: Event) -> None:
+        output.show(event)
+
+    member = Member(place.endpoint, talking, show, sys.stdin.fileno(), command, timeout_s, seal)
+    member.on_line = output.typed
+    with closing(member), ExitStack() as stack:
+        if output.is_terminal and not plain and not as_json and os.environ.get("TERM", "dumb") != "dumb":
+            output = stack.enter_context(on_a_screen(member, place))
         member.run()
-
-
-class Screen:
-    """Where events go."""
-
-    def __init__(self, as_json: bool, name: str) -> None:
-        self.as_json = as_json
-        self.name = name
-        self.is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-
-    def show(self, event: Event) -> None:
-        if self.as_json:
-            found = {name: value for name, value in dataclasses.asdict(event).items() if value}
-            print(json.dumps({"event": found.pop("kind"), **found}), flush=True)
-        elif event.kind in ("said", "earlier"):
-            earlier = " (earlier)" if event.kind == "earlier" else ""
-            print(f"{event.who}{earlier}: {event.text}", flush=True)
-        elif event.kind == "joined":
-            self.note(f"you are {event.who}, {event.online} online")
-        elif event.kind == "who":
-            more = event.online - len(event.names)
-            self.note(f"{event.online} online: {', '.join(event.names)}{f' and {more} more' if more > 0 else ''}")
-        elif event.who != self.name:
-            self.note(f"{event.who} is {'online' if event.kind == 'came' else 'offline'}")
-
-    def note(self, text: str) -> None:
-        print(f"* {text}", file=sys.stderr, flush=True)
-
-    def typed(self) -> None:
-        """A line was typed, and will come back as what was said: take the first one off the screen."""
-        if self.is_terminal and not self.as_json:
-            os.write(sys.stdout.fileno(), b"\x1b[1A\r\x1b[2K")
 
 
 def commands() -> dict[str, click.Command]:

@@ -88,6 +88,12 @@ CHAT_REDIS_REST_MAX_S = 5.0
 CHAT_LAST_WORDS_S = 1.0
 """How long a server that stops may take to publish what it has not yet."""
 
+CHAT_SCROLL_LINES = 1000
+"""Lines that the screen of a member keeps to scroll back; half a MB."""
+
+CHAT_INPUT_CHARACTERS_MAX = 4000
+"""Longest line that can be typed on a screen; it becomes nine messages or so."""
+
 CHAT_TIMEOUT_S = 10.0
 """A chat client that has heard nothing for so long gives up."""
 
