@@ -166,9 +166,9 @@ def test_nobody_there_is_told_at_once() -> None:
     assert (done.returncode, "connection refused" in done.stderr) == (4, True)
 
 
-def test_on_a_terminal_a_line_is_replaced_by_what_was_said(endpoint: Endpoint) -> None:
+def test_plain_on_a_terminal_a_line_is_replaced_by_what_was_said(endpoint: Endpoint) -> None:
     keyboard, fd = os.openpty()
-    words = fastnet("chat", "join", "--server", endpoint, "--name", "ada")
+    words = fastnet("chat", "join", "--server", endpoint, "--name", "ada", "--plain")
     process = subprocess.Popen(words, stdin=fd, stdout=fd, stderr=fd, env=ENVIRONMENT)
     os.close(fd)
     try:

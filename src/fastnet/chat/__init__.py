@@ -9,4 +9,6 @@ members.py   who is in a hall, and what is counted there
 server.py    the hall on a socket
 talking.py   the client's side of chat/1; no socket
 client.py    a socket and standard input around it
+output.py    where events are shown: lines, JSON, or a screen
+screen.py    the screen: keys in, rows out; layout.py: text in columns; terminal.py: the terminal around them
 """

@@ -132,6 +132,7 @@ class Member:
                 self.take_some()
             if self.input_fd in ready:
                 self.read()
+            self.has_ended |= self.lines.has_ended
             self.check_patience()
 
     def is_over(self) -> bool:
@@ -226,7 +227,6 @@ class Member:
             data = b""  # the terminal hung up
         for line in self.lines.feed(data):
             self.say(line)
-        self.has_ended |= self.lines.has_ended
 
     def say(self, line: str) -> None:
         if line.startswith("/") and not line.startswith("//"):

@@ -5,7 +5,7 @@ Facts. A terminal's modes belong to the terminal and outlive the program (termio
 again; only a byte on the wake-up descriptor ends a select (signal.set_wakeup_fd).
 Decision: characters come one by one and without echo, the terminal's own signals as keys, so Ctrl-C, Ctrl-Z and Ctrl-D pass
 through one door. Lines are not broken by the terminal, or a character that is wider than we think would shift all others.
-SIGTERM and SIGHUP are an interrupt. After a SIGKILL only `reset` helps.
+SIGTERM is an interrupt, SIGHUP the end of input. After a SIGKILL only `reset` helps.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import os
 import signal
 import termios
 from contextlib import suppress
-from types import FrameType
-from typing import Any
 
 from fastnet.chat.screen import Screen
 from fastnet.limits import READ_BYTES
@@ -46,9 +44,8 @@ class Terminal:
         self.modes = termios.tcgetattr(self.source_fd)
         self.fd, self._wake_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake_fd, warn_on_full_buffer=False)
-        handlers: dict[int, Any] = {signal.SIGWINCH: self._ignored}
-        handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGHUP), self._interrupted)
-        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        numbers = (signal.SIGWINCH, signal.SIGTERM, signal.SIGHUP)
+        self._before = {number: signal.signal(number, lambda number, frame: None) for number in numbers}
         self.take()
         return self
 
@@ -90,9 +87,12 @@ class Terminal:
         self.screen.resize(columns or 80, rows or 24)
 
     def woken(self) -> None:
-        """A signal came; of those that do not end the program it is the one about the size."""
+        """Signals came, each as a byte. Raises KeyboardInterrupt."""
         with suppress(BlockingIOError):
-            os.read(self.fd, READ_BYTES)
+            numbers = os.read(self.fd, READ_BYTES)
+            if signal.SIGTERM in numbers:
+                raise KeyboardInterrupt
+            self.screen.has_ended |= signal.SIGHUP in numbers
         self.measure()
 
     def suspend(self) -> None:
@@ -100,9 +100,3 @@ class Terminal:
         self.give_back()
         os.kill(0, signal.SIGTSTP)
         self.take()
-
-    def _ignored(self, number: int, frame: FrameType | None) -> None:
-        """The wake-up descriptor has it."""
-
-    def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
