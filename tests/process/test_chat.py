@@ -180,7 +180,7 @@ def test_plain_on_a_terminal_a_line_is_replaced_by_what_was_said(endpoint: Endpo
                 assert select.select([keyboard], [], [], DEADLINE_S)[0], screen
                 screen += os.read(keyboard, 4096)
 
-        read_until(b"* you are ada, 1 online")
+        read_until(b"* you are ada, 1 online\r\n")
         os.write(keyboard, b"hello\n")
         read_until(b"hello\r\n\x1b[1A\r\x1b[2Kada: hello\r\n")
         os.write(keyboard, b"\x04")
