@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import pytest
 from fastnet.chat import wire
 from fastnet.endpoint import Endpoint
 from tests.chatting import joined, serving, textbook
-from tests.commands import DEADLINE_S, ENVIRONMENT, fastnet, finish
+from tests.commands import DEADLINE_S, ENVIRONMENT, fastnet, finish, running
 from tests.lossy import Lossy
 
 
@@ -244,6 +245,23 @@ def test_sigusr1_logs_the_statistics_and_sigterm_ends_with_them(endpoint: Endpoi
         assert "1 messages, " in server.line("err", "chat on udp://")
         code, out, _ = server.end()
         assert (code, "1 messages, " in out) == (0, True)
+
+
+def test_the_counters_are_shown_to_prometheus() -> None:
+    with running("chat", "serve", "--port", "0", "--metrics", "0", "--json") as server:
+        event = server.event()
+        where = Endpoint.parse(event["endpoint"])
+        with joined(where, "ada") as ada:
+            ada.say("hello")
+            assert ada.line() == "ada: hello"
+            with urllib.request.urlopen(event["metrics"], timeout=10) as answer:
+                page = answer.read().decode()
+        labels = f'{{service="chat",endpoint="{where}"}}'
+        assert f"fastnet_chat_messages_total{labels} 1\n" in page
+        assert f"fastnet_chat_online{labels} 1\n" in page
+        assert "# TYPE fastnet_chat_online gauge\n" in page
+        assert "# HELP fastnet_chat_strangers_total Datagrams that no key signed.\n" in page
+        assert server.end()[0] == 0
 
 
 def test_over_ipv6_an_address_keeps_its_colons() -> None:

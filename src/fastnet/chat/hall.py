@@ -118,7 +118,7 @@ class Hall:
             peer, "", now_s, Bucket(self.rate, CHAT_BURST, now_s), None if is_proven else UNPROVEN_REPLY_BYTES
         )
         self.members[peer] = member
-        self.on_change()
+        self._changed()
         return [*gone, *self._tell(member, "came", wire.ONLINE)]
 
     def _make_room(self, is_proven: bool) -> Sent:
@@ -196,7 +196,7 @@ class Hall:
         sent = [*gone, (self._welcome(member), peer)]
         for who, text in self.earlier.get(room, ()):
             sent += self._event(member, {"kind": "earlier", "who": who, "text": text})
-        self.on_change()
+        self._changed()
         return [*sent, *self._tell(member, "came", wire.ONLINE)]
 
     def _namesake(self, name: str) -> Away | None:
@@ -270,7 +270,7 @@ class Hall:
         if why != "left":
             self.statistics.gone += 1
             log.info("chat: %s %s", member.title, why)
-        self.on_change()
+        self._changed()
         return list(self._tell(member, "went", wire.OFFLINE))
 
     def _tell(self, who: Member | Away, kind: str, text: str) -> Iterator[tuple[bytes, Peer]]:
@@ -299,6 +299,10 @@ class Hall:
         data = wire.pack({"is": "event", "visit": member.visit, "number": member.number, **event})
         member.unread.append((member.number, data))
         return self._fresh(member)
+
+    def _changed(self) -> None:
+        self.statistics.online = len(self.members)
+        self.on_change()
 
     # What other servers say
 

@@ -6,28 +6,24 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from fastnet.deskserver import DeskStatistics, Peer
+from fastnet.deskserver import DeskStatistics, Peer, counted
 
 
 @dataclass
 class Statistics(DeskStatistics):
-    """What came and what became of it.
+    """What came and what became of it."""
 
-    messages: taken and passed on. hints: to addresses that are not online. strangers, replayed: with --key, datagrams that no
-    key signed, and those that had come before. elsewhere, unpublished: with --backplane, messages from other servers, and
-    what had to be dropped before it could go there.
-    """
-
-    messages: int = 0
-    hints: int = 0
-    junk: int = 0
-    slowed: int = 0
-    withheld: int = 0
-    strangers: int = 0
-    replayed: int = 0
-    gone: int = 0
-    elsewhere: int = 0
-    unpublished: int = 0
+    online: int = counted("Members of this server now.", "gauge")
+    messages: int = counted("Messages taken and passed on.")
+    hints: int = counted("Answers to addresses that are not online.")
+    junk: int = counted("Datagrams, and entries of the backplane, that mean nothing.")
+    slowed: int = counted("Messages beyond a member's rate.")
+    withheld: int = counted("Datagrams that an unproven address did not get.")
+    strangers: int = counted("Datagrams that no key signed.")
+    replayed: int = counted("Signed datagrams that had come before.")
+    gone: int = counted("Members that did not leave by themselves.")
+    elsewhere: int = counted("Messages of other servers.")
+    unpublished: int = counted("Entries dropped because the backplane was away for too long.")
 
 
 class Bucket:

@@ -94,7 +94,7 @@ group.add_command(
     click.Command(
         "serve",
         callback=serve,
-        params=[*parameters(ChatConfig, ("drain",)), *parameters(ProcessConfig, ("metrics",))],
+        params=[*parameters(ChatConfig, ("drain",)), *parameters(ProcessConfig)],
         help=SERVE_HELP,
         epilog="Example: fastnet chat serve --host 0.0.0.0 --trust 192.168.0.0/16",
     )
