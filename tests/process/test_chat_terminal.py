@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -104,8 +105,16 @@ def seat(endpoint: Endpoint, *options: object, **more: Any) -> Seat:
     return Seat("chat", "join", "--server", endpoint, "--name", "ada", *options, **more)
 
 
+@contextlib.contextmanager
+def seated(endpoint: Endpoint) -> Iterator[Seat]:
+    """Who is in already."""
+    with seat(endpoint) as ada:
+        ada.shows("* you are ada")
+        yield ada
+
+
 def test_what_others_say_never_garbles_what_is_typed(endpoint: Endpoint) -> None:
-    with seat(endpoint) as ada, joined(endpoint, "bob") as bob:
+    with seated(endpoint) as ada, joined(endpoint, "bob") as bob:
         ada.shows("* you are ada", "* bob is online", f" ada on {endpoint} | 2 online")
         ada.type("half a sent")
         for i in range(15):
@@ -120,7 +129,7 @@ def test_what_others_say_never_garbles_what_is_typed(endpoint: Endpoint) -> None
 
 
 def test_page_up_shows_what_was_said_and_page_down_goes_back(endpoint: Endpoint) -> None:
-    with seat(endpoint) as ada, joined(endpoint, "bob") as bob:
+    with seated(endpoint) as ada, joined(endpoint, "bob") as bob:
         for i in range(20):
             bob.say(f"message {i}")
         ada.shows("bob: message 19")
@@ -133,7 +142,7 @@ def test_page_up_shows_what_was_said_and_page_down_goes_back(endpoint: Endpoint)
 
 @pytest.mark.parametrize(("columns", "rows"), [(30, 6), (100, 30), (5, 3)])
 def test_another_size_of_the_window_is_obeyed_at_once(endpoint: Endpoint, columns: int, rows: int) -> None:
-    with seat(endpoint) as ada, joined(endpoint, "bob") as bob:
+    with seated(endpoint) as ada, joined(endpoint, "bob") as bob:
         bob.say("a message that is longer than thirty columns are wide")
         ada.shows("longer than")
         ada.type("typed")
@@ -148,7 +157,7 @@ def test_another_size_of_the_window_is_obeyed_at_once(endpoint: Endpoint, column
 
 
 def test_wide_combining_and_hostile_characters_keep_their_place(endpoint: Endpoint) -> None:
-    with seat(endpoint) as ada, textbook(endpoint, b"online") as nc:
+    with seated(endpoint) as ada, textbook(endpoint, b"online") as nc:
         nc.send("日本語 e\u0301 👩‍👩‍👧 \u202eevil\x1b[2J\x1b]0;title\x07 end".encode())
         ada.shows("日", "end")
         (row,) = [row for row in ada.rows if "end" in row]
