@@ -143,6 +143,23 @@ def test_nothing_recorded_is_heard_again_in_any_place(gate: Gate) -> None:
     assert (gate.hall.members, gate.hall.statistics.messages) == (members, messages)
 
 
+def test_who_has_another_key_cannot_speak_for_a_member_even_from_its_address(gate: Gate) -> None:
+    ada = Talker(gate, ADA, "ada").join()
+    bob = Talker(gate, ADA, "ada", "them", SECRET[::-1])  # he sees all packets to and from her, her cookie too
+    bob.turn()
+    bob.talking.cookie, bob.talking.visit = ada.talking.cookie, ada.talking.visit
+    bob.talking.said = ada.talking.said
+    bob.talking.say("forged")
+    bob.turn()
+    bob.talking.is_leaving = True
+    bob.turn()
+    assert (gate.hall.statistics.messages, gate.hall.statistics.strangers) == (0, 2)
+    assert ADA in gate.hall.members
+    ada.talking.say("mine")
+    ada.turn()
+    assert gate.hall.statistics.messages == 1
+
+
 def test_a_member_that_left_is_not_brought_back_by_a_recording(gate: Gate, clock: Clock) -> None:
     ada = Talker(gate, ADA, "ada").join()
     ada.talking.is_leaving = True

@@ -201,6 +201,9 @@ class Gate:
         if not session.came.take(said.number):
             self.hall.statistics.replayed += 1
             return []
+        holder = self.heard.get(peer)
+        if holder is not None and holder.key_id != session.key_id and peer in self.hall.members:
+            return self._stranger(peer)  # who has another key and sees the packets, from the member's address
         session.heard_s = self.steady()
         self.heard[peer] = session
         if not said.body.startswith(wire.MARK):

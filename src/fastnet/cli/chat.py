@@ -35,6 +35,7 @@ HELP = """Group chat over UDP, for fastnet and for textbook programs.
 \b
 Examples:
   fastnet chat serve --host 0.0.0.0
+  fastnet chat serve --key chat.keys --backplane redis://cachehost
   fastnet chat join --name ada
   echo 'backup done' | fastnet chat join --name nightly --server chathost
 

@@ -115,6 +115,7 @@ class Redis:
             thread.join()
         if self.fd >= 0:
             os.close(self.fd)
+            self.fd = -1
 
     # In the threads
 
