@@ -18,7 +18,7 @@ import select
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fastnet.access import AccessList
@@ -39,16 +39,21 @@ Peer = tuple[str, int] | tuple[str, int, int, int]
 Outgoing = Iterable[tuple[bytes, Peer]]
 
 
+def counted(about: str, kind: str = "counter") -> Any:
+    """A field of statistics, with what it counts."""
+    return field(default=0, metadata={"about": about, "kind": kind})
+
+
 @dataclass
 class DeskStatistics:
-    """Counts of datagrams and bytes. ignored: not answered on principle. unsent: the kernel did not take them."""
+    """What came and what became of it."""
 
-    datagrams: int = 0
-    replies: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    ignored: int = 0
-    unsent: int = 0
+    datagrams: int = counted("Datagrams received.")
+    replies: int = counted("Datagrams sent.")
+    bytes_in: int = counted("Bytes received.")
+    bytes_out: int = counted("Bytes sent.")
+    ignored: int = counted("Datagrams of peers that are not to be answered.")
+    unsent: int = counted("Datagrams that the kernel did not take.")
 
     def as_dict(self) -> dict[str, int]:
         return {each.name: getattr(self, each.name) for each in fields(self)}

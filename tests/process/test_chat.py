@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,77 +20,15 @@ import pytest
 
 from fastnet.chat import wire
 from fastnet.endpoint import Endpoint
-from tests.commands import DEADLINE_S, ENVIRONMENT, Running, fastnet, finish, running
+from tests.chatting import joined, serving, textbook
+from tests.commands import DEADLINE_S, ENVIRONMENT, fastnet, finish, running
 from tests.lossy import Lossy
-
-
-@contextlib.contextmanager
-def serving(*options: object, port: int = 0) -> Iterator[tuple[Running, Endpoint]]:
-    with running("chat", "serve", "--port", port, *options) as server:
-        yield server, server.endpoint()
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     with serving() as (_, endpoint):
         yield endpoint
-
-
-@contextlib.contextmanager
-def textbook(endpoint: Endpoint, *words: bytes) -> Iterator[socket.socket]:
-    """A program that says these words."""
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(10)
-        sock.connect((endpoint.host, endpoint.port))
-        for word in words:
-            sock.send(word)
-        yield sock
-
-
-class Joined:
-    """A member whose input stays open."""
-
-    def __init__(self, endpoint: Endpoint, name: str, *options: object) -> None:
-        self.process = subprocess.Popen(
-            fastnet("chat", "join", "--server", endpoint, "--name", name, *options),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=ENVIRONMENT,
-            bufsize=0,
-        )
-        self.text = {"out": b"", "err": b""}
-
-    def say(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n".encode())
-
-    def line(self, stream: str = "out") -> str:
-        file = self.process.stdout if stream == "out" else self.process.stderr
-        assert file is not None
-        while b"\n" not in self.text[stream]:
-            assert select.select([file], [], [], DEADLINE_S)[0], f"nothing more than {self.text}"
-            data = os.read(file.fileno(), 65536)
-            assert data, f"it ended after {self.text}"
-            self.text[stream] += data
-        line, _, self.text[stream] = self.text[stream].partition(b"\n")
-        return line.decode()
-
-    def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=DEADLINE_S)
-        return self.process.returncode, (self.text["out"] + out).decode(), (self.text["err"] + err).decode()
-
-
-@contextlib.contextmanager
-def joined(endpoint: Endpoint, name: str, *options: object) -> Iterator[Joined]:
-    member = Joined(endpoint, name, *options)
-    try:
-        assert member.line("err").startswith(f"* you are {name}, ")
-        yield member
-    finally:
-        member.process.kill()
-        member.process.communicate()
 
 
 def test_members_and_textbook_programs_hear_each_other(endpoint: Endpoint) -> None:
@@ -228,9 +167,9 @@ def test_nobody_there_is_told_at_once() -> None:
     assert (done.returncode, "connection refused" in done.stderr) == (4, True)
 
 
-def test_on_a_terminal_a_line_is_replaced_by_what_was_said(endpoint: Endpoint) -> None:
+def test_plain_on_a_terminal_a_line_is_replaced_by_what_was_said(endpoint: Endpoint) -> None:
     keyboard, fd = os.openpty()
-    words = fastnet("chat", "join", "--server", endpoint, "--name", "ada")
+    words = fastnet("chat", "join", "--server", endpoint, "--name", "ada", "--plain")
     process = subprocess.Popen(words, stdin=fd, stdout=fd, stderr=fd, env=ENVIRONMENT)
     os.close(fd)
     try:
@@ -242,7 +181,7 @@ def test_on_a_terminal_a_line_is_replaced_by_what_was_said(endpoint: Endpoint) -
                 assert select.select([keyboard], [], [], DEADLINE_S)[0], screen
                 screen += os.read(keyboard, 4096)
 
-        read_until(b"* you are ada, 1 online")
+        read_until(b"* you are ada, 1 online\r\n")
         os.write(keyboard, b"hello\n")
         read_until(b"hello\r\n\x1b[1A\r\x1b[2Kada: hello\r\n")
         os.write(keyboard, b"\x04")
@@ -306,6 +245,23 @@ def test_sigusr1_logs_the_statistics_and_sigterm_ends_with_them(endpoint: Endpoi
         assert "1 messages, " in server.line("err", "chat on udp://")
         code, out, _ = server.end()
         assert (code, "1 messages, " in out) == (0, True)
+
+
+def test_the_counters_are_shown_to_prometheus() -> None:
+    with running("chat", "serve", "--port", "0", "--metrics", "0", "--json") as server:
+        event = server.event()
+        where = Endpoint.parse(event["endpoint"])
+        with joined(where, "ada") as ada:
+            ada.say("hello")
+            assert ada.line() == "ada: hello"
+            with urllib.request.urlopen(event["metrics"], timeout=10) as answer:
+                page = answer.read().decode()
+        labels = f'{{service="chat",endpoint="{where}"}}'
+        assert f"fastnet_chat_messages_total{labels} 1\n" in page
+        assert f"fastnet_chat_online{labels} 1\n" in page
+        assert "# TYPE fastnet_chat_online gauge\n" in page
+        assert "# HELP fastnet_chat_strangers_total Datagrams that no key signed.\n" in page
+        assert server.end()[0] == 0
 
 
 def test_over_ipv6_an_address_keeps_its_colons() -> None:

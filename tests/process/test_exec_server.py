@@ -35,7 +35,7 @@ def test_without_keys_nothing_starts(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# nobody\n")
     done = finish(*words)
     assert done.returncode == 3
-    assert "holds no key, and without keys nobody may run anything. Make one: (umask 077;" in done.stderr
+    assert "holds no key, and without one nobody is let in. Make one: (umask 077;" in done.stderr
     (tmp_path / "keys").unlink()
     assert finish(*words).returncode == 3
 

@@ -2,74 +2,14 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastnet.access import AccessList
 from fastnet.chat import wire
-from fastnet.chat.hall import Hall
 from fastnet.chat.talking import Event, Talking, pieces
 from fastnet.limits import CHAT_TEXT_BYTES_MAX
-
-
-class Network:
-    """A hall and members, and datagrams that arrive when chance will have it."""
-
-    def __init__(self, seed: int, loss: float, names: list[str]) -> None:
-        self.chance = random.Random(seed)
-        self.loss = loss
-        self.now_s = 0.0
-        self.restart()
-        self.members = {("127.0.0.1", 4000 + i): Talking(name) for i, name in enumerate(names)}
-        self.seen: dict[str, list[Event]] = {name: [] for name in names}
-        self.flying: list[tuple[bytes, tuple[str, int], bool]] = []
-
-    def restart(self) -> None:
-        self.hall = Hall(AccessList.parse(["127.0.0.0/8"]), 1e9, lambda: self.now_s)
-
-    def turn(self) -> None:
-        """A little time goes by, everybody sends, and some of what flies arrives."""
-        self.now_s += 0.05
-        for peer, talking in self.members.items():
-            if not talking.has_left and (talking.is_due or self.chance.random() < 0.3):
-                talking.wait_s = 0.0
-                self.fly(talking.next(), peer, True)
-        for data, to in self.hall.turn():
-            self.fly(data, to, False)
-        self.chance.shuffle(self.flying)
-        for _ in range(self.chance.randrange(len(self.flying) + 1)):
-            data, peer, is_request = self.flying.pop()
-            if is_request:
-                for reply, to in self.hall.hear(data, peer):
-                    self.fly(reply, to, False)
-            else:
-                self.arrive(self.members[peer], data, peer)
-
-    def arrive(self, talking: Talking, data: bytes, peer: tuple[str, int]) -> None:
-        got = talking.got
-        self.seen[talking.name] += talking.hear(data) or []
-        if talking.got != got or talking.saw_repetition:
-            talking.saw_repetition = False
-            self.fly(talking.acknowledgement(), peer, True)
-
-    def fly(self, data: bytes, peer: object, is_request: bool) -> None:
-        for _ in range(self.chance.choice((1, 1, 2))):
-            if self.chance.random() >= self.loss:
-                self.flying.append((data, peer, is_request))  # type: ignore[arg-type]
-
-    def said(self, name: str) -> list[str]:
-        return [event.text for event in self.seen[name] if event.kind == "said"]
-
-
-def until(network: Network, holds: object) -> None:
-    for _ in range(20_000):
-        if holds():  # type: ignore[operator]
-            return
-        network.turn()
-    raise AssertionError(f"not within 20000 turns: {network.seen}")
+from tests.chatting import Network, until
 
 
 @given(seed=st.integers(0, 2**32), loss=st.floats(0, 0.5))

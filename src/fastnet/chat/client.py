@@ -16,7 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
+from fastnet.chat.sealed import Seal
 from fastnet.chat.talking import Event, Talking
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ChatRefused, FastnetError, NetworkError, reason
@@ -30,10 +32,37 @@ TURN_DATAGRAMS = 64
 Show = Callable[[Event], None]
 
 
+class Input(Protocol):
+    """What was read, as lines."""
+
+    has_ended: bool
+
+    def feed(self, data: bytes) -> list[str]:
+        """b"" is the end."""
+
+
+class Lines:
+    """Input that comes in lines, as from a pipe."""
+
+    def __init__(self) -> None:
+        self.has_ended = False
+        self.text = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        self.text += data
+        if not data:
+            self.has_ended = True
+            self.text += b"\n" if self.text else b""
+        elif len(self.text) > READ_BYTES and b"\n" not in self.text:
+            self.text += b"\n"
+        *lines, self.text = self.text.split(b"\n")
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+
 class Member:
     """Somebody in a chat.
 
-    show: takes events. input_fd: where lines are read. on_command: takes lines that begin with a slash.
+    show: takes events. input_fd: where lines are read. on_command: takes lines that begin with a slash. seal: with a key.
     """
 
     def __init__(
@@ -44,6 +73,7 @@ class Member:
         input_fd: int,
         on_command: Callable[[str], None],
         timeout_s: float = CHAT_TIMEOUT_S,
+        seal: Seal | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.talking = talking
@@ -51,11 +81,15 @@ class Member:
         self.input_fd = input_fd
         self.on_command = on_command
         self.timeout_s = timeout_s
+        self.seal = seal
         self.addresses: deque[Address] = deque(resolve(endpoint))
         self.sock = self.open()
-        self.text = b""
+        self.lines: Input = Lines()
+        self.also: dict[int, Callable[[], None]] = {}
+        """Other descriptors, and what to call when one is readable."""
         self.has_ended = False
         self.has_heard = False
+        self.saw_unsigned = False
         self.unseen = 0
         self.owed_since_s: float | None = None
         self.send_s = 0.0
@@ -63,6 +97,8 @@ class Member:
         self.leave_by_s = float("inf")
         self.on_line: Callable[[], None] = lambda: None
         """Called before a message is sent."""
+        self.on_rest: Callable[[], None] = lambda: None
+        """Called before it waits."""
 
     def open(self) -> socket.socket:
         sock = dial_datagram(self.endpoint, self.addresses)
@@ -74,8 +110,12 @@ class Member:
         if self.talking.is_in and not self.talking.has_left:
             self.talking.is_leaving = True
             with suppress(OSError):
-                self.sock.send(self.talking.next())
+                self.put(self.talking.next())
         self.sock.close()
+
+    def put(self, data: bytes) -> None:
+        """Raises OSError."""
+        self.sock.send(self.seal.close(data) if self.seal else data)
 
     def run(self) -> None:
         """Until the input has ended and everything is said. Raises NetworkError, ChatRefused, FastnetError."""
@@ -83,12 +123,16 @@ class Member:
             now_s = time.monotonic()
             if self.talking.is_due or now_s >= self.send_s:
                 self.send(now_s)
-            watched = [self.sock.fileno()] if self.has_ended else [self.sock.fileno(), self.input_fd]
+            self.on_rest()
+            watched = [self.sock.fileno(), *self.also, *([] if self.has_ended else [self.input_fd])]
             ready = select.select(watched, [], [], max(0.0, self.send_s - time.monotonic()))[0]
+            for fd in self.also.keys() & set(ready):
+                self.also[fd]()
             if self.sock.fileno() in ready:
                 self.take_some()
             if self.input_fd in ready:
                 self.read()
+            self.has_ended |= self.lines.has_ended
             self.check_patience()
 
     def is_over(self) -> bool:
@@ -109,7 +153,7 @@ class Member:
         if talking.wait_s and now_s >= self.send_s:
             talking.wait_s = 0.0
         try:
-            self.sock.send(talking.next())
+            self.put(talking.next())
         except BlockingIOError:
             pass
         except OSError as error:
@@ -130,7 +174,7 @@ class Member:
             except OSError as error:
                 self.failed(error)
                 break
-            events = self.talking.hear(datagram)
+            events = self.hear(datagram)
             if events is None:
                 continue
             heard = self.has_heard = True
@@ -146,12 +190,23 @@ class Member:
         elif self.talking.is_idle:
             self.send_s = time.monotonic() + CHAT_SILENT_S / 3
 
+    def hear(self, datagram: bytes) -> list[Event] | None:
+        """What a datagram tells; None if it is not the server's, or means nothing."""
+        if self.seal is None:
+            return self.talking.hear(datagram)
+        data = self.seal.open(datagram)
+        if data == b"":
+            self.talking.is_due = True
+            return []
+        self.saw_unsigned |= data is None and not self.has_heard
+        return self.talking.hear(data) if data else None
+
     def acknowledge(self, got: int) -> None:
         """Nothing new may be an event that came twice, because its acknowledgement was lost: that costs one `here` more."""
         if self.talking.got != got or self.talking.saw_repetition:
             self.talking.saw_repetition = False
             with suppress(OSError):
-                self.sock.send(self.talking.acknowledgement())
+                self.put(self.talking.acknowledgement())
 
     def happened(self, event: Event) -> None:
         if event.kind == "refused":
@@ -170,15 +225,8 @@ class Member:
             if error.errno != errno.EIO:
                 raise FastnetError(f"cannot read standard input: {reason(error)}") from error
             data = b""  # the terminal hung up
-        self.text += data
-        if not data:
-            self.has_ended = True
-            self.text += b"\n" if self.text else b""
-        elif len(self.text) > READ_BYTES and b"\n" not in self.text:
-            self.text += b"\n"
-        *lines, self.text = self.text.split(b"\n")
-        for line in lines:
-            self.say(line.decode("utf-8", "replace").rstrip("\r"))
+        for line in self.lines.feed(data):
+            self.say(line)
 
     def say(self, line: str) -> None:
         if line.startswith("/") and not line.startswith("//"):
@@ -208,4 +256,12 @@ class Member:
         unsaid = len(self.talking.waiting)
         lost = f"; {unsaid} messages were not taken" if unsaid else ""
         why = f"{self.endpoint}: no answer within {self.timeout_s:g} s{lost}"
-        raise NetworkError(why, CURES[errno.ETIMEDOUT], errno.ETIMEDOUT)
+        cure = CURES[errno.ETIMEDOUT]
+        if not self.has_heard:
+            cure += "; or both sides have not the same --key" if self.seal else "; or the server wants a --key"
+        if self.seal and self.saw_unsigned:
+            why, cure = (
+                f"{why}; what answers there has not the key",
+                "Check --key, and that the server has the same line",
+            )
+        raise NetworkError(why, cure, errno.ETIMEDOUT)

@@ -19,15 +19,16 @@ import secrets
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from fastnet.access import AccessList
 from fastnet.chat import wire
+from fastnet.chat.members import Away, Bucket, Member, Statistics
 from fastnet.chat.wire import ChatError
-from fastnet.deskserver import DeskStatistics, Peer
+from fastnet.deskserver import Peer
 from fastnet.limits import (
     CHAT_BURST,
+    CHAT_COOKIE_S,
     CHAT_HINTS,
     CHAT_HISTORY,
     CHAT_MEMBERS_MAX,
@@ -42,67 +43,11 @@ from fastnet.limits import (
 
 log = logging.getLogger("fastnet")
 
-COOKIE_S = 60.0
 RESEND_S = 0.2
 RESEND_MAX_S = 2.0
 NAMES_BYTES_MAX = 900
 
 Sent = list[tuple[bytes, Peer]]
-
-
-@dataclass
-class Statistics(DeskStatistics):
-    """What came and what became of it. messages: taken and passed on. hints: to addresses that are not online."""
-
-    messages: int = 0
-    hints: int = 0
-    junk: int = 0
-    slowed: int = 0
-    withheld: int = 0
-    gone: int = 0
-
-
-class Bucket:
-    """So many a second, and some at once after a rest."""
-
-    def __init__(self, rate: float, burst: float, now_s: float) -> None:
-        self.rate, self.burst, self.left, self.at_s = rate, burst, burst, now_s
-
-    def take(self, now_s: float) -> bool:
-        self.left = min(self.burst, self.left + (now_s - self.at_s) * self.rate)
-        self.at_s = now_s
-        if self.left < 1:
-            return False
-        self.left -= 1
-        return True
-
-
-@dataclass
-class Member:
-    """An address that is online. name: "" for a textbook program. credit_bytes: what it may still get; None is no limit.
-
-    room: "" is where textbook programs are.
-    """
-
-    peer: Peer
-    name: str
-    heard_s: float
-    bucket: Bucket
-    credit_bytes: int | None = None
-    room: str = ""
-    was_told: bool = False
-    said: int = 0
-    visit: str = ""
-    number: int = 0
-    sent_number: int = 0
-    unread: deque[tuple[int, bytes]] = field(default_factory=deque)
-    resend_s: float = 0.0
-    resends: int = 0
-
-    @property
-    def title(self) -> str:
-        """What others see."""
-        return self.name or f"{self.peer[0]}--{self.peer[1]}"
 
 
 class Hall:
@@ -118,6 +63,12 @@ class Hall:
         """By the name in lower case, so that nobody can pass for somebody."""
         self.earlier: OrderedDict[str, deque[tuple[str, str]]] = OrderedDict()
         """What was said in each room, and by whom; the room where something was said last is the last one."""
+        self.away: dict[str, list[Away]] = {}
+        """Who is online at other servers, by the server (elsewhere.py)."""
+        self.on_said: Callable[[Member, str], None] = lambda member, text: None
+        """Called when a member has said something."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a member has come or gone."""
         self._secret = secrets.token_bytes(32)
         self._hints = Bucket(CHAT_HINTS, CHAT_HINTS, steady())
 
@@ -167,6 +118,7 @@ class Hall:
             peer, "", now_s, Bucket(self.rate, CHAT_BURST, now_s), None if is_proven else UNPROVEN_REPLY_BYTES
         )
         self.members[peer] = member
+        self._changed()
         return [*gone, *self._tell(member, "came", wire.ONLINE)]
 
     def _make_room(self, is_proven: bool) -> Sent:
@@ -213,12 +165,12 @@ class Hall:
         if do == "here":
             return [(wire.pack({"is": "here"}), peer), *self._acknowledged(member, wire.number_in(message, "got"))]
         if do == "who":
-            return [(wire.pack(self._who(self._in(member.room))), peer)]
+            return [(wire.pack(self._who(self._titles(member.room))), peer)]
         raise ChatError("nothing we do")
 
     def _cookies(self, peer: Peer) -> list[str]:
         """The cookie of an address now, and the one before."""
-        minute = int(self.steady() / COOKIE_S)
+        minute = int(self.steady() / CHAT_COOKIE_S)
         packed = [f"{peer[0]} {peer[1]} {minute - age}".encode() for age in (0, 1)]
         return [hmac.digest(self._secret, data, "sha256").hex()[:24] for data in packed]
 
@@ -232,9 +184,9 @@ class Hall:
         if member is not None and (member.name, member.room) == (name, room):
             member.heard_s = now_s
             return [(self._welcome(member), peer)]
-        holder = self.names.get(name.casefold())
+        holder: Member | Away | None = self.names.get(name.casefold()) or self._namesake(name)
         if holder is not None and holder is not member:
-            return [(wire.pack({"is": "refused", "why": f"somebody is {holder.name} already"}), peer)]
+            return [(wire.pack({"is": "refused", "why": f"somebody is {holder.title} already"}), peer)]
         gone = self._went(member, "left") if member is not None else self._make_room(is_proven=True)
         if len(self.members) >= CHAT_MEMBERS_MAX:
             return [*gone, (wire.pack({"is": "refused", "why": wire.FULL}), peer)]
@@ -244,10 +196,16 @@ class Hall:
         sent = [*gone, (self._welcome(member), peer)]
         for who, text in self.earlier.get(room, ()):
             sent += self._event(member, {"kind": "earlier", "who": who, "text": text})
+        self._changed()
         return [*sent, *self._tell(member, "came", wire.ONLINE)]
 
+    def _namesake(self, name: str) -> Away | None:
+        folded = name.casefold()
+        everybody = (each for away in self.away.values() for each in away)
+        return next((each for each in everybody if each.title.casefold() == folded), None)
+
     def _welcome(self, member: Member) -> bytes:
-        online = len(self._in(member.room))
+        online = len(self._titles(member.room))
         return wire.pack({"is": "welcome", "name": member.name, "visit": member.visit, "online": online})
 
     def _say(self, message: dict[str, Any], member: Member) -> Sent:
@@ -280,24 +238,29 @@ class Hall:
             member.resend_s = self.steady() + RESEND_S
         return fresh
 
-    def _who(self, members: list[Member]) -> dict[str, Any]:
+    def _who(self, titles: list[str]) -> dict[str, Any]:
         names, left_bytes = [], NAMES_BYTES_MAX
-        for member in members:
-            left_bytes -= len(member.title.encode()) + 3
+        for title in titles:
+            left_bytes -= len(title.encode()) + 3
             if left_bytes < 0:
                 break
-            names.append(member.title)
-        return {"is": "who", "online": len(members), "names": names}
+            names.append(title)
+        return {"is": "who", "online": len(titles), "names": names}
 
     # What everybody hears
 
     def _said(self, member: Member, text: str) -> Sent:
         self.statistics.messages += 1
-        self.earlier.setdefault(member.room, deque(maxlen=CHAT_HISTORY)).append((member.title, text))
-        self.earlier.move_to_end(member.room)
+        self.remember(member, text)
+        self.on_said(member, text)
+        return list(self._tell(member, "said", text))
+
+    def remember(self, who: Member | Away, text: str) -> None:
+        """Keep a message for who comes later."""
+        self.earlier.setdefault(who.room, deque(maxlen=CHAT_HISTORY)).append((who.title, text))
+        self.earlier.move_to_end(who.room)
         if len(self.earlier) > CHAT_ROOMS_MAX:
             self.earlier.popitem(last=False)
-        return list(self._tell(member, "said", text))
 
     def _went(self, member: Member, why: str) -> Sent:
         """Take a member out, and tell those who stay."""
@@ -307,9 +270,10 @@ class Hall:
         if why != "left":
             self.statistics.gone += 1
             log.info("chat: %s %s", member.title, why)
+        self._changed()
         return list(self._tell(member, "went", wire.OFFLINE))
 
-    def _tell(self, who: Member, kind: str, text: str) -> Iterator[tuple[bytes, Peer]]:
+    def _tell(self, who: Member | Away, kind: str, text: str) -> Iterator[tuple[bytes, Peer]]:
         """An event, to each member of the room in the member's own protocol."""
         for member in self._in(who.room):
             if member.name:
@@ -320,7 +284,13 @@ class Hall:
     def _in(self, room: str) -> list[Member]:
         return [member for member in self.members.values() if member.room == room]
 
-    def _told(self, who: Member, text: str) -> bytes:
+    def _titles(self, room: str) -> list[str]:
+        """Who is in a room, here first and then at other servers."""
+        others = {each.title: None for away in self.away.values() for each in away if each.room == room}
+        here = [member.title for member in self._in(room)]
+        return [*here, *(title for title in others if title not in here)]
+
+    def _told(self, who: Member | Away, text: str) -> bytes:
         return wire.forwarded(str(who.peer[0]), who.peer[1], text)
 
     def _event(self, member: Member, event: dict[str, Any]) -> Sent:
@@ -329,6 +299,36 @@ class Hall:
         data = wire.pack({"is": "event", "visit": member.visit, "number": member.number, **event})
         member.unread.append((member.number, data))
         return self._fresh(member)
+
+    def _changed(self) -> None:
+        self.statistics.online = len(self.members)
+        self.on_change()
+
+    # What other servers say
+
+    def said_elsewhere(self, who: Away, text: str) -> Sent:
+        self.statistics.elsewhere += 1
+        self.remember(who, text)
+        return list(self._tell(who, "said", text))
+
+    def here_elsewhere(self, server: str, away: list[Away]) -> Sent:
+        """Who is online at another server now; nobody, when it has ended. Tells who came and went since it said so last."""
+        before = self._others()
+        if away:
+            self.away[server] = away
+        else:
+            self.away.pop(server, None)
+        after = self._others()
+        sent: Sent = []
+        for key in before.keys() - after.keys():
+            sent += self._tell(before[key], "went", wire.OFFLINE)
+        for key in after.keys() - before.keys():
+            sent += self._tell(after[key], "came", wire.ONLINE)
+        return sent
+
+    def _others(self) -> dict[tuple[str, str], Away]:
+        """Everybody at other servers; whose server was killed and who is at another one already is there once."""
+        return {(each.room, each.title): each for away in self.away.values() for each in away}
 
     # What time brings
 
@@ -356,6 +356,10 @@ class Hall:
             if member.unread:
                 found.append(member.resend_s)
         return found
+
+    def put_out(self, peer: Peer, why: str) -> Sent:
+        member = self.members.get(peer)
+        return self._went(member, why) if member else []
 
     def nobody_at(self, peer: Peer) -> Sent:
         """The network says that nobody listens there. Members of chat/1 are believed more than the network."""

@@ -6,19 +6,34 @@ Facts. With IP_RECVERR the kernel queues the ICMP answer "nobody listens at that
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from fastnet.access import AccessList
-from fastnet.chat.hall import Hall, Statistics
+from fastnet.chat.backplane import check, open_backplane, shown
+from fastnet.chat.elsewhere import Elsewhere
+from fastnet.chat.hall import Hall
+from fastnet.chat.members import Statistics
+from fastnet.chat.sealed import Gate
+from fastnet.command.keys import read_keys
 from fastnet.config import ProcessConfig, option
 from fastnet.daemon import launch
 from fastnet.deskserver import DeskConfig, DeskServer, Outgoing, Peer
-from fastnet.errors import EXIT_OK
+from fastnet.endpoint import Endpoint
+from fastnet.errors import EXIT_OK, ConfigError
 from fastnet.limits import CHAT_DATAGRAM_BYTES_MAX, CHAT_RATE, DATAGRAMS_PER_TURN
 from fastnet.process import Tell, from_root
+
+if TYPE_CHECKING:
+    from fastnet.metrics.prometheus import MetricsServer
+
+log = logging.getLogger("fastnet")
 
 PORT = 7513
 """Next to exec's."""
@@ -26,6 +41,17 @@ PORT = 7513
 IP_RECVERR = 11
 IPV6_RECVERR = 25
 """linux/in.h and linux/in6.h; Python has no name for them."""
+
+FAMILIES = [
+    (
+        f"chat_{each.name}" + ("_total" if each.metadata["kind"] == "counter" else ""),
+        each.metadata["kind"],
+        each.metadata["about"],
+        attrgetter(each.name),
+    )
+    for each in fields(Statistics)
+]
+"""The statistics, for Prometheus."""
 
 THIS_HOST = ("127.0.0.0/8", "::1")
 
@@ -35,6 +61,10 @@ class ChatConfig(DeskConfig):
     """A chat server. Raises ConfigError."""
 
     port: int = option(PORT, "Port to bind; 0 picks a free one.", "PORT", least=0)
+    key: str | None = option(
+        None, "Let in only who has one of the keys in this file; textbook programs have none.", "FILE"
+    )
+    backplane: str = option("memory", "Be one chat with all servers of it: redis://HOST[:PORT]/[DB].", "URL")
     rate: int = option(CHAT_RATE, "Messages a second that a member may send for long.", "N", least=1)
     trust: tuple[str, ...] = option(
         (), "Nobody forges addresses of this network: textbook programs there may just listen.", "CIDR"
@@ -43,15 +73,18 @@ class ChatConfig(DeskConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         AccessList.parse(self.trust)
+        check(self.backplane)
 
 
 def run(config: ChatConfig, process: ProcessConfig, tell: Tell) -> int:
     """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises FastnetError."""
+    config = replace(config, key=os.path.expanduser(config.key) if config.key else None)
     if process.daemon:
+        config = from_root(config, "key")
         process = from_root(process, "pidfile", "log_file", "error_log")
-        tell(launch(lambda to_launcher: ChatServer(config, to_launcher).run(process)))
+        tell(launch(lambda to_launcher: ChatServer(config, to_launcher, process.metrics_endpoint).run(process)))
         return EXIT_OK
-    return ChatServer(config, tell).run(process)
+    return ChatServer(config, tell, process.metrics_endpoint).run(process)
 
 
 class ChatServer(DeskServer):
@@ -59,33 +92,65 @@ class ChatServer(DeskServer):
 
     config: ChatConfig
     hall: Hall
+    elsewhere: Elsewhere
+    gate: Gate | None = None
     datagram_bytes_max = CHAT_DATAGRAM_BYTES_MAX
 
-    def __init__(self, config: ChatConfig, tell: Tell) -> None:
+    def __init__(self, config: ChatConfig, tell: Tell, metrics: Endpoint | None) -> None:
         super().__init__(config, Statistics(), tell)
+        self.metrics_endpoint = metrics
+        self.metrics: MetricsServer | None = None
 
     def open(self, stack: ExitStack) -> None:
         trusted = AccessList.parse((*THIS_HOST, *self.config.trust))
         self.hall = Hall(trusted, float(self.config.rate))
         self.statistics = self.hall.statistics
+        if self.config.key:
+            self.gate = Gate(self.hall, read_keys(self.config.key))
+        if self.metrics_endpoint:
+            from fastnet.metrics.prometheus import MetricsServer
+
+            self.metrics = stack.enter_context(MetricsServer(self.metrics_endpoint))
+        self.elsewhere = Elsewhere(self.hall, open_backplane(self.config.backplane))
+        stack.callback(self.elsewhere.close)
+        self.elsewhere.start()
 
     def opened(self) -> None:
-        """Ask for ICMP answers with their addresses."""
+        """Ask for ICMP answers with their addresses, and show the counters."""
         self.sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         if self.sock.family == socket.AF_INET6:
             self.sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        if self.metrics:
+            labels = {"service": "chat", "endpoint": str(self.endpoint)}
+            self.metrics.start([(labels, lambda: self.statistics)], FAMILIES)
 
     def about(self) -> dict[str, Any]:
-        return {"service": "chat"}
+        keys = sorted(self.gate.keys) if self.gate else []
+        backplane = shown(self.config.backplane)
+        return {
+            "service": "chat",
+            "keys": keys,
+            "backplane": backplane,
+            "metrics": self.metrics.url if self.metrics else "",
+        }
 
     def hear(self, datagram: bytes, peer: Peer) -> Outgoing:
-        return self.hall.hear(datagram, peer)
+        return self.gate.hear(datagram, peer) if self.gate else self.hall.hear(datagram, peer)
 
     def turn(self) -> Outgoing:
-        return self.hall.turn()
+        return self.out([*self.elsewhere.turn(), *self.hall.turn()])
+
+    def out(self, sent: Iterable[tuple[bytes, Peer]]) -> Outgoing:
+        """What the hall wants to say, as it may leave the house."""
+        return self.gate.seal(sent) if self.gate else sent
 
     def deadlines(self) -> list[float]:
-        return self.hall.deadlines()
+        return [*self.hall.deadlines(), *self.elsewhere.deadlines()]
+
+    def watched(self) -> dict[int, Callable[[int], None]]:
+        """The backplane wakes the poll; what has come is taken in `turn`."""
+        fd = self.elsewhere.fd
+        return {fd: lambda fd: None} if fd >= 0 else {}
 
     def refused(self) -> None:
         """Take members out that are not there any more."""
@@ -94,7 +159,19 @@ class ChatServer(DeskServer):
                 _, _, _, peer = self.sock.recvmsg(0, 0, socket.MSG_ERRQUEUE)
             except OSError:
                 return
-            self.send_all(self.hall.nobody_at(peer))
+            self.send_all(self.out(self.hall.nobody_at(peer)))
+
+    def reload(self) -> None:
+        if self.gate is None or self.config.key is None:
+            super().reload()
+            return
+        try:
+            keys = read_keys(self.config.key)
+        except ConfigError as error:
+            log.error("SIGHUP: the keys stay as they were: %s", error)
+        else:
+            self.send_all(self.gate.renew(keys))
+            log.info("SIGHUP: read anew: %d keys; log files opened again", len(keys))
 
     def words(self, event: dict[str, Any]) -> str:
         return words(event)
@@ -103,7 +180,10 @@ class ChatServer(DeskServer):
 def words(event: dict[str, Any]) -> str:
     """An event as a line to read."""
     if event["event"] == "listening":
-        return f"listening on {event['endpoint']} (chat)"
+        keys = f"; keys: {', '.join(event['keys'])}" if event["keys"] else ""
+        backplane = f"; backplane: {event['backplane']}" if event["backplane"] != "memory" else ""
+        metrics = f"; metrics: {event['metrics']}" if event["metrics"] else ""
+        return f"listening on {event['endpoint']} (chat{keys}{backplane}{metrics})"
     state = "stopped chat" if event["event"] == "stopped" else "chat"
     return f"{state} on {event['endpoint']}: {numbers(event['statistics'])}"
 
@@ -111,6 +191,18 @@ def words(event: dict[str, Any]) -> str:
 def numbers(statistics: dict[str, int]) -> str:
     """Statistics in one line."""
     first = "{messages} messages, {datagrams} datagrams in, {replies} out".format(**statistics)
-    names = ("hints", "slowed", "withheld", "gone", "junk", "ignored", "unsent")
+    names = (
+        "elsewhere",
+        "unpublished",
+        "strangers",
+        "replayed",
+        "hints",
+        "slowed",
+        "withheld",
+        "gone",
+        "junk",
+        "ignored",
+        "unsent",
+    )
     more = ", ".join(f"{statistics[name]} {name}" for name in names if statistics[name])
     return f"{first}; {more}" if more else first

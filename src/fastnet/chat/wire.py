@@ -101,8 +101,13 @@ def unpack(datagram: bytes) -> dict[str, Any]:
     """The object of a datagram that begins with MARK; padding of NUL is dropped. Raises ChatError."""
     if len(datagram) > CHAT_DATAGRAM_BYTES_MAX:
         raise ChatError("too long")
+    return read_object(datagram[len(MARK) :].partition(b"\0")[0])
+
+
+def read_object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object, in UTF-8 if in bytes. Raises ChatError."""
     try:
-        message = json.loads(datagram[len(MARK) :].partition(b"\0")[0].decode("utf-8"))
+        message = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ChatError("not JSON") from error
     if not isinstance(message, dict):

@@ -6,16 +6,17 @@ standard output.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import click
 
 from fastnet.chat.client import Member
+from fastnet.chat.output import Place, Plain, on_a_screen
+from fastnet.chat.sealed import Seal
 from fastnet.chat.server import PORT, ChatConfig, words
 from fastnet.chat.server import run as run_server
 from fastnet.chat.talking import Event, Talking
@@ -24,6 +25,7 @@ from fastnet.cli.exec import read_server
 from fastnet.cli.options import collect, parameters
 from fastnet.cli.serve import say
 from fastnet.clients.stdio import occupy_standard_descriptors
+from fastnet.command.keys import read_keys
 from fastnet.config import ProcessConfig
 from fastnet.limits import CHAT_TIMEOUT_S, CLIENT_TIMEOUT_MAX_S
 from fastnet.process import Tell
@@ -33,6 +35,7 @@ HELP = """Group chat over UDP, for fastnet and for textbook programs.
 \b
 Examples:
   fastnet chat serve --host 0.0.0.0
+  fastnet chat serve --key chat.keys --backplane redis://cachehost
   fastnet chat join --name ada
   echo 'backup done' | fastnet chat join --name nightly --server chathost
 
@@ -45,25 +48,27 @@ Textbook programs say `online`, then messages, which everybody who is online get
 `fastnet chat join` adds names, presence, and messages that arrive once each and in order.
 
 \b
-Signals: INT and TERM end it, HUP opens log files anew, USR1 logs the
-statistics.
+Signals: INT and TERM end it, HUP reads the keys and opens log files
+anew, USR1 logs the statistics.
 
 \b
 Exit codes: 0 stopped, 2 usage, 3 configuration, 4 network."""
 
 JOIN_HELP = """Take part in a chat: lines of standard input are messages, and what is said is written to standard output.
 
-On a terminal and in a pipe alike. Lines that begin with a slash are for the client: /who, /quit; // sends a slash. At the
-end of input the client leaves as soon as everything is said.
+On a terminal it has a screen of its own: PageUp and PageDown scroll, Ctrl-D, Ctrl-C or /quit leave. In a pipe, or with
+--plain, lines come and go. Lines that begin with a slash are for the client: /who, /quit; // sends a slash. At the end of
+input the client leaves as soon as everything is said.
 
 \b
 Examples:
   fastnet chat join --name ada
   fastnet chat join --name ada --room ops --server chathost:7513
+  fastnet chat join --name ada --server chathost --key chat.keys
 
 \b
 Exit codes: 0 left, 2 usage, 3 configuration, 4 network (nobody there,
-no answer), 5 refused (somebody has that name), 130 interrupted."""
+no answer, another key), 5 refused (somebody has that name), 130 interrupted."""
 
 
 @click.group("chat", help=HELP)
@@ -90,7 +95,7 @@ group.add_command(
     click.Command(
         "serve",
         callback=serve,
-        params=[*parameters(ChatConfig, ("drain",)), *parameters(ProcessConfig, ("metrics",))],
+        params=[*parameters(ChatConfig, ("drain",)), *parameters(ProcessConfig)],
         help=SERVE_HELP,
         epilog="Example: fastnet chat serve --host 0.0.0.0 --trust 192.168.0.0/16",
     )
@@ -102,6 +107,9 @@ group.add_command(
 @click.option("--name", required=True, help="Who you are: letters and digits, and _ . - between them.")
 @click.option("--room", default="", help="A room by name; without, where textbook programs are.")
 @click.option(
+    "--key", metavar="FILE", envvar="FASTNET_KEY", help="The server's key: the first one of this file is taken."
+)
+@click.option(
     "--timeout",
     "timeout_s",
     type=click.FloatRange(0, CLIENT_TIMEOUT_MAX_S, min_open=True),
@@ -110,14 +118,17 @@ group.add_command(
     metavar="SECONDS",
     help="Give up when the server has been silent for so long.",
 )
+@click.option("--plain", is_flag=True, help="Line by line on a terminal too, without a screen of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
-def join(server: str, name: str, room: str, timeout_s: float, as_json: bool) -> None:
+def join(server: str, name: str, room: str, key: str | None, timeout_s: float, plain: bool, as_json: bool) -> None:
     occupy_standard_descriptors()
     try:
         talking = Talking(name, room)
     except ChatError as error:
         raise click.BadParameter(str(error), param_hint="--name or --room") from None
-    screen = Screen(as_json, name)
+    seal = Seal(*next(iter(read_keys(os.path.expanduser(key)).items()))) if key else None
+    place = Place(talking, read_server(server, PORT))
+    output = Plain(as_json, place)
 
     def command(line: str) -> None:
         if line == "/who":
@@ -125,44 +136,17 @@ def join(server: str, name: str, room: str, timeout_s: float, as_json: bool) -> 
         elif line == "/quit":
             member.has_ended = True
         else:
-            screen.note("there are /who and /quit; // sends a line that begins with a slash")
+            output.note("there are /who and /quit; // sends a line that begins with a slash")
 
-    member = Member(read_server(server, PORT), talking, screen.show, sys.stdin.fileno(), command, timeout_s)
-    member.on_line = screen.typed
-    with closing(member):
+    def show(event: Event) -> None:
+        output.show(event)
+
+    member = Member(place.endpoint, talking, show, sys.stdin.fileno(), command, timeout_s, seal)
+    member.on_line = output.typed
+    with closing(member), ExitStack() as stack:
+        if output.is_terminal and not plain and not as_json and os.environ.get("TERM", "dumb") != "dumb":
+            output = stack.enter_context(on_a_screen(member, place))
         member.run()
-
-
-class Screen:
-    """Where events go."""
-
-    def __init__(self, as_json: bool, name: str) -> None:
-        self.as_json = as_json
-        self.name = name
-        self.is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-
-    def show(self, event: Event) -> None:
-        if self.as_json:
-            found = {name: value for name, value in dataclasses.asdict(event).items() if value}
-            print(json.dumps({"event": found.pop("kind"), **found}), flush=True)
-        elif event.kind in ("said", "earlier"):
-            earlier = " (earlier)" if event.kind == "earlier" else ""
-            print(f"{event.who}{earlier}: {event.text}", flush=True)
-        elif event.kind == "joined":
-            self.note(f"you are {event.who}, {event.online} online")
-        elif event.kind == "who":
-            more = event.online - len(event.names)
-            self.note(f"{event.online} online: {', '.join(event.names)}{f' and {more} more' if more > 0 else ''}")
-        elif event.who != self.name:
-            self.note(f"{event.who} is {'online' if event.kind == 'came' else 'offline'}")
-
-    def note(self, text: str) -> None:
-        print(f"* {text}", file=sys.stderr, flush=True)
-
-    def typed(self) -> None:
-        """A line was typed, and will come back as what was said: take the first one off the screen."""
-        if self.is_terminal and not self.as_json:
-            os.write(sys.stdout.fileno(), b"\x1b[1A\r\x1b[2K")
 
 
 def commands() -> dict[str, click.Command]:

@@ -47,7 +47,7 @@ def read_keys(path: str) -> dict[str, bytes]:
             raise ConfigError(f"{where}: {words[0]} is there a second time", "Give each key an id of its own")
         keys[words[0]] = secret(words[1], where)
     if not keys:
-        raise ConfigError(f"{path} holds no key, and without keys nobody may run anything", CURE.format(path))
+        raise ConfigError(f"{path} holds no key, and without one nobody is let in", CURE.format(path))
     if len(keys) > EXEC_KEYS_MAX:
         raise ConfigError(f"{path} holds {len(keys)} keys", f"At most {EXEC_KEYS_MAX}")
     return keys

@@ -23,16 +23,18 @@ from typing import Any
 from fastnet import __version__
 from fastnet.endpoint import Endpoint
 from fastnet.limits import ACCEPT_PAUSE_S, METRICS_CONNECTIONS_MAX, METRICS_DEADLINE_S
-from fastnet.metrics.counters import Statistics
 from fastnet.transport import tcp
 from fastnet.transport.contract import SocketOptions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-Source = tuple[dict[str, str], Callable[[], Statistics]]
+Source = tuple[dict[str, str], Callable[[], Any]]
 """The labels of a server and where its numbers come from."""
 
-FAMILIES: tuple[tuple[str, str, str, Callable[[Statistics], Any]], ...] = (
+Family = tuple[str, str, str, Callable[[Any], Any]]
+"""Name, type and meaning of a number, and how it is found in what a source gives."""
+
+FAMILIES: tuple[Family, ...] = (
     ("accepted_total", "counter", "Connections accepted.", lambda s: s.accepted),
     ("closed_total", "counter", "Connections ended, by reason.", lambda s: s.closed),
     ("open_connections", "gauge", "Connections being served now.", lambda s: s.open),
@@ -53,7 +55,7 @@ FAMILIES: tuple[tuple[str, str, str, Callable[[Statistics], Any]], ...] = (
 log = logging.getLogger("fastnet.metrics")
 
 
-def page(sources: Sequence[Source]) -> str:
+def page(sources: Sequence[Source], families: Sequence[Family]) -> str:
     """All counters of all servers."""
     lines = [
         "# HELP fastnet_info The version that runs.",
@@ -61,7 +63,7 @@ def page(sources: Sequence[Source]) -> str:
         f"fastnet_info{labels({'version': __version__})} 1",
     ]
     found = [(own, read()) for own, read in sources]
-    for name, kind, about, value in FAMILIES:
+    for name, kind, about, value in families:
         lines += [f"# HELP fastnet_{name} {about}", f"# TYPE fastnet_{name} {kind}"]
         for own, statistics in found:
             number = value(statistics)
@@ -90,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         found = self.path.partition("?")[0] == "/metrics"
-        text = page(self.server.sources) if found else "The counters are at /metrics.\n"
+        text = page(self.server.sources, self.server.families) if found else "The counters are at /metrics.\n"
         body = text.encode("utf-8", "backslashreplace")
         self.send_response(200 if found else 404)
         self.send_header("Content-Type", CONTENT_TYPE if found else "text/plain; charset=utf-8")
@@ -111,6 +113,7 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = False
     block_on_close = True
     sources: Sequence[Source] = ()
+    families: Sequence[Family] = FAMILIES
 
     def __init__(self, endpoint: Endpoint) -> None:
         listener = tcp.listen(endpoint, SocketOptions())
@@ -127,9 +130,9 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def url(self) -> str:
         return f"{str(self.endpoint).replace('tcp:', 'http:')}/metrics"
 
-    def start(self, sources: Sequence[Source]) -> None:
+    def start(self, sources: Sequence[Source], families: Sequence[Family] = FAMILIES) -> None:
         """Answer in a thread."""
-        self.sources = sources
+        self.sources, self.families = sources, families
         self._thread = threading.Thread(target=self.serve_forever, name="fastnet-metrics", daemon=True)
         self._thread.start()
 
