@@ -16,7 +16,7 @@ from fastnet.endpoint import Endpoint
 from fastnet.server import Server
 from fastnet.transport.unix import address
 
-DEADLINE_S = 10.0 * float(os.environ.get("FASTNET_TEST_PATIENCE", "1"))
+DEADLINE_S = 30.0 * float(os.environ.get("FASTNET_TEST_PATIENCE", "1"))
 POLL_S = 0.003
 LINGER_NONE = struct.pack("ii", 1, 0)
 
