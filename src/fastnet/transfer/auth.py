@@ -13,9 +13,7 @@ guesses of the token at leisure, so take a random one.
 
 from __future__ import annotations
 
-import hmac
 import os
-import secrets
 import shlex
 import stat
 
@@ -55,7 +53,7 @@ def read_token(path: str) -> bytes:
 
 def nonce() -> bytes:
     """What a side chooses anew for each connection."""
-    return secrets.token_bytes(NONCE_BYTES)
+    return os.urandom(NONCE_BYTES)
 
 
 def proof(token: bytes, role: str, mine: bytes, theirs: bytes, binding: bytes) -> bytes:
@@ -66,6 +64,8 @@ def proof(token: bytes, role: str, mine: bytes, theirs: bytes, binding: bytes) -
     """
     if role not in ROLES:
         raise ValueError(f"{role!r} is no role")
+    import hmac  # here, because whoever has no token need not load OpenSSL
+
     senders, receivers = (mine, theirs) if role == "send" else (theirs, mine)
     return hmac.digest(token, encode(LABEL, role.encode(), senders, receivers, binding), "sha256")
 
@@ -77,4 +77,6 @@ def encode(*values: bytes) -> bytes:
 
 def same(a: bytes, b: bytes) -> bool:
     """Whether two proofs are equal, in a time that does not tell how far they are."""
+    import hmac
+
     return hmac.compare_digest(a, b)

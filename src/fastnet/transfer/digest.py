@@ -11,7 +11,6 @@ Cost: one more pass over the page cache on each side; docs/numbers.md has it bes
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from collections.abc import Callable
@@ -48,10 +47,22 @@ def new_xxh3() -> Hasher:
     return hasher
 
 
+def new_blake2b() -> Hasher:
+    import hashlib  # here and below: it loads OpenSSL, which xxh3 does not need
+
+    return hashlib.blake2b(digest_size=32)
+
+
+def new_sha256() -> Hasher:
+    import hashlib
+
+    return hashlib.sha256()
+
+
 ALGORITHMS: dict[str, tuple[Callable[[], Hasher], int]] = {
     "xxh3-128": (new_xxh3, 16),
-    "blake2b": (lambda: hashlib.blake2b(digest_size=32), 32),
-    "sha256": (hashlib.sha256, 32),
+    "blake2b": (new_blake2b, 32),
+    "sha256": (new_sha256, 32),
     "none": (Nothing, 0),
 }
 """How to start one, and the bytes of its digest. The first is the default; blake2b and sha256 also stand up to forgers."""

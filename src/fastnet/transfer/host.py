@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import FastnetError, TransferError, TransferRefused, reason
 from fastnet.limits import HELLO_S, MOVER_SLICE_S, STRANGERS_MAX, STRANGERS_SHARE, TRANSFER_CLIENTS_MAX
-from fastnet.transfer import tls
 from fastnet.transfer.channel import Channel
 from fastnet.transfer.congestion import settle
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
@@ -28,6 +28,9 @@ from fastnet.transfer.greet import Greeting, Peer, greet
 from fastnet.transfer.meet import accept, dial_until, listening, nobody_came, peer_name, wait_readable
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.session import Cancelled, Options, Session, say_farewell
+
+if TYPE_CHECKING:
+    from fastnet.transfer import tls
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
@@ -225,7 +228,10 @@ class Host:
         """TLS, when it is wanted, and the greeting."""
         greeting = self.greeting
         if self.context is not None:
-            channel.sock = secure = tls.begin(channel.sock, self.context, not dialled, host)
+            from fastnet.transfer import tls  # here, because whoever goes without TLS need not load OpenSSL
+
+            secure = tls.begin(channel.sock, self.context, not dialled, host)
+            channel.secure(secure)
             tls.shake(secure, host, HELLO_S, self._look)
             greeting = replace(greeting, binding=tls.binding(secure))
         return greet(channel, greeting, dialled)

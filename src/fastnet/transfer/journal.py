@@ -19,7 +19,6 @@ import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastnet.errors import TransferRefused
 from fastnet.transfer.digest import Algorithm
@@ -46,7 +45,8 @@ class Extent:
 def boot() -> str:
     """A name of this boot of this host (random(4))."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
     except OSError:
         return ""
 

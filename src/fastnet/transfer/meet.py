@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from types import ModuleType
 
 from fastnet.endpoint import Endpoint
@@ -42,6 +41,8 @@ def is_open_to_others(endpoint: Endpoint) -> bool:
     """Whether other hosts may reach a listener."""
     if endpoint.transport == "unix":
         return False
+    from ipaddress import ip_address  # here, because only a listener asks
+
     try:
         return not ip_address(endpoint.host).is_loopback
     except ValueError:

@@ -8,7 +8,6 @@ time. Links are made when all files are there, modes and times of folders are se
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,7 +77,7 @@ class Receiver(Session):
         self._writer: ExtentWriter | None = None
         self._decompressor: compress.Decompressor | None = None
         self._parts: dict[int, Part] = {}
-        self._suffix = secrets.token_hex(4)
+        self._suffix = os.urandom(4).hex()
 
     def look(self) -> None:
         super().look()

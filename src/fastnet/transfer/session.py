@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from time import monotonic, process_time
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastnet.errors import FastnetError, TransferError
 from fastnet.limits import FAREWELL_S, HEARTBEAT_S, MOVER_SLICE_S, TRANSFER_STALL_S
@@ -21,7 +20,11 @@ from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.frames import Frame, Kind, pack_json
 from fastnet.transfer.greet import as_error
 from fastnet.transfer.report import TransferReport
-from fastnet.transfer.tls import TlsOptions
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from fastnet.transfer.tls import TlsOptions
 
 T = TypeVar("T")
 
@@ -86,9 +89,15 @@ class Session:
         self._stopped = stopped
         self._since, self._cpu_since = monotonic(), process_time()
         self._told, self._beat = inf, 0.0  # no progress before `start`
-        self.pool = ThreadPoolExecutor(1, thread_name_prefix="digest")
         channel.on_slice = self.look
         channel.moved = self._count
+
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        """The second thread: digests of extents, and what else may take long. Small files need none."""
+        from concurrent.futures import ThreadPoolExecutor  # here, because it loads logging and more
+
+        return ThreadPoolExecutor(1, thread_name_prefix="digest")
 
     # Events
 
@@ -144,7 +153,7 @@ class Session:
         while True:
             try:
                 return work.result(MOVER_SLICE_S)
-            except NotYet:
+            except TimeoutError:
                 if work.done():
                     return work.result()
                 self.look()
@@ -206,7 +215,8 @@ class Session:
         return round(process_time() - self._cpu_since, 6)
 
     def close(self) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        if "pool" in vars(self):
+            self.pool.shutdown(wait=True, cancel_futures=True)
         if self.mover is not None:
             self.mover.close()
             self.mover = None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from contextlib import suppress
 from types import TracebackType
@@ -73,7 +72,7 @@ class Target:
                 self.fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
                 return
             folder, name = os.path.split(os.fsencode(self.path))
-            tail = b"." + secrets.token_hex(4).encode() + b".part"
+            tail = b"." + os.urandom(4).hex().encode() + b".part"
             self.temporary = os.fsdecode(os.path.join(folder, b"." + name[: NAME_BYTES_MAX - 1 - len(tail)] + tail))
             self.fd = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except (OSError, ValueError) as error:
