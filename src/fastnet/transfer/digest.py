@@ -30,6 +30,9 @@ class Hasher(Protocol):
     def digest(self) -> bytes: ...
 
 
+AtOnce = Callable[[bytes | memoryview], bytes]
+
+
 class Nothing:
     """The hasher of `--digest none`."""
 
@@ -68,14 +71,26 @@ ALGORITHMS: dict[str, tuple[Callable[[], Hasher], int]] = {
 """How to start one, and the bytes of its digest. The first is the default; blake2b and sha256 also stand up to forgers."""
 
 
+def at_once_xxh3() -> AtOnce:
+    import xxhash
+
+    at_once: AtOnce = xxhash.xxh3_128_digest
+    return at_once
+
+
+AT_ONCE = {"xxh3-128": at_once_xxh3}
+"""Where one call gives the digest of what is in memory: half the time for 4 KiB. The others are started, fed and ended."""
+
+
 class Algorithm:
-    """One row of ALGORITHMS."""
+    """One row of ALGORITHMS. of: the digest of what is in memory."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.new, self.size = ALGORITHMS[name]
+        self.of: AtOnce = AT_ONCE[name]() if name in AT_ONCE else self._of
 
-    def of(self, data: bytes | memoryview) -> bytes:
+    def _of(self, data: bytes | memoryview, /) -> bytes:
         hasher = self.new()
         hasher.update(data)
         return hasher.digest()

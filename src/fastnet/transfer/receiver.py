@@ -25,7 +25,6 @@ from fastnet.transfer.frames import (
     ProtocolError,
     field,
     pack_json,
-    unpack_files,
     unpack_json,
     unpack_proof,
 )
@@ -33,12 +32,13 @@ from fastnet.transfer.greet import as_error
 from fastnet.transfer.inbox import Inbox, Placed, check_space
 from fastnet.transfer.journal import Part
 from fastnet.transfer.names import part_name
+from fastnet.transfer.packs_in import PacksIn
 from fastnet.transfer.proof import Proof
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.rooted import Root
 from fastnet.transfer.session import Session
-from fastnet.transfer.target import cannot_write
-from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter, new_file, write_all
+from fastnet.transfer.target import came_into_being, cannot_write
+from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter
 
 UNDER_WAY = (Kind.COMPRESSED, Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
 """What a sender says between the plan and the end, beside extents."""
@@ -71,13 +71,13 @@ class Receiver(Session):
         self.confirmed_bytes = 0
         self.lost = 0
         self._why_lost = ""
-        self._placed = Placed([], [])
-        self._due: list[int] = []
-        self._at = 0
-        self._writer: ExtentWriter | None = None
+        self.placed = Placed([], [])
+        self.due: list[int] = []
+        self.at = 0
+        self.writer: ExtentWriter | None = None
         self._decompressor: compress.Decompressor | None = None
         self._parts: dict[int, Part] = {}
-        self._suffix = os.urandom(4).hex()
+        self._packs = PacksIn(self)
 
     def look(self) -> None:
         super().look()
@@ -91,8 +91,8 @@ class Receiver(Session):
             where = "standard output" if self.inbox.root is None else self.inbox.root.path
             raise cannot_write(where, error) from error
         finally:
-            if isinstance(self._writer, PartWriter):
-                self._writer.salvage()
+            if isinstance(self.writer, PartWriter):
+                self.writer.salvage()
             for part in self._parts.values():
                 part.leave()
         return self._confirm() if is_whole else self.report(confirmed_bytes=0)
@@ -101,7 +101,7 @@ class Receiver(Session):
         """Returns False for a dry run."""
         given = manifest.read(self.channel, self.expect, self.policy.files_max, self.policy.bytes_max)
         entries = given.entries
-        self._placed = placed = self.inbox.place(entries)
+        self.placed = placed = self.inbox.place(entries)
         if self.policy.ask is not None:
             wanted = placed.wanted_bytes
             if not self.await_result(self.pool.submit(self.policy.ask, entries, wanted)):
@@ -128,9 +128,9 @@ class Receiver(Session):
                 held.append([index, [[each.offset, each.count, each.digest.hex()] for each in part.held]])
                 self.skipped_bytes += sum(each.count for each in part.held)
             check_space(self.inbox.root, min(placed.wanted_bytes, data_bytes) - self.skipped_bytes)
-        self._due = sorted(placed.places)
-        self.total_files = len(self._due)
-        streams = any(placed.entries[index].kind == STREAM for index in self._due)
+        self.due = sorted(placed.places)
+        self.total_files = len(self.due)
+        streams = any(placed.entries[index].kind == STREAM for index in self.due)
         self.total_bytes = None if streams else placed.wanted_bytes - self.skipped_bytes
         self.skipped_bytes += sum(placed.entries[index].size for index in placed.skip)
         self.channel.send(pack_json(Kind.PLAN, {"skip": placed.skip, "held": held, "dry_run": dry_run}))
@@ -154,19 +154,18 @@ class Receiver(Session):
             return True
         if kind not in UNDER_WAY:
             raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
-        payload = bytes(self.channel.read(length))
+        payload: bytes | bytearray = self.channel.read(length)
         if kind == Kind.COMPRESSED:
-            kind, payload = self._unpack(payload)
+            kind, payload = self._unpack(bytes(payload))
         if kind == Kind.EXTENT:
             self._take_held_extent(payload)
         elif kind == Kind.PROOF:
-            entry, offset, count, digest = unpack_proof(payload)
-            if self._writer is None or entry != self._at_entry():
+            entry, offset, count, digest = unpack_proof(bytes(payload))
+            if self.writer is None or entry != self.at_entry():
                 raise ProtocolError("a digest of a file that is not under way")
-            self._writer.prove(offset, count, digest)
+            self.writer.prove(offset, count, digest)
         elif kind == Kind.PACK:
-            for entry, content, digest in unpack_files(payload, self.algorithm.size):
-                self._take_packed(entry, content, digest)
+            self._packs.take(payload)
         elif kind == Kind.END:
             self._end(unpack_json(payload))
         elif kind == Kind.FINISH:
@@ -177,16 +176,16 @@ class Receiver(Session):
         self.look()
         return True
 
-    def _at_entry(self) -> int:
+    def at_entry(self) -> int:
         """The entry that is due."""
-        if self._at >= len(self._due):
+        if self.at >= len(self.due):
             raise ProtocolError("more files than were asked for")
-        return self._due[self._at]
+        return self.due[self.at]
 
-    def _due_entry(self, index: int) -> Entry:
-        if index != self._at_entry():
+    def due_entry(self, index: int) -> Entry:
+        if index != self.at_entry():
             raise ProtocolError("files out of their order")
-        return self._placed.entries[index]
+        return self.placed.entries[index]
 
     def _take_extent(self, length: int) -> None:
         index, offset = EXTENT.unpack(self.channel.read(EXTENT.size)) if length > EXTENT.size else (-1, 0)
@@ -205,7 +204,7 @@ class Receiver(Session):
             self.is_compressed = True
         return self._decompressor.frame(payload)
 
-    def _take_held_extent(self, payload: bytes) -> None:
+    def _take_held_extent(self, payload: bytes | bytearray) -> None:
         """An extent that is in memory."""
         if len(payload) < EXTENT.size:
             raise ProtocolError("an extent is cut short")
@@ -219,11 +218,11 @@ class Receiver(Session):
 
     def _writer_of(self, index: int, ends: int) -> ExtentWriter:
         """Who takes an extent of this entry, which ends there."""
-        entry = self._due_entry(index)
-        if self._writer is None:
-            self._writer = self._new_writer(index, entry)
+        entry = self.due_entry(index)
+        if self.writer is None:
+            self.writer = self._new_writer(index, entry)
         self._check_stream(entry, ends)
-        return self._writer
+        return self.writer
 
     def _check_stream(self, entry: Entry, size: int) -> None:
         most = self.policy.bytes_max
@@ -234,7 +233,7 @@ class Receiver(Session):
     def _new_writer(self, index: int, entry: Entry) -> ExtentWriter:
         if self.inbox.root is None:
             return StreamWriter(self, entry, "standard output", self.out_fd)
-        place = self._placed.places[index]
+        place = self.placed.places[index]
         try:
             if index not in self._parts:
                 self._parts[index] = Part(self.inbox.root, place, entry, self.algorithm)
@@ -245,7 +244,7 @@ class Receiver(Session):
     def _end(self, fields: dict[str, Any]) -> None:
         """A file is over: whole, or called off."""
         index = field(fields, "entry", int, -1)
-        entry = self._due_entry(index)
+        entry = self.due_entry(index)
         code = field(fields, "code", str, "")
         if code:
             self._call_off(index, entry, field(fields, "text", str, code))
@@ -253,7 +252,7 @@ class Receiver(Session):
         size = field(fields, "size", int, -1)
         if size < 0 or (entry.kind == FILE and size != entry.size):
             raise ProtocolError(f"the size of {entry.path!a}")
-        writer = self._writer or self._new_writer(index, entry)
+        writer = self.writer or self._new_writer(index, entry)
         try:
             digest = writer.finish(size)
         except OSError as error:
@@ -263,64 +262,37 @@ class Receiver(Session):
             raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
         if isinstance(writer, PartWriter):
             self._commit(index, entry, writer.part)
-        self._whole(index, size, digest)
+        self.whole(index, size, digest)
 
     def _call_off(self, index: int, entry: Entry, text: str) -> None:
-        if isinstance(self._writer, PartWriter):
-            self._writer.part.remove()
+        if isinstance(self.writer, PartWriter):
+            self.writer.part.remove()
             self._parts.pop(index).close()
         self.lost += 1
         self._why_lost = self._why_lost or text[:REASON_CHARACTERS]
         self.tell("message", text=f"not received: {text[:REASON_CHARACTERS]}")
-        self._writer = None
-        self._at += 1
+        self.writer = None
+        self.at += 1
 
     def _commit(self, index: int, entry: Entry, part: Part) -> None:
-        place = self._placed.places[index]
+        place = self.placed.places[index]
         try:
-            self._finish_file(part.fd, entry)
-            part.commit(place, self._may_replace)
+            self.finish_file(part.fd, entry)
+            part.commit(place, self.may_replace)
         except FileExistsError as error:
             raise came_into_being("/".join(place)) from error
         except OSError as error:
             raise cannot_write(part.name, error) from error
         self._parts.pop(index).close()
 
-    def _whole(self, index: int, size: int, digest: bytes) -> None:
-        self._writer = None
-        self._at += 1
+    def whole(self, index: int, size: int, digest: bytes) -> None:
+        self.writer = None
+        self.at += 1
         self.files += 1
         self.confirmed_bytes += size
         self.proof.add(index, size, digest)
 
-    def _take_packed(self, index: int, content: memoryview, digest: bytes) -> None:
-        entry = self._due_entry(index)
-        if self._writer is not None or entry.kind != FILE or len(content) != entry.size:
-            raise ProtocolError("a packed file that is not as announced")
-        if self.algorithm.of(content) != digest:
-            message = f"{entry.path} is not what was sent: the digests differ"
-            raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
-        self.moved_bytes += len(content)
-        if self.inbox.root is None:
-            StreamWriter(self, entry, "standard output", self.out_fd).write(content)
-        else:
-            self._place_packed(self.inbox.root, index, entry, content)
-        self._whole(index, len(content), digest)
-
-    def _place_packed(self, root: Root, index: int, entry: Entry, content: memoryview) -> None:
-        place = self._placed.places[index]
-        temporary = (*place[:-1], part_name(f"{place[-1]}.{self._suffix}"))
-        try:
-            with new_file(root, temporary) as fd:
-                write_all(fd, content)
-                self._finish_file(fd, entry)
-                root.rename(temporary, place, self._may_replace)
-        except FileExistsError as error:
-            raise came_into_being("/".join(place)) from error
-        except OSError as error:
-            raise cannot_write("/".join(place), error) from error
-
-    def _finish_file(self, fd: int, entry: Entry) -> None:
+    def finish_file(self, fd: int, entry: Entry) -> None:
         """What is left to do before a file gets its name."""
         os.fchmod(fd, entry.mode if entry.kind == FILE else 0o666 & ~umask())
         if entry.kind == FILE:
@@ -329,11 +301,11 @@ class Receiver(Session):
             self.await_result(self.pool.submit(os.fsync, fd))
 
     @property
-    def _may_replace(self) -> bool:
+    def may_replace(self) -> bool:
         return self.inbox.overwrite in ("always", "older")
 
     def _check_finish(self, fields: dict[str, Any]) -> None:
-        if self._at != len(self._due) or field(fields, "proof", str, "") != self.proof.digest().hex():
+        if self.at != len(self.due) or field(fields, "proof", str, "") != self.proof.digest().hex():
             raise ProtocolError("it ends before all files were sent")
 
     # Folders and links
@@ -352,7 +324,7 @@ class Receiver(Session):
 
     def _confirm(self) -> TransferReport:
         mover, why = self.mover_words()
-        refused = self._placed.refused
+        refused = self.placed.refused
         self.channel.send(
             pack_json(
                 Kind.DONE,
@@ -379,11 +351,6 @@ class Receiver(Session):
             first = self._why_lost or f"link not made: {refused[0]}"
             raise TransferError(f"not everything came: {first}{more}", "The rest is there", ErrorCode.SOURCE, report)
         return report
-
-
-def came_into_being(name: str) -> TransferRefused:
-    cure = "Receive elsewhere, or say --overwrite always"
-    return TransferRefused(f"{name} came into being while it was received", cure, ErrorCode.EXISTS)
 
 
 def umask() -> int:

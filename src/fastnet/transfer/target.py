@@ -135,3 +135,8 @@ def cannot_write(name: str, error: OSError | ValueError) -> TransferError:
     if isinstance(error, BrokenPipeError):
         return TransferError(f"cannot write {name}: nobody reads it any more", "", ErrorCode.TARGET)
     return TransferError(f"cannot write {name}: {why}", "Check the folder and its permissions", ErrorCode.TARGET)
+
+
+def came_into_being(name: str) -> TransferRefused:
+    cure = "Receive elsewhere, or say --overwrite always"
+    return TransferRefused(f"{name} came into being while it was received", cure, ErrorCode.EXISTS)
