@@ -21,6 +21,8 @@ from fastnet.transfer.events import ErrorCode
 
 MAGIC = b"fastnet/1\n"
 VERSION = 1
+GREETING = MAGIC + b"H\0\0"
+"""How each side of fastnet/1 begins: MAGIC, and a HELLO of less than 64 KiB. No text begins like this."""
 HEAD = struct.Struct("!BI")
 """Kind and payload length."""
 EXTENT = struct.Struct("!IQ")

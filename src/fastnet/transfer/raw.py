@@ -11,8 +11,10 @@ Unix sockets have no RST, so there the death of a sender looks like its end.
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,12 +22,13 @@ from time import monotonic, process_time
 from typing import NoReturn
 
 from fastnet.errors import TransferError, TransferUnconfirmed, reason
-from fastnet.limits import LAST_WORDS_BYTES_MAX, TRANSFER_STALL_S
+from fastnet.limits import GREETING_PAUSE_S, HELLO_S, LAST_WORDS_BYTES_MAX, MOVER_SLICE_S, TRANSFER_STALL_S
 from fastnet.mover import MoverChoice, choose
 from fastnet.mover.contract import Mover
 from fastnet.transfer.congestion import settle
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.extent import WITHOUT_END, Stalled, receive_extent, send_extent
+from fastnet.transfer.frames import GREETING
 from fastnet.transfer.meet import peer_name
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.source import Source
@@ -158,6 +161,7 @@ class RawSession:
         mover = choice.make()
         try:
             self._reset_on_close(True)
+            self._refuse_greeting()
             self._receive_all(target, mover)
             target.commit()
             self._reset_on_close(False)
@@ -166,6 +170,27 @@ class RawSession:
         self._say_thanks()
         self.tell(TransferEvent("file", self.number, name=target.name, bytes=self.moved_bytes))
         return self._report("recv", choice, mover, None)
+
+    def _refuse_greeting(self) -> None:
+        """A sender without --raw first says who it is. Raises TransferError before any of that is taken for the file."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN | select.POLLRDHUP)
+        ends = monotonic() + HELLO_S
+        while monotonic() < ends:
+            if not (ready := poll.poll(MOVER_SLICE_S * 1000)):
+                self._on_slice()
+                continue
+            try:
+                begin = self.sock.recv(len(GREETING), socket.MSG_PEEK)
+            except OSError:
+                return  # whoever reads next says what is wrong
+            if begin == GREETING:
+                cure = "Say --raw on both sides, or on neither"
+                message = f"{self.peer} speaks fastnet/1, and this side was told to take raw bytes"
+                raise TransferError(message, cure, ErrorCode.PROTOCOL)
+            if not begin or not GREETING.startswith(begin) or ready[0][1] & ~select.POLLIN:
+                return
+            time.sleep(GREETING_PAUSE_S)  # the rest of it is on its way, or it is a file that begins like this
 
     def _receive_all(self, target: Target, mover: Mover) -> None:
         try:

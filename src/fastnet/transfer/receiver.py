@@ -43,8 +43,9 @@ from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter
 UNDER_WAY = (Kind.COMPRESSED, Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
 """What a sender says between the plan and the end, beside extents."""
 
-Ask = Callable[[list[Entry], int], bool]
-"""Given the entries and their bytes, whether to take them."""
+Ask = Callable[[list[Entry], int, Callable[[], None]], bool]
+"""Given the entries, their bytes, and what to call several times a second while a person thinks: whether to take them. That
+call raises when the sender has gone."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,8 @@ class Receiver(Session):
         given = manifest.read(self.channel, self.expect, self.policy.files_max, self.policy.bytes_max)
         entries = given.entries
         self.placed = placed = self.inbox.place(entries)
-        if self.policy.ask is not None:
-            wanted = placed.wanted_bytes
-            if not self.await_result(self.pool.submit(self.policy.ask, entries, wanted)):
-                raise TransferRefused("the person at the receiver said no", "", ErrorCode.REFUSED)
+        if self.policy.ask is not None and not self.policy.ask(entries, placed.wanted_bytes, self._look_while_asking):
+            raise TransferRefused("the person at the receiver said no", "", ErrorCode.REFUSED)
         dry_run = given.dry_run or self.options.dry_run
         self._send_plan(placed, given.data_bytes, dry_run)
         self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
@@ -117,6 +116,14 @@ class Receiver(Session):
             pass
         self._settle_tree(placed)
         return True
+
+    def _look_while_asking(self) -> None:
+        """The sender waits for the plan meanwhile: it says that it lives, why it gives up, or nothing more."""
+        self.look()
+        while self.channel.is_readable():
+            frame = self.channel.read_frame()
+            if frame.kind == Kind.ERROR:
+                raise as_error(self.channel.peer, frame.json())
 
     # The plan
 
