@@ -13,9 +13,9 @@ import os
 import select
 import stat
 from collections import deque
-from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastnet.errors import TransferError
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S, UNPROVEN_EXTENTS
@@ -25,6 +25,9 @@ from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import ProtocolError
 from fastnet.transfer.journal import Extent, Part
 from fastnet.transfer.session import Session
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 @dataclass
