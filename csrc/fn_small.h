@@ -28,7 +28,7 @@ struct fn_small {
     int64_t mtime_ns;
 };
 
-/* Whether this is the file that had this identity (tree.identity: device, inode and ctime). */
+/* Whether this is the file that had this identity (identity.identity: device, inode and ctime). */
 static inline int fn_small_is(const struct stat *found, const char *identity) {
     char is[FN_IDENTITY_BYTES];
     long long ctime_ns = found->st_ctim.tv_sec * FN_NS_PER_S + found->st_ctim.tv_nsec;

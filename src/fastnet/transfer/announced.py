@@ -8,7 +8,7 @@ import stat
 from fastnet.errors import reason
 from fastnet.transfer.entry import Entry
 from fastnet.transfer.events import ErrorCode
-from fastnet.transfer.tree import identity
+from fastnet.transfer.identity import identity
 
 
 class Unsendable(Exception):

@@ -73,7 +73,7 @@ def send(
     def leave_out(path: str, why: str) -> None:
         on_event(TransferEvent("message", text=f"{path} is left out: {why}"))
 
-    walked = walk(names, chosen, leave_out)
+    walked = walk(names, chosen, leave_out, settled.backend)
 
     if settled.compress:
         compress.check()
@@ -84,7 +84,7 @@ def send(
             raise UnsupportedError(
                 message, "Install it there (pip install 'fastnet-io[zstd]'), or leave --compress out"
             )
-        entries, places = walk(names, chosen, leave_out) if keep_open else walked
+        entries, places = walk(names, chosen, leave_out, settled.backend) if keep_open else walked
         algorithm = Algorithm(settled.digest)
         pace = Pace(limit_rate_bytes_s)
         return Sender(

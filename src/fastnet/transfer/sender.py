@@ -38,6 +38,7 @@ from fastnet.transfer.frames import (
     pack_proof,
 )
 from fastnet.transfer.greet import as_error
+from fastnet.transfer.identity import BLOCK_BYTES
 from fastnet.transfer.journal import Extent
 from fastnet.transfer.pace import Pace
 from fastnet.transfer.packs_out import PacksOut
@@ -45,7 +46,6 @@ from fastnet.transfer.proof import Proof
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.session import Cancelled, Session
 from fastnet.transfer.stream import StreamSource
-from fastnet.transfer.tree import BLOCK_BYTES
 from fastnet.transfer.wanted import Wanted
 
 ZEROS = bytes(MIB)

@@ -1,4 +1,4 @@
-"""Small files, many at a time: one row a direction.
+"""Small files, many at a time: one row a step.
 
 Facts. A file of 4 KiB is moved in a microsecond; opening, checking, making and naming it takes ten, and as many steps of an
 interpreter as much again.
@@ -17,6 +17,7 @@ from fastnet.table import BACKENDS, Row, Table
 SMALL: Table[Row] = Table(
     __name__,
     {
+        "survey": Row("what is in a folder", "survey_py", "survey_c"),
         "gather": Row("small files into a pack", "gather_py", "gather_c"),
         "scatter": Row("a pack into files under their names", "scatter_py", "scatter_c"),
     },

@@ -1,7 +1,9 @@
-"""What gather and scatter do, whichever twin does it.
+"""What survey, gather and scatter do, whichever twin does it.
 
+V1. `survey` returns everything in a folder with what lstat(2) says of it, by name; "." and ".." are not in it. It raises
+    OSError, with the path it could not read, as soon as there is one.
 G1. `gather` reads files in the order given and stops before the first that cannot be read, is not the file that the manifest
-    announced (tree.identity), or is shorter. The bytes of those before it stand one after the other in `room`.
+    announced (identity.identity), or is shorter. The bytes of those before it stand one after the other in `room`.
 G2. It returns their rows of the pack's table, and of the proof, in the form of docs/protocol.md.
 S1. `scatter` gives each file of a pack its name, in order, when it is the one that is due, has the announced size and the
     right digest. It stops before the first of which that is not true, or that cannot be made.
@@ -19,6 +21,17 @@ from typing import NamedTuple
 
 from fastnet.transfer.entry import Entry
 from fastnet.transfer.rooted import Parts, Root
+
+
+class Found(NamedTuple):
+    """One name in a folder. mode: of any kind of file. identity: identity.identity. data_bytes: what of it is no hole."""
+
+    name: str
+    mode: int
+    mtime_ns: int
+    size: int
+    identity: str
+    data_bytes: int
 
 
 class Announced(NamedTuple):

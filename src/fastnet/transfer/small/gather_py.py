@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from fastnet.transfer.digest import AtOnce
 from fastnet.transfer.entry import Entry
 from fastnet.transfer.frames import PACKED
+from fastnet.transfer.identity import identity
 from fastnet.transfer.proof import ROW
 from fastnet.transfer.small.contract import Announced, Gathered
-from fastnet.transfer.tree import identity
 
 
 def gather(files: Sequence[Announced], room: bytearray, digest_of: AtOnce) -> Gathered:
