@@ -107,7 +107,7 @@ def test_a_file_that_goes_in_the_middle_of_a_pack_costs_nobody_else(source: Path
     with receiving(into=inbox) as receiver, Proxy(receiver.endpoint, 500, remove) as proxy:
         with running("send", source, proxy.endpoint) as sender:
             code, _, said = sender.end(None)
-    assert code == 5
+    assert code == 5, said
     assert str(gone) in said
     assert {path.name for path in (inbox / "source").rglob("*") if path.is_file()} == {
         f"{number}" for number in range(FILES) if number != 3

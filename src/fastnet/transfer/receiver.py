@@ -83,6 +83,8 @@ class Receiver(Session):
     def look(self) -> None:
         super().look()
         self.beat()
+        if self._packs.is_made:
+            self._packs.settle()
 
     def run(self) -> TransferReport:
         """Take it all, and return when it is under its final names and the sender was told. Raises TransferError."""
@@ -92,6 +94,7 @@ class Receiver(Session):
             where = "standard output" if self.inbox.root is None else self.inbox.root.path
             raise cannot_write(where, error) from error
         finally:
+            self._packs.close()
             if isinstance(self.writer, PartWriter):
                 self.writer.salvage()
             for part in self._parts.values():
@@ -157,6 +160,7 @@ class Receiver(Session):
         """One frame. Returns False when the sender has sent all."""
         kind, length = self.channel.read_head()
         if kind == Kind.EXTENT:
+            self._packs.settle()
             self._take_extent(length)
             return True
         if kind not in UNDER_WAY:
@@ -164,6 +168,8 @@ class Receiver(Session):
         payload: bytes | bytearray = self.channel.read(length)
         if kind == Kind.COMPRESSED:
             kind, payload = self._unpack(bytes(payload))
+        if kind != Kind.PACK:
+            self._packs.settle()
         if kind == Kind.EXTENT:
             self._take_held_extent(payload)
         elif kind == Kind.PROOF:
