@@ -14,9 +14,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import FastnetError, TransferError, TransferRefused, reason
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """A connection whose peer has greeted, for the session to come."""
 
     channel: Channel
@@ -233,7 +232,7 @@ class Host:
             secure = tls.begin(channel.sock, self.context, not dialled, host)
             channel.secure(secure)
             tls.shake(secure, host, HELLO_S, self._look)
-            greeting = replace(greeting, binding=tls.binding(secure))
+            greeting = greeting._replace(binding=tls.binding(secure))
         return greet(channel, greeting, dialled)
 
     def _take_place(self, channel: Channel) -> int:

@@ -10,7 +10,7 @@ import fnmatch
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastnet.errors import TransferError, reason
 from fastnet.transfer.entry import FILE, FOLDER, LINK, MODE_BITS, STREAM, Entry, check_all
@@ -26,8 +26,7 @@ STDIN_NAME = "stdin"
 """What a stream is called in the manifest; the receiver names the file."""
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(NamedTuple):
     """Which paths go: those that match no pattern of `exclude`, or one of `include`; patterns of fnmatch(3).
 
     A pattern with "/" is matched against the whole path in the manifest, another one against its last component.
