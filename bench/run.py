@@ -224,7 +224,7 @@ def numbers(cell: Cell, yardstick: Cell | None) -> str:
         return f"{cell.median(column) / yardstick.median(column):>7.2f}" if yardstick else f"{'-':>7}"
 
     return (
-        f"{cell.median('requests_per_s'):>11,.0f}{ratio('requests_per_s')}{cell.median('p50_us'):>9,.0f}"
+        f"{cell.median('requests_per_s'):>11,.0f}{ratio('requests_per_s')}{cell.median('p50_us'):>9,.1f}"
         f"{cell.median('p99_us'):>9,.0f}{cell.median('cpu_us'):>12.3f}{ratio('cpu_us')}"
         f"{cell.median('load_cpu_share'):>10.0%}"
     )

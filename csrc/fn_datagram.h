@@ -98,8 +98,8 @@ static inline int fn_batch_ignores(const struct fn_batch *batch, const struct so
     return !fn_access_allows(&batch->work->access, peer);
 }
 
-/* One recvmmsg(2), without waiting. Returns the number of messages or -errno (-EAGAIN: nothing is queued). */
-static inline int fn_batch_take(struct fn_batch *batch) {
+/* One recvmmsg(2) of `most` messages, without waiting. Returns how many there were or -errno (-EAGAIN: nothing is queued). */
+static inline int fn_batch_take(struct fn_batch *batch, unsigned int most) {
     int n;
     for (int i = 0; i < batch->taken; i++) {
         batch->room[i] = (struct iovec){batch->memory + (size_t)i * FN_DATAGRAM_STRIDE, FN_DATAGRAM_ROOM};
@@ -108,7 +108,7 @@ static inline int fn_batch_take(struct fn_batch *batch) {
                                                .msg_control = batch->in_control[i],
                                                .msg_controllen = sizeof batch->in_control[i]};
     }
-    FN_RETRY(n, recvmmsg(batch->fd, batch->in, FN_BATCH, MSG_DONTWAIT, NULL));
+    FN_RETRY(n, recvmmsg(batch->fd, batch->in, most, MSG_DONTWAIT, NULL));
     batch->taken = n > 0 ? n : 0; /* only what a call has written must be made anew for the next */
     return n;
 }

@@ -111,12 +111,19 @@ def listing(folder: Path) -> dict[str, tuple[Any, ...]]:
 
 
 class Proxy:
-    """Carries one connection to `target`. after: bytes towards the target until `trouble` is called, once.
+    """Carries one connection to `target`, or with many any number.
+
+    after: bytes towards the target until `trouble` is called, once; what it says happens to the connection that carried them.
 
     trouble returns "cut" (both ends closed), "reset" (both ends reset), "stall" (nothing more is carried) or "go on".
     """
 
-    def __init__(self, target: str, after: int = -1, trouble: Callable[[], str] = lambda: "go on") -> None:
+    def __init__(
+        self, target: str, after: int = -1, trouble: Callable[[], str] = lambda: "go on", many: bool = False
+    ) -> None:
+        self._many = many
+        self.connections = 0
+        self._lock = threading.Lock()
         self._where = Endpoint.parse(target)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -135,13 +142,23 @@ class Proxy:
         self._listener.close()
 
     def _live(self) -> None:
+        carriers: list[threading.Thread] = []
         while not self._over.is_set():
             if select.select([self._listener], [], [], 0.05)[0]:
                 near, _ = self._listener.accept()
-                far = socket.create_connection((self._where.host, self._where.port))
-                with near, far:
-                    self._carry(near, far)
-                return
+                self.connections += 1
+                if not self._many:
+                    self._carry_one(near)
+                    return
+                carrier = threading.Thread(target=self._carry_one, args=(near,))
+                carriers.append(carrier)
+                carrier.start()
+        for carrier in carriers:
+            carrier.join(DEADLINE_S)
+
+    def _carry_one(self, near: socket.socket) -> None:
+        with near, socket.create_connection((self._where.host, self._where.port)) as far:
+            self._carry(near, far)
 
     def _carry(self, near: socket.socket, far: socket.socket) -> None:
         other = {near: far, far: near}
@@ -163,9 +180,12 @@ class Proxy:
             return False
         to.sendall(data)
         if is_near:
-            self.carried += len(data)
-            if 0 <= self._after <= self.carried:
-                self._after = -1
+            with self._lock:
+                self.carried += len(data)
+                its_turn = 0 <= self._after <= self.carried
+                if its_turn:
+                    self._after = -1
+            if its_turn:
                 self._obey(self._trouble(), sock, to)
         return True
 

@@ -22,7 +22,7 @@ cdef extern from "fn_replies.h" nogil:
         fn_calls calls
     fn_batch *fn_batch_open(const fn_work *work, int fd)
     void fn_batch_close(fn_batch *batch)
-    int fn_batch_take(fn_batch *batch)
+    int fn_batch_take(fn_batch *batch, unsigned int most)
     char *fn_batch_train(fn_batch *batch, uint32_t i, uint32_t *bytes, uint32_t *segment)
     void fn_batch_answer(fn_batch *batch, uint32_t peer, const fn_reply *reply, size_t request)
     void fn_batch_flush(fn_batch *batch)

@@ -12,6 +12,7 @@ import click
 
 from fastnet.cli.proven import SIDE_OPTIONS, as_options, bytes_of, proven_options, refuse_in_raw_mode, warn_if_open
 from fastnet.cli.transfer import Show, common_options, interrupted_by, two_signals, warn_of_strangers
+from fastnet.limits import STREAMS_MAX
 from fastnet.transfer.digest import ALGORITHMS
 from fastnet.transfer.meet import dial_endpoint, is_open_to_others, listen_endpoint
 
@@ -43,7 +44,7 @@ cannot listen), 5 failed or refused, 6 all was sent and the receiver did not say
 interrupted.
 """
 
-ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate", "compress")
+ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate", "compress", "streams")
 
 
 @click.command(help=HELP)
@@ -53,6 +54,12 @@ ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate", "compress")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Below folders: what stays, if not included.")
 @click.option("--digest", type=click.Choice(list(ALGORITHMS)), default="xxh3-128", help="What proves the bytes.")
 @click.option("--compress", type=click.Choice(["zstd"]), help="For networks slower than a processor compresses.")
+@click.option(
+    "--streams",
+    type=click.IntRange(1, STREAMS_MAX),
+    metavar="N",
+    help="Connections that share large files: for long ways and for --tls.  [default: 1]",
+)
 @click.option("--limit-rate", metavar="BYTES", help="At most so many bytes a second: 500k, 10M, 1Gi.")
 @proven_options
 @common_options
@@ -82,7 +89,7 @@ def send_proven(
     from fastnet.transfer.tree import Filter
 
     common = common_fields(given)
-    choices = {"digest": given["digest"], "compress": given["compress"] or ""}
+    choices = {"digest": given["digest"], "compress": given["compress"] or "", "streams": given["streams"] or 1}
     options = as_options(given, retry_s=given["retry_s"] or 0.0, wait_s=given["wait_s"], **choices, **common)
     where = dial_endpoint(to) if listen is None else listen_endpoint(listen)
     if listen is not None:

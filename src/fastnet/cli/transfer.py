@@ -154,10 +154,12 @@ def lines(event: TransferEvent, other: str) -> Iterator[str]:
 def summary(report: TransferReport) -> str:
     verb, way = ("sent", "to") if report.role == "send" else ("received", "from")
     congestion = f", {report.congestion}" if report.congestion else ""
+    streams = f", {report.streams} streams" if report.streams > 1 else ""
     files = f"{report.files} file{'s' if report.files != 1 else ''}, " if report.mode != "raw" else ""
     return (
         f"{verb} {files}{report.moved_bytes} bytes {way} {report.peer} in {report.seconds:.3f} s: "
-        f"{report.gb_per_s:.3f} GB/s, {report.cpu_seconds:.3f} CPU s, {report.mover} ({report.mover_reason}){congestion}"
+        f"{report.gb_per_s:.3f} GB/s, {report.cpu_seconds:.3f} CPU s, {report.mover} ({report.mover_reason})"
+        f"{congestion}{streams}"
     )
 
 

@@ -10,7 +10,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastnet.cdefs.counters cimport fn_count
 from fastnet.cdefs.datagram cimport (
-    FN_CALLS, FN_PIECES, fn_batch, fn_batch_answer, fn_batch_close, fn_batch_flush, fn_batch_open,
+    FN_BATCH, FN_CALLS, FN_PIECES, fn_batch, fn_batch_answer, fn_batch_close, fn_batch_flush, fn_batch_open,
     fn_batch_take, fn_batch_train,
 )
 from fastnet.cdefs.errno cimport raise_errno
@@ -63,9 +63,9 @@ cdef inline void collect(fn_batch *batch, uint32_t peer, char *bytes, uint32_t n
     batch.calls.n += 1
 
 
-cdef int turn(fn_batch *batch) noexcept nogil:
-    """Take a batch and answer it. Returns how many messages there were, or -errno."""
-    cdef int i, n = fn_batch_take(batch)
+cdef int turn(fn_batch *batch, unsigned int most) noexcept nogil:
+    """Take a batch of up to `most` messages and answer it. Returns how many there were, or -errno."""
+    cdef int i, n = fn_batch_take(batch, most)
     cdef bint at_once = batch.work.service.batch != NULL
     cdef uint32_t at, size, segment, bytes
     cdef char *train
@@ -90,14 +90,17 @@ cdef int turn(fn_batch *batch) noexcept nogil:
 
 
 cdef int wait(fn_batch *batch, int epoll) noexcept nogil:
-    """Until there is a datagram or a request to stop; first without sleeping, for as long as busy polling allows."""
+    """Until there is a datagram or a request to stop; first without sleeping, for as long as busy polling allows.
+
+    Who spins wants the first answer soon: that message is taken alone, and not before the kernel has looked for a second.
+    """
     cdef epoll_event event
     cdef int n
     cdef uint64_t until_ns
     if batch.work.busy_poll_ns:
         until_ns = fn_now_ns() + batch.work.busy_poll_ns
         while fn_now_ns() < until_ns:
-            n = turn(batch)
+            n = turn(batch, 1)
             if n != -EAGAIN or fn_stop_now(batch.work) != FN_RUN:
                 fn_count(&batch.row.spins_paid, 1)
                 return 0
@@ -110,7 +113,7 @@ cdef int serve(fn_batch *batch, int epoll, int sweep) noexcept nogil:
     """Serve until stopped. Returns 0 or -errno."""
     cdef int n, failed = 0
     while failed == 0 and sweep and fn_stop_now(batch.work) != FN_NOW:
-        n = turn(batch)
+        n = turn(batch, FN_BATCH)
         if fn_stop_now(batch.work) != FN_RUN:
             sweep = 0 if n == -EAGAIN else sweep - 1
         elif n == -EAGAIN:

@@ -91,6 +91,12 @@ MANIFEST_FILES_MAX = 1_000_000
 HEARTBEAT_S = 1.0
 """A side that works without sending says so this often; TRANSFER_STALL_S without a word means that it is gone."""
 
+STREAMS_MAX = 16
+"""Connections of one transfer: what `--streams` may ask for, and what a listener lets join."""
+
+FILE_EXTENTS_MAX = 1 << 20
+"""Extents of one file, also of a sparse one, that are kept in mind: 32 bytes each, and some more when its digest is taken."""
+
 UNPROVEN_EXTENTS = 4
 """Extents that a receiver has written and not yet verified, before it takes no more."""
 

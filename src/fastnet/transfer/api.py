@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, TransferError, TransferRefused, UnsupportedError, reason
+from fastnet.limits import STREAMS_MAX
 from fastnet.transfer import compress
 from fastnet.transfer.digest import ALGORITHMS, Algorithm
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
@@ -96,7 +97,11 @@ def send(
         )
 
     greeting = Greeting(
-        "send", settled.token, digest=settled.digest, dry_run=settled.dry_run, compress=settled.compress
+        *("send", settled.token),
+        digest=settled.digest,
+        dry_run=settled.dry_run,
+        compress=settled.compress,
+        streams=settled.streams,
     )
     host = Host(greeting, settled, make, on_event, stopped, keep_open)
     return _run(host, endpoint, listen)
@@ -147,7 +152,10 @@ def receive(
             )
 
         greeting = Greeting(
-            "recv", settled.token, dry_run=settled.dry_run, compress="" if compress.why_not() else compress.NAME
+            *("recv", settled.token),
+            dry_run=settled.dry_run,
+            compress="" if compress.why_not() else compress.NAME,
+            streams=1 if inbox.root is None else STREAMS_MAX,
         )
         host = Host(greeting, settled, make, on_event, stopped, keep_open)
         return _run(host, endpoint, listen)
@@ -160,6 +168,8 @@ def _options(given: dict[str, Any]) -> Options:
         raise ConfigError(str(error).replace("Options.__init__()", "a transfer")) from None
     if options.digest not in ALGORITHMS:
         raise ConfigError(f"there is no digest {options.digest!r}", f"Known are {', '.join(ALGORITHMS)}")
+    if not 1 <= options.streams <= STREAMS_MAX:
+        raise ConfigError(f"there cannot be {options.streams} streams", f"Between 1 and {STREAMS_MAX}")
     if options.compress not in ("", compress.NAME):
         raise ConfigError(f"there is no compression {options.compress!r}", f"Known is {compress.NAME}")
     return options

@@ -15,6 +15,7 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -174,6 +175,16 @@ class Channel:
     def read_head(self) -> tuple[Kind, int]:
         """Kind and payload length of the next frame, whose payload the caller reads."""
         return unpack_head(bytes(self.read(HEAD.size)))
+
+    def next_head(self) -> tuple[Kind, int] | None:
+        """read_head of a connection that may rest between frames, and end there: None."""
+        first, stall_s = bytearray(1), self.stall_s
+        self.stall_s = inf
+        try:
+            n = self.read_into(memoryview(first))
+        finally:
+            self.stall_s = stall_s
+        return unpack_head(bytes(first + self.read(HEAD.size - 1))) if n else None
 
     def read_frame(self, *due: Kind, bytes_max: int = PLAN_BYTES_MAX) -> Frame:
         """The next frame, of a kind that is due, or ERROR or ALIVE. Raises ProtocolError for another one, unread."""

@@ -111,26 +111,35 @@ class Algorithm:
 
 
 class FileDigest:
-    """The digest of a file, from its extents in order."""
+    """The digest of a file, from its extents, in whatever order they are added."""
 
     def __init__(self, algorithm: Algorithm) -> None:
         self._algorithm = algorithm
-        self._records = algorithm.new()
-        self._only: bytes | None = None
-        self._extents = 0
-        self.ends = 0
+        self._rows = bytearray()
+        self._row_bytes = RECORD.size + algorithm.size
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._row_bytes
 
     def add(self, offset: int, count: int, digest: bytes) -> None:
-        self._extents += 1
-        self._only = digest if offset == 0 else None
-        self.ends = offset + count
-        self._records.update(RECORD.pack(offset, count) + digest)
+        self._rows += RECORD.pack(offset, count) + digest
 
     def of_size(self, size: int) -> bytes:
-        """The digest of a file of `size` bytes: a plain one when one extent holds all of it."""
+        """The digest of a file of `size` bytes: a plain one when one extent holds all of it.
+
+        Raises ValueError when extents overlap, or end beyond.
+        """
         if not size:
             return self._algorithm.of(b"")
-        if self._extents == 1 and self._only is not None and self.ends == size:
-            return self._only
-        self._records.update(RECORD.pack(size, 0))
-        return self._records.digest()
+        rows = sorted(bytes(self._rows[at : at + self._row_bytes]) for at in range(0, len(self._rows), self._row_bytes))
+        ends = 0
+        for row in rows:
+            offset, count = RECORD.unpack_from(row)
+            if offset < ends:
+                raise ValueError("extents overlap")
+            ends = offset + count
+        if ends > size:
+            raise ValueError("an extent ends beyond the file")
+        if len(rows) == 1 and RECORD.unpack_from(rows[0]) == (0, size):
+            return rows[0][RECORD.size :]
+        return self._algorithm.of(b"".join([*rows, RECORD.pack(size, 0)]))

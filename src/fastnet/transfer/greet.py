@@ -25,7 +25,8 @@ OTHER_ROLE = {"send": "recv", "recv": "send"}
 class Greeting(NamedTuple):
     """What we say of ourselves. role: "send" or "recv". token: the shared secret, b"" for none. binding: of TLS.
 
-    compress: what a sender does, or a receiver can undo.
+    compress: what a sender does, or a receiver can undo. streams: connections that a sender wants, or a receiver can use.
+    ticket: by which a listener knows further ones again. joins: the ticket of the transfer that this connection belongs to.
     """
 
     role: str
@@ -34,6 +35,9 @@ class Greeting(NamedTuple):
     digest: str = ""
     dry_run: bool = False
     compress: str = ""
+    streams: int = 1
+    ticket: str = ""
+    joins: str = ""
 
     def fields(self, nonce: bytes) -> dict[str, Any]:
         return {
@@ -45,17 +49,23 @@ class Greeting(NamedTuple):
             "digest": self.digest,
             "dry_run": self.dry_run,
             "compress": self.compress,
+            "streams": self.streams,
+            "ticket": self.ticket,
+            "joins": self.joins,
         }
 
 
 class Peer(NamedTuple):
-    """What the other side says of itself."""
+    """What the other side says of itself. streams: connections that both can use."""
 
     role: str
     digest: str
     dry_run: bool
     is_proven: bool
     compress: str
+    streams: int
+    ticket: str
+    joins: str
 
 
 def greet(channel: Channel, mine: Greeting, dialled: bool) -> Peer:
@@ -138,6 +148,9 @@ def _check(mine: Greeting, theirs: dict[str, Any]) -> Peer:
         bool(field(theirs, "dry_run", bool, False)),
         proves,
         field(theirs, "compress", str, ""),
+        min(mine.streams, field(theirs, "streams", int, 1)),
+        field(theirs, "ticket", str, ""),
+        field(theirs, "joins", str, ""),
     )
 
 

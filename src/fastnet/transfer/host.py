@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import FastnetError, TransferError, TransferRefused, reason
-from fastnet.limits import HELLO_S, MOVER_SLICE_S, STRANGERS_MAX, STRANGERS_SHARE, TRANSFER_CLIENTS_MAX
+from fastnet.limits import (
+    FAREWELL_S,
+    HELLO_S,
+    MOVER_SLICE_S,
+    STRANGERS_MAX,
+    STRANGERS_SHARE,
+    STREAMS_MAX,
+    TRANSFER_CLIENTS_MAX,
+)
 from fastnet.transfer.channel import Channel
 from fastnet.transfer.congestion import settle
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
@@ -30,16 +38,20 @@ from fastnet.transfer.report import TransferReport
 from fastnet.transfer.session import Cancelled, Options, Session, say_farewell
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from fastnet.transfer import tls
 
+TICKET_BYTES = 16
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Opened(NamedTuple):
-    """A connection whose peer has greeted, for the session to come."""
+    """A connection whose peer has greeted, for the session to come. ticket: for further connections to this listener."""
 
     channel: Channel
     peer: Peer
+    ticket: str
     number: int
     congestion: str
     stopped: Callable[[], bool]
@@ -91,6 +103,8 @@ class Host:
     reports: list[TransferReport] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     _greeting: list[Channel] = field(default_factory=list)
+    _tickets: dict[str, Future[Session]] = field(default_factory=dict)
+    _new_ticket: type[Future[Session]] = field(init=False)
     _running: list[threading.Thread] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _taken: int = 0
@@ -100,7 +114,7 @@ class Host:
     def connect(self, endpoint: Endpoint) -> TransferReport:
         """Connect and have the one session. Raises NetworkError and TransferError."""
         with dial_until(endpoint, self.options.retry_s) as sock:
-            report = self._transfer(self._greet(self._channel(sock), True, endpoint.host))
+            report = self._transfer(self._greet(self._channel(sock), True, endpoint.host), endpoint)
         self.on_event(TransferEvent("report", report=report))
         return report
 
@@ -109,6 +123,9 @@ class Host:
 
         Raises NetworkError, and without keep_open what ended the session.
         """
+        from concurrent.futures import Future  # here, because whoever connects has no tickets, and the time is short
+
+        self._new_ticket = Future
         waits = self.options.wait_s
         ends = None if waits is None else monotonic() + waits
         with listening(endpoint) as (listener, where), ended_event() as self._ended:
@@ -120,7 +137,7 @@ class Host:
                     self._admit(listener, where, ends)
             finally:
                 self._over = not self.keep_open or not self.stopped()
-                self._join()
+                self._join_threads()
         if self.errors and not self.keep_open:
             raise self.errors[0]
         return self.reports[-1] if self.reports else None
@@ -162,7 +179,7 @@ class Host:
             return True
         return self.stopped() if self.keep_open else bool(self.reports or self.errors)
 
-    def _join(self) -> None:
+    def _join_threads(self) -> None:
         for thread in self._running:
             while thread.is_alive():
                 thread.join(MOVER_SLICE_S)
@@ -176,6 +193,8 @@ class Host:
                 why = error.message if isinstance(error, FastnetError) else reason(error)
                 self.on_event(TransferEvent("message", text=f"{channel.peer} was sent away: {why}"))
             return
+        if opened.peer.joins:
+            return self._join(opened)
         try:
             report = self._transfer(opened)
             self.on_event(TransferEvent("report", opened.number, report=report))
@@ -187,6 +206,53 @@ class Host:
         finally:
             os.eventfd_write(self._ended, 1)
 
+    # Further connections of a transfer (lane.py)
+
+    def _join(self, opened: Opened) -> None:
+        """A connection that came to us with a ticket."""
+        with self._lock:
+            session = self._tickets.get(opened.peer.joins)
+        if session is None:
+            say_farewell(opened.channel, TransferRefused("there is no such transfer", "", ErrorCode.REFUSED))
+            return opened.channel.close()
+        from concurrent.futures import CancelledError
+
+        try:
+            session.result(HELLO_S).serve_lane(opened.channel)
+        except (CancelledError, TimeoutError):
+            opened.channel.close()
+
+    def _branch(self, session: Session, endpoint: Endpoint, ticket: str) -> None:
+        """Connect once more, for a transfer that runs. It goes on without, when that fails."""
+        try:
+            sock = dial_until(endpoint)
+            greeting = self.greeting._replace(joins=ticket)
+            opened = self._greet(self._channel(sock), True, endpoint.host, greeting)
+        except (FastnetError, OSError) as error:
+            why = error.message if isinstance(error, FastnetError) else reason(error)
+            self.on_event(TransferEvent("message", text=f"goes on with a connection less: {why}"))
+            return
+        session.serve_lane(opened.channel)
+
+    @contextmanager
+    def _branches(self, session: Session, opened: Opened, endpoint: Endpoint | None) -> Iterator[None]:
+        """The further connections of a session: we dial them, or they come with its ticket."""
+        threads = []
+        if endpoint is None:
+            self._tickets[opened.ticket].set_result(session)
+        elif opened.peer.ticket:
+            arguments = (session, endpoint, opened.peer.ticket)
+            for _ in range(min(opened.peer.streams, STREAMS_MAX) - 1):
+                threads.append(threading.Thread(target=self._branch, args=arguments, name="lane", daemon=True))
+                threads[-1].start()
+        try:
+            yield
+        finally:
+            session.close()
+            ends = monotonic() + FAREWELL_S
+            for thread in threads:
+                thread.join(max(0.0, ends - monotonic()))
+
     # One connection
 
     def _channel(self, sock: socket.socket) -> Channel:
@@ -194,12 +260,13 @@ class Host:
         channel.on_slice = self._look
         return channel
 
-    def _greet(self, channel: Channel, dialled: bool, host: str) -> Opened:
+    def _greet(self, channel: Channel, dialled: bool, host: str, greeting: Greeting | None = None) -> Opened:
         """Find out who is there. A connection that came to us then takes its place. On failure the peer is told."""
+        greeting = greeting or self.greeting._replace(ticket="" if dialled else os.urandom(TICKET_BYTES).hex())
         try:
             congestion = settle(channel.sock, self.options.congestion)
-            peer = self._open(channel, dialled, host)
-            number = 1 if dialled else self._take_place(channel)
+            peer = self._open(channel, greeting, dialled, host)
+            number = 1 if dialled or peer.joins else self._take_place(channel, greeting.ticket)
         except BaseException as error:
             if isinstance(error, TransferError):
                 say_farewell(channel, error)
@@ -208,24 +275,26 @@ class Host:
         finally:
             with self._lock, suppress(ValueError):
                 self._greeting.remove(channel)
-        return Opened(channel, peer, number, congestion, self.stopped if dialled else self._is_stopped)
+        stopped = self.stopped if dialled else self._is_stopped
+        return Opened(channel, peer, greeting.ticket, number, congestion, stopped)
 
-    def _transfer(self, opened: Opened) -> TransferReport:
+    def _transfer(self, opened: Opened, dialled: Endpoint | None = None) -> TransferReport:
         try:
             session = self.make(opened)
-            try:
+            with self._branches(session, opened, dialled):
                 return session.run()
-            finally:
-                session.close()
         except FastnetError as error:
             say_farewell(opened.channel, error)
             raise
         finally:
             opened.channel.close()
+            with self._lock:
+                ticket = self._tickets.pop(opened.ticket, None)
+            if ticket is not None:
+                ticket.cancel()
 
-    def _open(self, channel: Channel, dialled: bool, host: str) -> Peer:
+    def _open(self, channel: Channel, greeting: Greeting, dialled: bool, host: str) -> Peer:
         """TLS, when it is wanted, and the greeting."""
-        greeting = self.greeting
         if self.context is not None:
             from fastnet.transfer import tls  # here, because whoever goes without TLS need not load OpenSSL
 
@@ -235,11 +304,12 @@ class Host:
             greeting = greeting._replace(binding=tls.binding(secure))
         return greet(channel, greeting, dialled)
 
-    def _take_place(self, channel: Channel) -> int:
+    def _take_place(self, channel: Channel, ticket: str) -> int:
         with self._lock:
             if (self._taken and not self.keep_open) or self._over:
                 raise TransferRefused("it is busy with somebody else", "Try again later", ErrorCode.REFUSED)
             self._taken += 1
+            self._tickets[ticket] = self._new_ticket()
             self._greeting.remove(channel)
             return self._taken
 

@@ -92,24 +92,24 @@ class Part(Unfinished):
             return []
         if was != now:
             return []
-        held = self._unpack(records, min(entry.size, os.fstat(self.fd).st_size))
-        os.ftruncate(self._journal, len(first) + len(held) * (RECORD.size + self._algorithm.size))
+        noted = self._unpack(records, min(entry.size, os.fstat(self.fd).st_size))
+        held = without_overlaps(noted)
+        os.ftruncate(self._journal, len(first) + len(noted) * (RECORD.size + self._algorithm.size))
         if not same_boot:
             held = [extent for extent in held if self._is_there(extent)]
-            if held:
-                self._rewrite(entry, held)
+        if held and (not same_boot or len(held) < len(noted)):
+            self._rewrite(entry, held)
         return held
 
     def _unpack(self, records: bytes, ends_max: int) -> list[Extent]:
         held: list[Extent] = []
-        row, ends = RECORD.size + self._algorithm.size, 0
+        row = RECORD.size + self._algorithm.size
         for at in range(0, len(records) - row + 1, row):
             offset, count, check = RECORD.unpack_from(records, at)
             digest = records[at + RECORD.size : at + row]
-            if check != check_sum(offset, count, digest) or offset < ends or not 0 < count <= ends_max - offset:
+            if check != check_sum(offset, count, digest) or not 0 < count <= ends_max - offset:
                 break
             held.append(Extent(offset, count, digest))
-            ends = offset + count
         return held
 
     def _is_there(self, extent: Extent) -> bool:
@@ -156,6 +156,15 @@ class Part(Unfinished):
             os.close(self._journal)
         self._journal = -1
         super().close()
+
+
+def without_overlaps(extents: list[Extent]) -> list[Extent]:
+    """In the order of the file; of two that overlap the one that begins first."""
+    kept: list[Extent] = []
+    for extent in sorted(extents, key=lambda each: each.offset):
+        if not kept or extent.offset >= kept[-1].offset + kept[-1].count:
+            kept.append(extent)
+    return kept
 
 
 def check_sum(offset: int, count: int, digest: bytes) -> int:

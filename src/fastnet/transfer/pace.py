@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from time import monotonic
@@ -10,25 +11,27 @@ from fastnet.limits import MOVER_SLICE_S, PACE_S
 
 
 class Pace:
-    """How many bytes may go now. rate_bytes_s: bytes a second, None for as many as the other side takes."""
+    """How many bytes may go now, over all lanes. rate_bytes_s: bytes a second, None for as many as the other side takes."""
 
     def __init__(self, rate_bytes_s: float | None = None) -> None:
         self._rate = rate_bytes_s
         self._free = 0.0
         self._since = monotonic()
+        self._lock = threading.Lock()
 
     def wait(self, count: int, look: Callable[[], None]) -> int:
         """Return how many of `count` bytes may go, at least one; sleeps until then, and looks around meanwhile."""
         if self._rate is None:
             return count
         while True:
-            now = monotonic()
-            self._free = min(self._rate * PACE_S, self._free + (now - self._since) * self._rate)
-            self._since = now
-            if self._free >= 1:
-                step = max(1, min(count, int(self._free)))
-                self._free -= step
-                return step
+            with self._lock:
+                now = monotonic()
+                self._free = min(self._rate * PACE_S, self._free + (now - self._since) * self._rate)
+                self._since = now
+                if self._free >= 1:
+                    step = max(1, min(count, int(self._free)))
+                    self._free -= step
+                    return step
             time.sleep(min(MOVER_SLICE_S, (1 - self._free) / self._rate))
             look()
 

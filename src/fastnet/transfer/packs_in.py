@@ -46,7 +46,7 @@ class PacksIn:
         """Take its files, and return before they are made. Raises TransferError for the pack before, or for this one."""
         self.settle()
         session = self.session
-        if session.inbox.root is None or session.writer is not None or session.policy.fsync:
+        if session.inbox.root is None or session.file is not None or session.policy.fsync:
             self._take_rest(pack, NONE_MADE)
             return
         expected = Expected(session.inbox.root, session.due, session.placed.entries, session.placed.places)
@@ -90,9 +90,9 @@ class PacksIn:
     def _take_rest(self, pack: bytes | bytearray, made: Scattered) -> None:
         """Count what was made, and make the others one by one."""
         session = self.session
-        session.at += made.files
+        session.go_on(made.files)
         session.files += made.files
-        session.moved_bytes += made.size
+        session.channel.moved(made.size)
         session.confirmed_bytes += made.size
         session.proof.add_rows(made.proof, made.files)
         if not made.files or made.files < files_in(pack):
@@ -102,14 +102,14 @@ class PacksIn:
     def _take_one(self, index: int, content: memoryview, digest: bytes) -> None:
         session = self.session
         entry = session.due_entry(index)
-        if session.writer is not None or entry.kind != FILE or len(content) != entry.size:
+        if session.file is not None or entry.kind != FILE or len(content) != entry.size:
             raise ProtocolError("a packed file that is not as announced")
         if session.algorithm.of(content) != digest:
             message = f"{entry.path} is not what was sent: the digests differ"
             raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
-        session.moved_bytes += len(content)
+        session.channel.moved(len(content))
         if session.inbox.root is None:
-            StreamWriter(session, entry, "standard output", session.out_fd).write(content)
+            StreamWriter(session, session.trunk, entry, "standard output", session.out_fd).write(content)
         else:
             self._make(session.inbox.root, index, entry, content)
         session.whole(index, len(content), digest)

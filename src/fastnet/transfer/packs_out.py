@@ -51,10 +51,10 @@ class PacksOut:
         pack = self.module.gather(files, self._room, session.algorithm.of)
         sent: int = pack.files
         if sent:
-            session.pace.wait_all(pack.size, session.look)
+            session.out.pace.wait_all(pack.size, session.look)
             with memoryview(self._room) as room:
-                session.send_data(pack_head(sent, pack.table, pack.size), room[: pack.size])
-            session.moved_bytes += pack.size
+                session.out.send_data(pack_head(sent, pack.table, pack.size), room[: pack.size])
+            session.channel.moved(pack.size)
             session.proof.add_rows(pack.proof, sent)
             session.files += sent
         return sent

@@ -15,29 +15,30 @@ from time import monotonic
 from typing import Any
 
 from fastnet.errors import TransferError, TransferRefused
-from fastnet.limits import MANIFEST_FILES_MAX, PACKED_FILE_BYTES, REASON_CHARACTERS
-from fastnet.transfer import compress, manifest
+from fastnet.limits import MANIFEST_FILES_MAX, MOVER_SLICE_S, PACKED_FILE_BYTES, REASON_CHARACTERS
+from fastnet.transfer import manifest
 from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
-    EXTENT,
     Kind,
     ProtocolError,
     field,
     pack_json,
     unpack_json,
-    unpack_proof,
 )
 from fastnet.transfer.greet import as_error
 from fastnet.transfer.inbox import Inbox, Placed, check_space
+from fastnet.transfer.incoming import Incoming
 from fastnet.transfer.journal import Part
+from fastnet.transfer.lane import Lane
 from fastnet.transfer.names import part_name
 from fastnet.transfer.packs_in import PacksIn
 from fastnet.transfer.proof import Proof
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.rooted import Root
 from fastnet.transfer.session import Session
-from fastnet.transfer.target import came_into_being, cannot_write
+from fastnet.transfer.taking import LaneTaker
+from fastnet.transfer.target import came_into_being, cannot_write, umask
 from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter
 
 UNDER_WAY = (Kind.COMPRESSED, Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
@@ -75,8 +76,9 @@ class Receiver(Session):
         self.placed = Placed([], [])
         self.due: list[int] = []
         self.at = 0
-        self.writer: ExtentWriter | None = None
-        self._decompressor: compress.Decompressor | None = None
+        self.file: Incoming | None = None
+        self._taker = LaneTaker(self.trunk, self._writer_of)
+        self._is_taking = False
         self._parts: dict[int, Part] = {}
         self._packs = PacksIn(self)
 
@@ -95,8 +97,8 @@ class Receiver(Session):
             raise cannot_write(where, error) from error
         finally:
             self._packs.close()
-            if isinstance(self.writer, PartWriter):
-                self.writer.salvage()
+            self.end_lanes(False)
+            self._taker.salvage()
             for part in self._parts.values():
                 part.leave()
         return self._confirm() if is_whole else self.report(confirmed_bytes=0)
@@ -115,6 +117,9 @@ class Receiver(Session):
             self.tell_plan()
             return False
         self.inbox.make_folders(placed)
+        with self.lock:
+            self._is_taking = True
+            self.lock.notify_all()
         while self._step():
             pass
         self._settle_tree(placed)
@@ -161,22 +166,20 @@ class Receiver(Session):
         kind, length = self.channel.read_head()
         if kind == Kind.EXTENT:
             self._packs.settle()
-            self._take_extent(length)
+            self._taker.take_extent(length)
             return True
         if kind not in UNDER_WAY:
             raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
         payload: bytes | bytearray = self.channel.read(length)
         if kind == Kind.COMPRESSED:
-            kind, payload = self._unpack(bytes(payload))
+            kind, payload = self._taker.unpack(bytes(payload))
+            self.is_compressed = True
         if kind != Kind.PACK:
             self._packs.settle()
         if kind == Kind.EXTENT:
-            self._take_held_extent(payload)
+            self._taker.take_held(bytes(payload))
         elif kind == Kind.PROOF:
-            entry, offset, count, digest = unpack_proof(bytes(payload))
-            if self.writer is None or entry != self.at_entry():
-                raise ProtocolError("a digest of a file that is not under way")
-            self.writer.prove(offset, count, digest)
+            self._taker.prove(bytes(payload))
         elif kind == Kind.PACK:
             self._packs.take(payload)
         elif kind == Kind.END:
@@ -200,42 +203,29 @@ class Receiver(Session):
             raise ProtocolError("files out of their order")
         return self.placed.entries[index]
 
-    def _take_extent(self, length: int) -> None:
-        index, offset = EXTENT.unpack(self.channel.read(EXTENT.size)) if length > EXTENT.size else (-1, 0)
-        count = length - EXTENT.size
-        writer = self._writer_of(index, offset + count)
-        try:
-            writer.take(offset, count)
-        except OSError as error:
-            raise cannot_write(writer.name, error) from error
-
-    def _unpack(self, payload: bytes) -> tuple[Kind, bytes]:
-        if self._decompressor is None:
-            if compress.why_not():
-                raise ProtocolError("it compresses, which was not agreed on")
-            self._decompressor = compress.Decompressor()
-            self.is_compressed = True
-        return self._decompressor.frame(payload)
-
-    def _take_held_extent(self, payload: bytes | bytearray) -> None:
-        """An extent that is in memory."""
-        if len(payload) < EXTENT.size:
-            raise ProtocolError("an extent is cut short")
-        index, offset = EXTENT.unpack_from(payload)
-        data = memoryview(payload)[EXTENT.size :]
-        writer = self._writer_of(index, offset + len(data))
-        try:
-            writer.take_data(offset, data)
-        except OSError as error:
-            raise cannot_write(writer.name, error) from error
-
-    def _writer_of(self, index: int, ends: int) -> ExtentWriter:
-        """Who takes an extent of this entry, which ends there."""
+    def _writer_of(self, taker: LaneTaker, index: int, ends: int) -> ExtentWriter:
+        """Who takes an extent of this entry, which ends there, out of the first connection."""
         entry = self.due_entry(index)
-        if self.writer is None:
-            self.writer = self._new_writer(index, entry)
         self._check_stream(entry, ends)
-        return self.writer
+        return taker.writer or self._new_writer(taker.lane, index, entry)
+
+    def work_lane(self, lane: Lane) -> None:
+        LaneTaker(lane, self._writer_in_turn).take_all()
+
+    def _writer_in_turn(self, taker: LaneTaker, index: int, ends: int) -> ExtentWriter:
+        """Who takes an extent of this entry out of a further connection, as soon as it is its turn."""
+        if taker.index != index:
+            taker.settle()
+        with self.lock:
+            while not self._is_taking or (self.at_entry() < index and index in self.placed.places):
+                self._look_from_lane()
+                self.lock.wait(MOVER_SLICE_S)
+            entry = self.due_entry(index)
+            if entry.kind != FILE or self.inbox.root is None:
+                raise ProtocolError("an extent of a stream in a further connection")
+            if taker.writer is None or taker.index != index:
+                return self._new_writer(taker.lane, index, entry)
+            return taker.writer
 
     def _check_stream(self, entry: Entry, size: int) -> None:
         most = self.policy.bytes_max
@@ -243,29 +233,41 @@ class Receiver(Session):
             message = f"the stream is longer than {most} bytes"
             raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
 
-    def _new_writer(self, index: int, entry: Entry) -> ExtentWriter:
+    def _new_writer(self, lane: Lane, index: int, entry: Entry) -> ExtentWriter:
         if self.inbox.root is None:
-            return StreamWriter(self, entry, "standard output", self.out_fd)
+            return StreamWriter(self, lane, entry, "standard output", self.out_fd)
         place = self.placed.places[index]
         try:
-            if index not in self._parts:
-                self._parts[index] = Part(self.inbox.root, place, entry, self.algorithm)
-            return PartWriter(self, entry, self._parts[index])
+            with self.lock:
+                if index not in self._parts:
+                    self._parts[index] = Part(self.inbox.root, place, entry, self.algorithm)
+                if self.file is None:
+                    self.file = Incoming(self._parts[index], self.algorithm, self.lock)
+                return PartWriter(self, lane, entry, self.file)
         except OSError as error:
             raise cannot_write("/".join(place), error) from error
+
+    def _await_extents(self, count: int | None, is_here: Callable[[Incoming], int]) -> None:
+        """Until so many extents of the file at hand came in all lanes. None: the sender does not say."""
+        if self.file is not None and count is not None:
+            self.file.await_all(count, is_here, self.trunk, lambda: self.moved_bytes)
 
     def _end(self, fields: dict[str, Any]) -> None:
         """A file is over: whole, or called off."""
         index = field(fields, "entry", int, -1)
         entry = self.due_entry(index)
         code = field(fields, "code", str, "")
+        extents = field(fields, "extents", int, None)
         if code:
+            self._await_extents(extents, lambda file: file.arrived)
             self._call_off(index, entry, field(fields, "text", str, code))
             return
         size = field(fields, "size", int, -1)
         if size < 0 or (entry.kind == FILE and size != entry.size):
             raise ProtocolError(f"the size of {entry.path!a}")
-        writer = self.writer or self._new_writer(index, entry)
+        writer = self._taker.writer or self._new_writer(self.trunk, index, entry)
+        writer.settle_all(size)
+        self._await_extents(extents, lambda file: file.proven)
         try:
             digest = writer.finish(size)
         except OSError as error:
@@ -278,14 +280,13 @@ class Receiver(Session):
         self.whole(index, size, digest)
 
     def _call_off(self, index: int, entry: Entry, text: str) -> None:
-        if isinstance(self.writer, PartWriter):
-            self.writer.part.remove()
+        if self.file is not None:
+            self.file.call_off()
             self._parts.pop(index).close()
         self.lost += 1
         self._why_lost = self._why_lost or text[:REASON_CHARACTERS]
         self.tell("message", text=f"not received: {text[:REASON_CHARACTERS]}")
-        self.writer = None
-        self.at += 1
+        self.go_on()
 
     def _commit(self, index: int, entry: Entry, part: Part) -> None:
         place = self.placed.places[index]
@@ -299,11 +300,18 @@ class Receiver(Session):
         self._parts.pop(index).close()
 
     def whole(self, index: int, size: int, digest: bytes) -> None:
-        self.writer = None
-        self.at += 1
+        self.go_on()
         self.files += 1
         self.confirmed_bytes += size
         self.proof.add(index, size, digest)
+
+    def go_on(self, files: int = 1) -> None:
+        """To the next file, or over so many."""
+        self._taker.forget()
+        with self.lock:
+            self.file = None
+            self.at += files
+            self.lock.notify_all()
 
     def finish_file(self, fd: int, entry: Entry) -> None:
         """What is left to do before a file gets its name."""
@@ -364,12 +372,3 @@ class Receiver(Session):
             first = self._why_lost or f"link not made: {refused[0]}"
             raise TransferError(f"not everything came: {first}{more}", "The rest is there", ErrorCode.SOURCE, report)
         return report
-
-
-def umask() -> int:
-    """The process's mask for new files (umask(2) has no way to only look; /proc has)."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o022

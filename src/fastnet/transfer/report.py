@@ -19,6 +19,7 @@ class TransferReport:
     peer_cpu_seconds: the other side's, where it told. mover: which one ran here, as "splice-native", and mover_reason why.
     congestion: the algorithm of the connection, "" for none. message: last words of a raw peer, as it sent them.
     digest: algorithm and hexadecimal digest of a single file, or None. skipped_bytes: not sent, because already there.
+    streams: connections that carried it.
     """
 
     role: str
@@ -38,6 +39,7 @@ class TransferReport:
     peer_mover_reason: str | None = None
     message: str | None = None
     digest: str | None = None
+    streams: int = 1
 
     @property
     def gb_per_s(self) -> float:

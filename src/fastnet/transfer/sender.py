@@ -10,16 +10,12 @@ final name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from fastnet.errors import FastnetError, TransferError, TransferUnconfirmed, reason
 from fastnet.limits import (
     COMPRESSED_EXTENT_BYTES,
-    EXTENT_BYTES,
-    EXTENTS_MAX,
-    MIB,
     MOVER_SLICE_S,
     SECONDS_MAX,
 )
@@ -33,13 +29,12 @@ from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
     Kind,
     field,
-    pack_extent,
     pack_json,
-    pack_proof,
 )
 from fastnet.transfer.greet import as_error
-from fastnet.transfer.identity import BLOCK_BYTES
 from fastnet.transfer.journal import Extent
+from fastnet.transfer.lane import Lane
+from fastnet.transfer.outgoing import LaneSender, Outgoing, extent_bytes
 from fastnet.transfer.pace import Pace
 from fastnet.transfer.packs_out import PacksOut
 from fastnet.transfer.proof import Proof
@@ -48,31 +43,10 @@ from fastnet.transfer.session import Cancelled, Session
 from fastnet.transfer.stream import StreamSource
 from fastnet.transfer.wanted import Wanted
 
-ZEROS = bytes(MIB)
 HEARD_AT_ONCE = 16
 """Signs of life taken before something is sent again: one that gives nothing else does not hold us up."""
 REASONS_MAX = 100
 """Failed files of which the reason is kept."""
-
-
-def extent_bytes(size: int) -> int:
-    """How large the extents of a file are: whole MiB, so that EXTENTS_MAX are enough."""
-    return max(EXTENT_BYTES, -(-size // EXTENTS_MAX // MIB) * MIB)
-
-
-def data_ranges(file_fd: int, size: int, is_sparse: bool) -> Iterator[tuple[int, int]]:
-    """Where a file has data: (offset, end); holes are left out (lseek(2), SEEK_DATA)."""
-    offset = 0
-    while is_sparse and offset < size:
-        try:
-            offset = os.lseek(file_fd, offset, os.SEEK_DATA)
-        except OSError:  # ENXIO: a hole to the end
-            return
-        end = min(size, os.lseek(file_fd, offset, os.SEEK_HOLE))
-        yield offset, end
-        offset = end
-    if not is_sparse and size:
-        yield 0, size
 
 
 class Sender(Session):
@@ -92,9 +66,9 @@ class Sender(Session):
         super().__init__(*args, **more)
         self.entries = entries
         self.places = places
-        self.pace = pace
-        self.compressor = compressor
         self.is_compressed = compressor is not None
+        self.out = LaneSender(self.trunk, self.algorithm, pace, compressor, self.look)
+        self.file: Outgoing | None = None
         self.proof = Proof(self.algorithm)
         self.failed: list[tuple[int, Unsendable]] = []
         self.lost = 0
@@ -116,6 +90,7 @@ class Sender(Session):
         self._hears = True
         self._send_all(plan_read)
         self._hears = False
+        self.end_lanes(True)
         self.channel.send(pack_json(Kind.FINISH, {"proof": self.proof.digest().hex(), "files": self.proof.files}))
         return self._await_word()
 
@@ -141,7 +116,7 @@ class Sender(Session):
                 self.lost += 1
                 if len(self.failed) < REASONS_MAX:
                     self.failed.append((index, fault))
-                self.channel.send(pack_json(Kind.END, {"entry": index, "code": fault.code, "text": fault.text}))
+                self._send_end({"entry": index, "code": fault.code, "text": fault.text})
                 at += 1
 
     def _send_entry(self, index: int, held: list[Extent]) -> None:
@@ -152,114 +127,70 @@ class Sender(Session):
             self._end(index, entry.size, self._send_file(index, entry, place, held))
 
     def _end(self, index: int, size: int, digest: bytes) -> None:
-        self.channel.send(pack_json(Kind.END, {"entry": index, "size": size, "digest": digest.hex()}))
+        self._send_end({"entry": index, "size": size, "digest": digest.hex()})
         self.proof.add(index, size, digest)
         self.files += 1
+
+    def _send_end(self, fields: dict[str, Any]) -> None:
+        """With as many extents as were begun: some may still be on their way in other lanes."""
+        extents = self.file.frames if self.file is not None else 0
+        self.file = None
+        self.channel.send(pack_json(Kind.END, fields | {"extents": extents}))
 
     def _send_file(self, index: int, entry: Entry, place: str, held: list[Extent]) -> bytes:
         """All extents that the receiver does not have. Returns the file's digest."""
         fd = open_announced(entry, place)
         try:
             before = os.fstat(fd)
-            digest = FileDigest(self.algorithm)
-            for extent, is_held in self._extents(fd, entry.size, before, held):
-                if not is_held:
-                    extent = self._send_extent(index, place, fd, extent.offset, extent.count)
-                digest.add(extent.offset, extent.count, extent.digest)
+            most = COMPRESSED_EXTENT_BYTES if self.is_compressed else extent_bytes(entry.size)
+            self._share(Outgoing(index, place, fd, entry.size, held, self.algorithm, most))
             after = os.fstat(fd)
             if after.st_size <= entry.size and after.st_mtime_ns != before.st_mtime_ns:
                 raise Unsendable(ErrorCode.CHANGED, f"{place} was written to while it was sent")
             if after.st_size > entry.size:
                 grown = after.st_size - entry.size
                 self.tell("message", text=f"{place} has grown by {grown} bytes since; they were not sent")
-            return digest.of_size(entry.size)
+            assert self.file is not None
+            return self.file.digest.of_size(entry.size)
         finally:
             os.close(fd)
 
-    def _extents(self, fd: int, size: int, found: os.stat_result, held: list[Extent]) -> Iterator[tuple[Extent, bool]]:
-        """The file's extents in order, and whether the receiver has them."""
-        most = extent_bytes(size) if self.compressor is None else COMPRESSED_EXTENT_BYTES
-        owned = iter([*held, Extent(size, 0, b"")])
-        have = next(owned)
-        for start, end in data_ranges(fd, size, found.st_blocks * BLOCK_BYTES < size):
-            offset = start
-            while offset < end:
-                while have.offset < offset:
-                    have = next(owned)
-                if have.count and have.offset == offset:
-                    yield have, True
-                    offset += have.count
-                else:
-                    count = min(most, end - offset, max(have.offset - offset, 1) if have.count else end)
-                    yield Extent(offset, count, b""), False
-                    offset += count
-
-    def send_data(self, head: bytes, data: bytes | memoryview) -> None:
-        """A whole frame of data, as small as was asked for."""
-        if self.compressor:
-            self.channel.send(self.compressor.frame(b"".join((head, data))))
-        else:
-            self.channel.send(head)
-            self.channel.send(data)
-
-    def _send_held_extent(self, index: int, offset: int, data: bytes) -> Extent:
-        """An extent that is in memory."""
-        self.pace.wait_all(len(data), self.look)
-        extent = Extent(offset, len(data), self.algorithm.of(data))
-        self.send_data(pack_extent(index, offset, len(data)), data)
-        self.channel.send(pack_proof(index, offset, len(data), extent.digest))
-        self.moved_bytes += len(data)
-        self.look()
-        return extent
-
-    def _send_read_extent(self, index: int, place: str, fd: int, offset: int, count: int) -> Extent:
-        """An extent that passes through this process."""
+    def _share(self, file: Outgoing) -> None:
+        """Send all extents of a file with all lanes. Raises Unsendable when it has to be called off."""
+        with self.lock:
+            self.file = file
+            self.lock.notify_all()
         try:
-            data = os.pread(fd, count, offset)
-        except OSError as error:
-            raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
-        if len(data) < count:
-            raise Unsendable(ErrorCode.SHRANK, f"{place} shrank while it was sent: {offset + len(data)} bytes are left")
-        return self._send_held_extent(index, offset, data)
+            with suppress(Unsendable):
+                self.out.work(file)
+            while not file.is_quiet(MOVER_SLICE_S):
+                self.trunk.look()
+            while file.fault is not None:
+                if isinstance(file.fault, Unsendable):
+                    raise file.fault
+                with self.lock:
+                    self.lock.wait(MOVER_SLICE_S)
+                self.trunk.look()  # raises what ended a lane, or what the peer says about it
+        except BaseException as error:
+            if not isinstance(error, Unsendable):
+                self.end_lanes(False)
+            raise
+        finally:
+            file.stop()
 
-    def _send_extent(self, index: int, place: str, fd: int, offset: int, count: int) -> Extent:
-        if self.compressor is not None:
-            return self._send_read_extent(index, place, fd, offset, count)
-        before = self._moved_of_extents(fd)
-        work = self.pool.submit(self.algorithm.of_extent, fd, offset, count)
-        self.channel.send(pack_extent(index, offset, count))
-        try:
-            sent = self._send_bytes(fd, offset, count)
-        except OSError as error:
-            self._pad(count - (self._moved_of_extents(fd) - before))
-            raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
-        if sent < count:
-            self._pad(count - sent)
-            raise Unsendable(ErrorCode.SHRANK, f"{place} shrank while it was sent: {offset + sent} bytes are left")
-        digest = work.result()
-        self.channel.send(pack_proof(index, offset, count, digest))
-        self.look()
-        return Extent(offset, count, digest)
+    def work_lane(self, lane: Lane) -> None:
+        compressor = Compressor() if self.is_compressed else None
+        out = LaneSender(lane, self.algorithm, self.out.pace, compressor, lane.look)
+        file = None
+        while (file := self._file_after(file)) is not None:
+            with suppress(Unsendable):
+                out.work(file)
 
-    def _send_bytes(self, fd: int, offset: int, count: int) -> int:
-        mover, sent = self.mover_for("send", fd), 0
-        while sent < count:
-            step = self.pace.wait(count - sent, self.look)
-            n = self.channel.send_file(mover, fd, offset + sent, step)
-            sent += n
-            if n < step:
-                break
-        return sent
-
-    def _moved_of_extents(self, fd: int) -> int:
-        """Bytes of extents that the connection took so far, exact also after an error."""
-        return self.moved_bytes if self.channel.is_tls else self.mover_for("send", fd).moved_bytes
-
-    def _pad(self, count: int) -> None:
-        """What was promised must follow, or nobody would know where the next frame begins."""
-        while count > 0:
-            self.channel.send(ZEROS[:count])
-            count -= min(count, len(ZEROS))
+    def _file_after(self, done: Outgoing | None) -> Outgoing | None:
+        """Wait for another large file; None when there is none any more."""
+        with self.lock:
+            self.lock.wait_for(lambda: self._is_over or self.file not in (None, done))
+            return None if self._is_over else self.file
 
     def _send_stream(self, index: int) -> tuple[int, bytes]:
         """Standard input as it comes. Returns its size and digest."""
@@ -276,7 +207,7 @@ class Sender(Session):
                     continue
                 if not data:
                     return size, digest.of_size(size)
-                extent = self._send_held_extent(index, size, data)
+                extent = self.out.send_held(index, size, data)
                 digest.add(extent.offset, extent.count, extent.digest)
                 size += len(data)
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from math import inf
 from time import monotonic, process_time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastnet.errors import FastnetError, TransferError
-from fastnet.limits import FAREWELL_S, HEARTBEAT_S, MOVER_SLICE_S, TRANSFER_STALL_S
-from fastnet.mover import MoverChoice, choose
-from fastnet.mover.contract import Mover
+from fastnet.limits import FAREWELL_S, HEARTBEAT_S, MOVER_SLICE_S, STREAMS_MAX, TRANSFER_STALL_S
 from fastnet.transfer.channel import Broken, Channel
 from fastnet.transfer.digest import Algorithm
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.frames import Frame, Kind, pack_json
 from fastnet.transfer.greet import as_error
+from fastnet.transfer.lane import Lane
 from fastnet.transfer.report import TransferReport
 
 if TYPE_CHECKING:
@@ -33,9 +32,8 @@ T = TypeVar("T")
 class Options:
     """How to transfer, on either side. stall_s: seconds of silence that end it. token: the shared secret, b"" for none.
 
-    digest: one of digest.ALGORITHMS, and compress: "" or "zstd"; the sender's count. retry_s: how long to try to connect;
-    wait_s: how long to listen.
-    tls: None for none.
+    digest: one of digest.ALGORITHMS, compress: "" or "zstd", and streams: connections to share large files; the sender's
+    count. retry_s: how long to try to connect; wait_s: how long to listen. tls: None for none.
     """
 
     stall_s: float = TRANSFER_STALL_S
@@ -46,6 +44,7 @@ class Options:
     tls: TlsOptions | None = None
     digest: str = "xxh3-128"
     compress: str = ""
+    streams: int = 1
     dry_run: bool = False
     retry_s: float = 0.0
     wait_s: float | None = None
@@ -83,21 +82,23 @@ class Session:
         self.total_files = 0
         self.name = ""
         self.is_compressed = False
-        self.choice: MoverChoice | None = None
-        self.mover: Mover | None = None
         self._on_event = on_event
         self._stopped = stopped
         self._since, self._cpu_since = monotonic(), process_time()
         self._told, self._beat = inf, 0.0  # no progress before `start`
+        self.trunk = self._lane(channel, self._look_and_beat)
+        self.lanes = 1
+        self.lock = threading.Condition()
+        """Guards what the lanes share."""
+        self._joined: list[Channel] = []
+        self._is_over = False
+        self._fault: tuple[Exception, float] | None = None
         channel.on_slice = self.look
-        channel.moved = self._count
 
-    @cached_property
+    @property
     def pool(self) -> ThreadPoolExecutor:
-        """The second thread: digests of extents, and what else may take long. Small files need none."""
-        from concurrent.futures import ThreadPoolExecutor  # here, because it loads logging and more
-
-        return ThreadPoolExecutor(1, thread_name_prefix="digest")
+        """The second thread of the first connection."""
+        return self.trunk.pool
 
     # Events
 
@@ -121,12 +122,17 @@ class Session:
         )
 
     def _count(self, moved_bytes: int) -> None:
-        self.moved_bytes += moved_bytes
+        with self.lock:
+            self.moved_bytes += moved_bytes
 
     def look(self) -> None:
         """Between slices: stop when told to, say that we live, tell how far we are, hear what the peer says."""
         if self._stopped():
             raise Cancelled
+        if self._fault is not None:
+            error, since = self._fault
+            if not isinstance(error, Broken) or monotonic() - since >= FAREWELL_S:
+                raise error  # a broken lane has its reason, and the peer may be about to say it
         now = monotonic()
         if now - self._told >= MOVER_SLICE_S:
             self._told = now
@@ -148,16 +154,13 @@ class Session:
             self._beat = now
             self.channel.send(pack_json(Kind.ALIVE, {"bytes": self.moved_bytes}))
 
+    def _look_and_beat(self) -> None:
+        self.look()
+        self.beat()
+
     def await_result(self, work: Future[T]) -> T:
         """What another thread makes, with signs of life meanwhile."""
-        while True:
-            try:
-                return work.result(MOVER_SLICE_S)
-            except TimeoutError:
-                if work.done():
-                    return work.result()
-                self.look()
-                self.beat()
+        return self.trunk.await_result(work)
 
     def expect(self, kind: Kind) -> Frame:
         """The next frame that is more than a sign of life. Raises ProtocolError, and what the peer reports."""
@@ -169,14 +172,53 @@ class Session:
                 return frame
             self.look()
 
-    # Movers
+    # Further connections
 
-    def mover_for(self, direction: str, file_fd: int) -> Mover:
-        """The session's mover, settled by its first large file."""
-        if self.mover is None:
-            self.choice = choose(direction, file_fd, self.options.mover, self.options.backend)
-            self.mover = self.choice.make()
-        return self.mover
+    def serve_lane(self, channel: Channel) -> None:
+        """Let a further connection carry extents until the transfer is over; closes it. Runs in a thread of its own."""
+        channel.on_slice = self._look_from_lane
+        with self.lock:
+            if self._is_over or len(self._joined) + 1 >= STREAMS_MAX:
+                return channel.close()
+            self._joined.append(channel)
+            self.lanes += 1
+        lane = self._lane(channel, self._look_from_lane)
+        try:
+            self.work_lane(lane)
+        except Cancelled:
+            pass
+        except Exception as error:
+            with self.lock:
+                self._fault = self._fault or (error, monotonic())
+        finally:
+            lane.close()
+            channel.close()
+            with self.lock:
+                self._joined.remove(channel)
+                self.lock.notify_all()
+
+    def _lane(self, channel: Channel, look: Callable[[], None]) -> Lane:
+        return Lane(channel, self.options.mover, self.options.backend, look, self._count)
+
+    def work_lane(self, lane: Lane) -> None:
+        """What a further connection does. Returns when the transfer needs it no more."""
+        raise NotImplementedError
+
+    def _look_from_lane(self) -> None:
+        if self._is_over:
+            raise Cancelled
+
+    def end_lanes(self, kindly: bool) -> None:
+        """Return when no further connection is at work. kindly: they have nothing to do any more."""
+        with self.lock:
+            self._is_over = True
+            self.lock.notify_all()
+            for channel in [] if kindly else self._joined:
+                channel.hang_up()
+            while self._joined:
+                self.lock.wait()
+
+    # Movers
 
     def mover_words(self) -> tuple[str, str]:
         """Which mover ran and why, for reports."""
@@ -184,9 +226,10 @@ class Session:
             return "copy-python", "TLS"
         if self.is_compressed:
             return "copy-python", "zstd"
-        if self.mover is None or self.choice is None:
+        mover, choice = self.trunk.mover, self.trunk.choice
+        if mover is None or choice is None:
             return "copy-python", "small files or a stream"
-        return f"{self.mover.runs}-{self.choice.backend}", self.mover.reason or self.choice.reason
+        return f"{mover.runs}-{choice.backend}", mover.reason or choice.reason
 
     # The end
 
@@ -208,6 +251,7 @@ class Session:
             mover_reason=why,
             congestion=self.congestion,
             skipped_bytes=self.skipped_bytes,
+            streams=self.lanes,
             **fields,
         )
 
@@ -215,11 +259,8 @@ class Session:
         return round(process_time() - self._cpu_since, 6)
 
     def close(self) -> None:
-        if "pool" in vars(self):
-            self.pool.shutdown(wait=True, cancel_futures=True)
-        if self.mover is not None:
-            self.mover.close()
-            self.mover = None
+        self.end_lanes(False)
+        self.trunk.close()
 
 
 def say_farewell(channel: Channel, error: FastnetError) -> None:

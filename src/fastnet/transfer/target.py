@@ -140,3 +140,12 @@ def cannot_write(name: str, error: OSError | ValueError) -> TransferError:
 def came_into_being(name: str) -> TransferRefused:
     cure = "Receive elsewhere, or say --overwrite always"
     return TransferRefused(f"{name} came into being while it was received", cure, ErrorCode.EXISTS)
+
+
+def umask() -> int:
+    """The process's mask for new files (umask(2) has no way to only look; /proc has)."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o022

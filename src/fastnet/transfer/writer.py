@@ -23,7 +23,9 @@ from fastnet.transfer.digest import FileDigest
 from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import ProtocolError
-from fastnet.transfer.journal import Extent, Part
+from fastnet.transfer.incoming import Incoming
+from fastnet.transfer.journal import Extent
+from fastnet.transfer.lane import Lane
 from fastnet.transfer.session import Session
 
 if TYPE_CHECKING:
@@ -58,11 +60,11 @@ class ExtentWriter:
         self._put(offset, data)
         self._unproven.append(Unproven(offset, len(data), None, self.session.algorithm.of(data)))
         self.ends = offset + len(data)
-        self.session.channel.moved(len(data))
+        self.lane.channel.moved(len(data))
 
     def _copy(self, offset: int, count: int) -> bytes:
         """The next bytes of the connection through a buffer. Returns their digest."""
-        hasher, channel = self.session.algorithm.new(), self.session.channel
+        hasher, channel = self.session.algorithm.new(), self.lane.channel
         buffer = memoryview(bytearray(min(count, MOVER_BUFFER_BYTES)))
         ends = offset + count
         while offset < ends:
@@ -80,12 +82,12 @@ class ExtentWriter:
         """All of it is here. Returns the digest of the whole. Raises TransferError when a part is not what was sent."""
         raise NotImplementedError
 
-    def __init__(self, session: Session, entry: Entry, name: str) -> None:
+    def __init__(self, session: Session, lane: Lane, entry: Entry, name: str) -> None:
         self.session = session
+        self.lane = lane
         self.entry = entry
         self.name = name
         self.ends = 0
-        self.digest = FileDigest(session.algorithm)
         self._unproven: deque[Unproven] = deque()
 
     def _check(self, offset: int, count: int) -> None:
@@ -111,44 +113,59 @@ class ExtentWriter:
     def _settle(self) -> Extent:
         """Compare the oldest one."""
         oldest = self._unproven.popleft()
-        found = oldest.found if oldest.work is None else self.session.await_result(oldest.work)
+        found = oldest.found if oldest.work is None else self.lane.await_result(oldest.work)
         if found != oldest.said:
             where = f"bytes {oldest.offset} to {oldest.offset + oldest.count} of {self.name}"
             cure = "The source was written to meanwhile, or the data was damaged on its way; send it again"
             raise TransferError(f"{where} are not what was sent: their digests differ", cure, ErrorCode.MISMATCH)
-        self.digest.add(oldest.offset, oldest.count, found)
-        return Extent(oldest.offset, oldest.count, found)
+        extent = Extent(oldest.offset, oldest.count, found)
+        self._keep(extent)
+        return extent
 
-    def _settle_all(self, size: int) -> None:
+    def _keep(self, extent: Extent) -> None:
+        """It is there, and right."""
+        raise NotImplementedError
+
+    def settle_all(self, size: int) -> None:
+        """What came in this lane is right, for a file of `size` bytes. Raises TransferError."""
         if self.ends > size or (self.entry.kind == STREAM and self.ends != size):
             raise ProtocolError(f"{self.name!a} does not end where its extents do")
         if self._unproven and self._unproven[-1].said is None:
             raise ProtocolError(f"an extent of {self.name!a} came without its digest")
-        while self._unproven:
+        self.settle()
+
+    def settle(self) -> None:
+        """Verify all whose digest was said."""
+        while self._unproven and self._unproven[0].said is not None:
             self._settle()
 
 
 class PartWriter(ExtentWriter):
-    """Into a part file. part.held is what a former run left."""
+    """Into a part file, what comes in one lane of it."""
 
-    def __init__(self, session: Session, entry: Entry, part: Part) -> None:
-        super().__init__(session, entry, part.name)
-        self.part = part
-        self._held = deque(part.held)
+    def __init__(self, session: Session, lane: Lane, entry: Entry, file: Incoming) -> None:
+        super().__init__(session, lane, entry, file.part.name)
+        self.file = file
+        self.part = file.part
 
     def take(self, offset: int, count: int) -> None:
         """The next bytes of the connection."""
         self._check(offset, count)
-        session, channel = self.session, self.session.channel
-        mover = session.mover_for("receive", self.part.fd)
+        channel, algorithm = self.lane.channel, self.session.algorithm
+        mover = self.lane.mover_for("receive", self.part.fd)
         if channel.is_tls or mover.runs == "copy":
             found = self._copy(offset, count)
             self._unproven.append(Unproven(offset, count, None, found))
         else:
             channel.receive_file(mover, self.part.fd, offset, count)
-            work = session.pool.submit(session.algorithm.of_extent, self.part.fd, offset, count)
+            work = self.lane.pool.submit(algorithm.of_extent, self.part.fd, offset, count)
             self._unproven.append(Unproven(offset, count, work))
         self.ends = offset + count
+        self.file.arrive()
+
+    def take_data(self, offset: int, data: memoryview) -> None:
+        super().take_data(offset, data)
+        self.file.arrive()
 
     def salvage(self) -> None:
         """The transfer broke: note what came whole before that, for another run."""
@@ -164,23 +181,21 @@ class PartWriter(ExtentWriter):
             written = os.pwrite(self.part.fd, data, offset)
             data, offset = data[written:], offset + written
 
-    def _settle(self) -> Extent:
-        self._count_held(self._unproven[0].offset)
-        extent = super()._settle()
-        self.part.note(extent)
-        return extent
+    def prove(self, offset: int, count: int, digest: bytes) -> None:
+        if not self.file.is_over:
+            super().prove(offset, count, digest)
 
-    def _count_held(self, before: int) -> None:
-        while self._held and self._held[0].offset < before:
-            held = self._held.popleft()
-            self.digest.add(held.offset, held.count, held.digest)
+    def settle(self) -> None:
+        if not self.file.is_over:
+            super().settle()
+
+    def _keep(self, extent: Extent) -> None:
+        self.file.keep(extent)
 
     def finish(self, size: int) -> bytes:
-        """All of it is here. Returns the file's digest."""
-        self._settle_all(size)
-        self._count_held(size)
+        """All of it is here, and was settled in every lane. Returns the file's digest."""
         os.ftruncate(self.part.fd, size)
-        return self.digest.of_size(size)
+        return self.file.digest_of(size)
 
 
 class StreamWriter(ExtentWriter):
@@ -189,8 +204,9 @@ class StreamWriter(ExtentWriter):
     A pipe that poll(2) calls writable takes PIPE_BUF bytes without waiting (pipe(7)), and perhaps not one more.
     """
 
-    def __init__(self, session: Session, entry: Entry, name: str, fd: int) -> None:
-        super().__init__(session, entry, name)
+    def __init__(self, session: Session, lane: Lane, entry: Entry, name: str, fd: int) -> None:
+        super().__init__(session, lane, entry, name)
+        self.digest = FileDigest(session.algorithm)
         self.fd = fd
         may_wait = os.get_blocking(fd) and not stat.S_ISREG(os.fstat(fd).st_mode)
         self._step = select.PIPE_BUF if may_wait else MOVER_BUFFER_BYTES
@@ -201,6 +217,9 @@ class StreamWriter(ExtentWriter):
         """The next bytes of the connection, and the hole before them."""
         self._check(offset, count)
         self._unproven.append(Unproven(offset, count, None, self._copy(offset, count)))
+
+    def _keep(self, extent: Extent) -> None:
+        self.digest.add(extent.offset, extent.count, extent.digest)
 
     def _put(self, offset: int, data: memoryview) -> None:
         self._fill(offset)
@@ -218,14 +237,13 @@ class StreamWriter(ExtentWriter):
         """Whoever reads this may take hours: meanwhile the sender hears that we live, and we hear that it does not."""
         while view:
             if not self._poll.poll(MOVER_SLICE_S * 1000):
-                self.session.look()
+                self.lane.look()
                 continue
             with suppress(BlockingIOError):
                 view = view[os.write(self.fd, view[: self._step]) :]
 
     def finish(self, size: int) -> bytes:
-        """All of it was written. Returns the digest."""
-        self._settle_all(size)
+        """All of it was written, and settled. Returns the digest."""
         self._fill(size)
         return self.digest.of_size(size)
 
