@@ -319,3 +319,15 @@ def test_a_greeting_in_single_bytes_is_one_too(target, inbox) -> None:
     assert code == 5
     assert "speaks fastnet/1" in err
     assert left(inbox) == []
+
+
+def test_a_raw_receiver_that_connects_to_a_sender_without_raw_gets_no_empty_file(target, inbox, tmp_path) -> None:
+    """That sender waits for a greeting, and then resets: its FIN would say that the file is empty."""
+    (tmp_path / "file").write_bytes(DATA)
+    with running("send", tmp_path / "file", "--listen", 0) as sender:
+        done = finish("recv", sender.endpoint(), "--raw", "--output", target)
+        assert done.returncode == 5
+        assert "broke the connection" in done.stderr
+        sender.line(containing="was sent away")
+        sender.end()
+    assert left(inbox) == []

@@ -29,11 +29,11 @@ from fastnet.limits import (
     STREAMS_MAX,
     TRANSFER_CLIENTS_MAX,
 )
-from fastnet.transfer.channel import Channel
+from fastnet.transfer.channel import Broken, Channel
 from fastnet.transfer.congestion import settle
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.greet import Greeting, Peer, greet
-from fastnet.transfer.meet import accept, dial_until, listening, nobody_came, peer_name, wait_readable
+from fastnet.transfer.meet import accept, dial_until, listening, nobody_came, peer_name, reset_on_close, wait_readable
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.session import Cancelled, Options, Session, say_farewell
 
@@ -270,6 +270,11 @@ class Host:
         except BaseException as error:
             if isinstance(error, TransferError):
                 say_farewell(channel, error)
+            if isinstance(
+                error, Broken
+            ):  # it has heard nothing, and a raw receiver would take a FIN for the file's end
+                with suppress(OSError):
+                    reset_on_close(channel.sock, True)
             channel.close()
             raise
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,6 +146,11 @@ def was_reset(sock: socket.socket) -> bool:
     except OSError:
         return True
     return False
+
+
+def reset_on_close(sock: socket.socket, reset: bool) -> None:
+    """Whether close(2), or the end of this process, sends RST instead of FIN (SO_LINGER, socket(7)). Raises OSError."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(reset), 0))
 
 
 def peer_name(sock: socket.socket) -> str:

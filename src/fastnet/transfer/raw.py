@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,14 +28,12 @@ from fastnet.transfer.congestion import settle
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.extent import WITHOUT_END, Stalled, receive_extent, send_extent
 from fastnet.transfer.frames import GREETING
-from fastnet.transfer.meet import peer_name
+from fastnet.transfer.meet import peer_name, reset_on_close
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.source import Source
 from fastnet.transfer.target import Target, cannot_write
 from fastnet.transfer.words import NoEnd, as_text, read_last_words
 
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-FIN_ON_CLOSE = struct.pack("ii", 0, 0)
 PEER_FAULTS = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ESHUTDOWN)
 NETWORK_FAULTS = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ECONNABORTED)
 
@@ -220,7 +217,7 @@ class RawSession:
     def _reset_on_close(self, reset: bool) -> None:
         """Whether close(2), or the end of this process, sends RST instead of FIN."""
         with suppress(OSError):
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE if reset else FIN_ON_CLOSE)
+            reset_on_close(self.sock, reset)
 
     def _stalled(self, what: str, stalled: Stalled) -> NoReturn:
         self.moved_bytes = stalled.moved_bytes
