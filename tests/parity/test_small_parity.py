@@ -14,6 +14,7 @@ from fastnet.table import BACKENDS
 from fastnet.transfer.digest import ALGORITHMS, Algorithm
 from fastnet.transfer.entry import FILE, Entry
 from fastnet.transfer.frames import HEAD, pack_files, pack_head
+from fastnet.transfer.identity import identity
 from fastnet.transfer.proof import Proof
 from fastnet.transfer.rooted import Root
 from fastnet.transfer.small import SMALL
@@ -39,6 +40,44 @@ def gather(twin: str) -> ModuleType:
 @pytest.fixture
 def scatter(twin: str) -> ModuleType:
     return SMALL.load("scatter", twin)
+
+
+@pytest.fixture
+def survey(twin: str) -> ModuleType:
+    return SMALL.load("survey", twin)
+
+
+@pytest.mark.parametrize("files", [0, 1, 63, 64, 65, 1000])
+def test_a_folder_is_surveyed_as_lstat_tells_it(survey: ModuleType, tmp_path: Path, files: int) -> None:
+    """V1."""
+    for number in range(files):
+        (tmp_path / (f"{number}" * (1 + number % 60))).write_bytes(b"x" * number)
+    for name in ("\n", os.fsdecode(b"\xff\xfe"), "é", ".hidden", "z" * 255):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with (tmp_path / "hole").open("wb") as file:
+        file.truncate(1 << 30)
+    os.utime(tmp_path / "hole", ns=(0, -1_500_000_000))
+    wanted = []
+    for name in os.listdir(tmp_path):
+        status = (tmp_path / name).lstat()
+        data_bytes = min(status.st_size, status.st_blocks * 512)
+        wanted.append((name, status.st_mode, status.st_mtime_ns, status.st_size, identity(status), data_bytes))
+    assert survey.survey(str(tmp_path)) == sorted(wanted)
+
+
+@pytest.mark.parametrize("wrong", ["gone", "a file", "a NUL"])
+def test_a_folder_that_cannot_be_read_is_named(survey: ModuleType, tmp_path: Path, wrong: str) -> None:
+    """V1."""
+    path = str(tmp_path / "folder") + ("\0" if wrong == "a NUL" else "")
+    if wrong == "a file":
+        Path(path).write_bytes(b"")
+    with pytest.raises((OSError, ValueError)) as told:
+        survey.survey(path)
+    if wrong != "a NUL":
+        assert isinstance(told.value, NotADirectoryError if wrong == "a file" else FileNotFoundError)
+        assert told.value.filename == path
 
 
 def announced(folder: Path) -> list[Announced]:
