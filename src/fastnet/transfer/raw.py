@@ -179,8 +179,8 @@ class RawSession:
                 continue
             try:
                 begin = self.sock.recv(len(GREETING), socket.MSG_PEEK)
-            except OSError:
-                return  # whoever reads next says what is wrong
+            except OSError as error:  # which the kernel tells once
+                raise self._broken(error) from error
             if begin == GREETING:
                 cure = "Say --raw on both sides, or on neither"
                 message = f"{self.peer} speaks fastnet/1, and this side was told to take raw bytes"
