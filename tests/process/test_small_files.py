@@ -84,13 +84,6 @@ def test_where_every_file_must_have_a_name_all_arrive_too(source: Path, inbox: P
     assert same_tree(source, inbox / "source")
 
 
-def test_packs_stay_in_their_order_however_the_two_threads_meet(source: Path, inbox: Path, monkeypatch) -> None:
-    """The one that waits looks around so often that it meets the end of a pack at every point."""
-    monkeypatch.setattr(packs_in, "MOVER_SLICE_S", 1e-6)
-    transfer([source], into=inbox)
-    assert same_tree(source, inbox / "source")
-
-
 @pytest.mark.parametrize("overwrite", ["always", "older"])
 def test_files_that_are_there_are_replaced_among_new_ones(source: Path, inbox: Path, overwrite: str) -> None:
     for number in range(0, FILES, 5):

@@ -3,33 +3,27 @@
 Decision: the files of a pack are made by one call (small/), up to the first of which something is wrong, or which that call
 cannot make here: one that is replaced or synced, or one on a file system where every file has a name (NFS). The rest are made
 one by one, under a name of ours until they are whole, by the calls that say what is wrong.
-That call is a second thread's, which holds no GIL most of the time, while the next pack comes in; one pack at a time, so that
-files stay in their order.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from fastnet.errors import TransferError
-from fastnet.limits import MOVER_SLICE_S
 from fastnet.transfer.entry import FILE, Entry
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import ProtocolError, files_in, unpack_files
 from fastnet.transfer.rooted import Root
 from fastnet.transfer.small import choose
-from fastnet.transfer.small.contract import Expected, Scattered
+from fastnet.transfer.small.contract import Expected
 from fastnet.transfer.target import came_into_being, cannot_write
 from fastnet.transfer.unfinished import Unfinished
 from fastnet.transfer.writer import StreamWriter, write_all
 
 if TYPE_CHECKING:
     from fastnet.transfer.receiver import Receiver
-
-NONE_MADE = Scattered(0, 0, b"")
 
 
 class PacksIn:
@@ -38,66 +32,29 @@ class PacksIn:
     def __init__(self, session: Receiver) -> None:
         self.session = session
         self.module = choose("scatter", session.options.backend)
-        self._pack: bytes | bytearray = b""
-        self._maker: threading.Thread | None = None
-        self._made: Scattered | Exception = NONE_MADE
 
     def take(self, pack: bytes | bytearray) -> None:
-        """Take its files, and return before they are made. Raises TransferError for the pack before, or for this one."""
-        self.settle()
+        """Take all of its files. Raises TransferError."""
+        made = self._make_many(pack)
+        if not made or made < files_in(pack):
+            for entry, content, digest in unpack_files(pack, self.session.algorithm.size)[made:]:
+                self._take_one(entry, content, digest)
+
+    def _make_many(self, pack: bytes | bytearray) -> int:
+        """Those that go well at once. Returns how many."""
         session = self.session
-        if session.inbox.root is None or session.file is not None or session.policy.fsync:
-            self._take_rest(pack, NONE_MADE)
-            return
-        expected = Expected(session.inbox.root, session.due, session.placed.entries, session.placed.places)
-        self._pack, self._maker = (
-            pack,
-            threading.Thread(target=self._make_many, args=(pack, expected), name="small files"),
-        )
-        self._maker.start()
-
-    @property
-    def is_made(self) -> bool:
-        """Whether `settle` has something to do and need not wait for it."""
-        return self._maker is not None and not self._maker.is_alive()
-
-    def settle(self) -> None:
-        """Return when all that was taken is made. Raises TransferError."""
-        while self._maker is not None and self._maker.is_alive():
-            self._maker.join(MOVER_SLICE_S)
-            if self._maker.is_alive():
-                self.session.look()  # which may find it made meanwhile, and settle
-        if self._maker is None:
-            return
-        self._maker, made = None, self._made
-        if isinstance(made, Exception):
-            raise made
-        self._take_rest(self._pack, made)
-
-    def close(self) -> None:
-        """Return when nothing is being made any more."""
-        if self._maker is not None:
-            self._maker.join()
-
-    def _make_many(self, pack: bytes | bytearray, expected: Expected) -> None:
-        """The second thread."""
-        session = self.session
-        try:
-            self._made = self.module.scatter(pack, expected, session.at, session.algorithm.size, session.algorithm.of)
-        except Exception as error:
-            self._made = error
-
-    def _take_rest(self, pack: bytes | bytearray, made: Scattered) -> None:
-        """Count what was made, and make the others one by one."""
-        session = self.session
-        session.go_on(made.files)
-        session.files += made.files
+        root, placed, algorithm = session.inbox.root, session.placed, session.algorithm
+        if root is None or session.file is not None or session.policy.fsync:
+            return 0
+        expected = Expected(root, session.due, placed.entries, placed.places)
+        made = self.module.scatter(pack, expected, session.at, algorithm.size, algorithm.of)
+        files: int = made.files
+        session.go_on(files)
+        session.files += files
         session.channel.moved(made.size)
         session.confirmed_bytes += made.size
-        session.proof.add_rows(made.proof, made.files)
-        if not made.files or made.files < files_in(pack):
-            for entry, content, digest in unpack_files(pack, session.algorithm.size)[made.files :]:
-                self._take_one(entry, content, digest)
+        session.proof.add_rows(made.proof, files)
+        return files
 
     def _take_one(self, index: int, content: memoryview, digest: bytes) -> None:
         session = self.session

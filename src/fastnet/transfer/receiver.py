@@ -85,8 +85,6 @@ class Receiver(Session):
     def look(self) -> None:
         super().look()
         self.beat()
-        if self._packs.is_made:
-            self._packs.settle()
 
     def run(self) -> TransferReport:
         """Take it all, and return when it is under its final names and the sender was told. Raises TransferError."""
@@ -96,7 +94,6 @@ class Receiver(Session):
             where = "standard output" if self.inbox.root is None else self.inbox.root.path
             raise cannot_write(where, error) from error
         finally:
-            self._packs.close()
             self.end_lanes(False)
             self._taker.salvage()
             for part in self._parts.values():
@@ -165,7 +162,6 @@ class Receiver(Session):
         """One frame. Returns False when the sender has sent all."""
         kind, length = self.channel.read_head()
         if kind == Kind.EXTENT:
-            self._packs.settle()
             self._taker.take_extent(length)
             return True
         if kind not in UNDER_WAY:
@@ -174,8 +170,6 @@ class Receiver(Session):
         if kind == Kind.COMPRESSED:
             kind, payload = self._taker.unpack(bytes(payload))
             self.is_compressed = True
-        if kind != Kind.PACK:
-            self._packs.settle()
         if kind == Kind.EXTENT:
             self._taker.take_held(bytes(payload))
         elif kind == Kind.PROOF:
