@@ -10,6 +10,7 @@ Pages that the kernel hands out for the first time cost more than those it has a
 Decision: ways take turns within a round, so a drift meets all of them; the median of the rounds counts; the first round
 is thrown away. Before a turn, as much memory as it needs is touched and given back. A turn starts with the last process, the
 others being ready, and ends when all have ended: so start-up of one process is in the number, which for fastnet is Python's.
+fastnet has its bytecode, as pip leaves it; PYTHONDONTWRITEBYTECODE would have it compiled at every start.
 `inside` is what fastnet itself reports, without that.
 What to read: GB/s is the file's bytes by `wall`; CPU s/GB is user and system time of both sides (wait4(2)). Every byte is
 compared after the clock has stopped.
@@ -19,6 +20,7 @@ Exit code: 0, or 1 when a way failed or lost a byte.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import mmap
 import os
@@ -36,6 +38,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+import fastnet
 from bench import host
 from bench.transfer_peers import FILE_WAYS, TREE_WAYS, YARDSTICK, Part, Place, Way
 
@@ -96,6 +99,7 @@ class Cell:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    compileall.compile_dir(str(Path(fastnet.__file__).parent), quiet=2)
     cells: list[Cell] = []
     for name, fact in host.facts().items():
         print(f"{name + ':':<20}{fact}")

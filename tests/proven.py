@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,8 +157,9 @@ class Proxy:
             carrier.join(DEADLINE_S)
 
     def _carry_one(self, near: socket.socket) -> None:
-        with near, socket.create_connection((self._where.host, self._where.port)) as far:
-            self._carry(near, far)
+        with near, suppress(ConnectionError):
+            with socket.create_connection((self._where.host, self._where.port)) as far:
+                self._carry(near, far)
 
     def _carry(self, near: socket.socket, far: socket.socket) -> None:
         other = {near: far, far: near}

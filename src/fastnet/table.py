@@ -7,16 +7,16 @@ its `__init__` holds one Table. Whoever needs a value asks the table by name; no
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
 BACKENDS = ("native", "python")
 
-BUILD_NOTE = Path(__file__).with_name("_native_build.json")
+BUILD_NOTE = os.path.join(os.path.dirname(__file__), "_native_build.json")
 """Written by setup.py: why an extension was not built."""
 
 
@@ -76,7 +76,8 @@ class Table(Mapping[str, R]):
 def build_note(module: str) -> str:
     """What the build said about an extension that is not there, or ""."""
     try:
-        notes = json.loads(BUILD_NOTE.read_text())
+        with open(BUILD_NOTE, encoding="utf-8") as file:
+            notes = json.load(file)
     except (OSError, ValueError):
         return ""
     note: str = notes.get(module) or notes.get("*") or ""

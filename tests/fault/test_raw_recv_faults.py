@@ -284,3 +284,50 @@ def test_a_sender_that_does_not_hear_our_thanks_has_lost_nothing(target) -> None
         sock.close()
         assert command.end(None)[0] == 0
     assert target.read_bytes() == b"all"
+
+
+@pytest.mark.parametrize("to", ["a file", "-"])
+def test_a_sender_without_raw_is_told_apart_before_anything_of_it_is_taken(target, inbox, tmp_path, to) -> None:
+    (tmp_path / "file").write_bytes(DATA)
+    with receiving("-" if to == "-" else target) as command:
+        where = command.line("err" if to == "-" else "out", "listening on ").split()[2]
+        assert finish("send", tmp_path / "file", where).returncode == 5
+        code, out, err = command.end(None)
+    assert code == 5
+    assert "speaks fastnet/1" in err
+    assert "--raw on both sides" in err
+    assert (out if to == "-" else "") == ""
+    assert left(inbox) == []
+
+
+@pytest.mark.parametrize("step", [1, 13])
+@pytest.mark.parametrize("data", [b"fastnet/1\nH\0", b"fastnet/1\nHello", b"fast"])
+def test_a_file_that_only_begins_like_a_greeting_is_a_file(target, data, step) -> None:
+    with receiving(target) as command, connect(command.endpoint()) as sock:
+        for at in range(0, len(data), step):
+            sock.sendall(data[at : at + step])
+        sock.shutdown(socket.SHUT_WR)
+        assert command.end(None)[0] == 0
+    assert target.read_bytes() == data
+
+
+def test_a_greeting_in_single_bytes_is_one_too(target, inbox) -> None:
+    with receiving(target) as command, connect(command.endpoint()) as sock:
+        for byte in b"fastnet/1\nH\0\0":
+            sock.sendall(bytes([byte]))
+        code, _, err = command.end(None)
+    assert code == 5
+    assert "speaks fastnet/1" in err
+    assert left(inbox) == []
+
+
+def test_a_raw_receiver_that_connects_to_a_sender_without_raw_gets_no_empty_file(target, inbox, tmp_path) -> None:
+    """That sender waits for a greeting, and then resets: its FIN would say that the file is empty."""
+    (tmp_path / "file").write_bytes(DATA)
+    with running("send", tmp_path / "file", "--listen", 0) as sender:
+        done = finish("recv", sender.endpoint(), "--raw", "--output", target)
+        assert done.returncode == 5
+        assert "broke the connection" in done.stderr
+        sender.line(containing="was sent away")
+        sender.end()
+    assert left(inbox) == []

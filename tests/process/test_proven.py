@@ -7,7 +7,6 @@ import os
 import socket
 import stat
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -331,8 +330,8 @@ def test_a_disk_without_room_is_said_before_a_byte_travels(tree, inbox, monkeypa
     monkeypatch.setattr(manifest, "write", lambda given, send: write(forged(given), send))
 
     def forged(given: manifest.Manifest) -> manifest.Manifest:
-        entries = [replace(entry, size=1 << 55) if entry.size else entry for entry in given.entries]
-        return replace(given, entries=entries, data_bytes=1 << 60)
+        entries = [entry._replace(size=1 << 55) if entry.size else entry for entry in given.entries]
+        return given._replace(entries=entries, data_bytes=1 << 60)
 
     with pytest.raises(TransferRefused, match="has room for"):
         transfer([tree], into=inbox)

@@ -14,7 +14,11 @@ import fastnet
 from fastnet.errors import ConfigError, TransferError
 from fastnet.limits import EXTENT_BYTES, STREAMS_MAX
 from fastnet.transfer import compress
-from fastnet.transfer.tls import TlsOptions
+from fastnet.transfer.api import state_folder
+from fastnet.transfer.certificate import certificate_in, own_certificate
+from fastnet.transfer.report import TransferReport
+from fastnet.transfer.tls import TlsOptions, fingerprint_of
+from tests.peers import eventually
 from tests.proven import ANY_PORT, Proxy, Side, receiving, same_tree, transfer
 
 FILE_BYTES = 7 * EXTENT_BYTES + 12_345
@@ -39,12 +43,25 @@ def inbox(tmp_path: Path) -> Path:
     return tmp_path / "inbox"
 
 
+def shared(
+    source: Path, inbox: Path, streams: int, sending: dict[str, Any], **options: Any
+) -> tuple[TransferReport, TransferReport, Proxy]:
+    """A transfer of which one connection is held up until the others have carried the rest."""
+
+    def hold() -> str:
+        eventually(lambda: proxy.carried > FILE_BYTES - 2 * EXTENT_BYTES)
+        return "go on"
+
+    with receiving(into=inbox, **options) as receiver:
+        with Proxy(receiver.endpoint, 100_000, hold, many=True) as proxy:
+            sender = Side(fastnet.send, (source, proxy.endpoint), {"streams": streams} | sending).start()
+            return sender.join(), receiver.join(), proxy
+
+
 @pytest.mark.parametrize("streams", [2, 4, STREAMS_MAX])
 def test_a_large_file_is_shared_by_all_connections_and_comes_whole(streams, source, inbox) -> None:
-    with receiving(into=inbox) as receiver, Proxy(receiver.endpoint, many=True) as proxy:
-        sender = Side(fastnet.send, (source, proxy.endpoint), {"streams": streams}).start()
-        sent, received = sender.join(), receiver.join()
-    assert proxy.connections == streams
+    sent, received, proxy = shared(source, inbox, streams, {})
+    assert 1 < proxy.connections <= streams
     assert (inbox / "file").read_bytes() == source.read_bytes()
     assert os.listdir(inbox) == ["file"]
     assert sent.moved_bytes == received.moved_bytes == FILE_BYTES
@@ -59,12 +76,13 @@ def test_the_digest_of_a_file_does_not_depend_on_how_many_connections_brought_it
 
 
 def test_a_receiver_that_connects_brings_the_connections_that_the_sender_asks_for(source, inbox) -> None:
-    sender = Side(fastnet.send, (source, ANY_PORT), {"listen": True, "streams": 3}).start()
-    received = fastnet.receive(sender.endpoint, into=inbox, listen=False)
-    sender.join()
+    slow = {"limit_rate_bytes_s": FILE_BYTES}
+    sender = Side(fastnet.send, (source, ANY_PORT), {"listen": True, "streams": 3} | slow).start()
+    with Proxy(sender.endpoint, many=True) as proxy:
+        fastnet.receive(proxy.endpoint, into=inbox, listen=False)
+        sender.join()
+        assert proxy.connections == 3
     assert (inbox / "file").read_bytes() == source.read_bytes()
-    assert received is not None
-    assert received.streams == 3
 
 
 @pytest.mark.parametrize(
@@ -82,20 +100,14 @@ def test_a_receiver_that_connects_brings_the_connections_that_the_sender_asks_fo
 def test_every_connection_proves_itself_and_is_encrypted_or_compressed_alike(both, source, inbox, monkeypatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(source.parent / "state"))
     receiving_options: dict[str, Any] = {k: v for k, v in both.items() if k == "token"}
-    sending_options = receiving_options | {"streams": 3} | {k: v for k, v in both.items() if k == "compress"}
+    sending_options = {k: v for k, v in both.items() if k != "tls"}
     if "tls" in both:
         receiving_options["tls"] = TlsOptions()
-    with receiving(into=inbox, **receiving_options) as receiver:
-        where = receiver.endpoint
-        if "tls" in both:
-            pin = next(text for text in receiver.texts() if "fingerprint" in text).split()[-1]
-            sending_options["tls"] = TlsOptions(fingerprint=pin)
-        sent = fastnet.send(source, where, **sending_options)
-        received = receiver.join()
+        der = certificate_in(own_certificate(state_folder()))
+        sending_options["tls"] = TlsOptions(fingerprint=fingerprint_of(der))
+    sent, received, _ = shared(source, inbox, 3, sending_options, **receiving_options)
     assert (inbox / "file").read_bytes() == source.read_bytes()
-    assert sent is not None
-    assert sent.streams == 3
-    assert received.streams == 3
+    assert sent.streams > 1 < received.streams
 
 
 def test_many_files_large_and_small_and_sparse_keep_their_order_and_their_holes(source, content, inbox) -> None:

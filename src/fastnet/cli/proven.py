@@ -9,9 +9,7 @@ from typing import Any
 import click
 
 from fastnet.errors import ConfigError
-from fastnet.transfer.auth import read_token
 from fastnet.transfer.session import Options
-from fastnet.transfer.tls import TlsOptions
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -46,8 +44,15 @@ def as_options(given: dict[str, Any], **more: Any) -> Options:
     tls_words = [given[name] for name in ("cert", "key", "ca", "tls_fingerprint")]
     if any(tls_words) and not given["use_tls"]:
         raise click.UsageError("--cert, --key, --ca and --tls-fingerprint go with --tls")
-    tls = TlsOptions(*tls_words) if given["use_tls"] else None
-    token = read_token(given["token_file"]) if given["token_file"] else b""
+    tls, token = None, b""
+    if given["use_tls"]:
+        from fastnet.transfer.tls import TlsOptions  # here, because without --tls nobody need load OpenSSL
+
+        tls = TlsOptions(*tls_words)
+    if given["token_file"]:
+        from fastnet.transfer.auth import read_token
+
+        token = read_token(given["token_file"])
     return Options(token=token, tls=tls, dry_run=given["dry_run"], **more)
 
 

@@ -17,9 +17,6 @@ from fastnet.cli.transfer import Show, ask_person, common_options, interrupted_b
 from fastnet.limits import LAST_WORDS_BYTES, MANIFEST_FILES_MAX
 from fastnet.transfer.inbox import OVERWRITE
 from fastnet.transfer.meet import dial_endpoint, is_open_to_others, listen_endpoint
-from fastnet.transfer.raw import RawOptions
-from fastnet.transfer.raw_recv import await_push, pull
-from fastnet.transfer.receiver import Policy
 
 HELP = """Receive files and folders: from a sender that listens at ENDPOINT, or with --listen from the one that connects.
 
@@ -88,6 +85,7 @@ def receive_proven(
     endpoint: str | None, output: str | None, overwrite: str, listen: str | None, given: dict[str, Any], show: Show
 ) -> None:
     from fastnet.transfer.api import receive
+    from fastnet.transfer.receiver import Policy
 
     if given["into"] is not None and output is not None:
         raise click.UsageError("--into or --output: a folder for whatever comes, or a name for one file")
@@ -129,6 +127,9 @@ def receive_raw(
     given: dict[str, Any],
     show: Show,
 ) -> None:
+    from fastnet.transfer.raw import RawOptions
+    from fastnet.transfer.raw_recv import await_push, pull
+
     if output is None:
         raise click.UsageError("Raw mode carries no name; give one with --output FILE, or - for standard output")
     if len(thanks) > LAST_WORDS_BYTES:

@@ -15,8 +15,6 @@ from fastnet.cli.transfer import Show, common_options, interrupted_by, two_signa
 from fastnet.limits import STREAMS_MAX
 from fastnet.transfer.digest import ALGORITHMS
 from fastnet.transfer.meet import dial_endpoint, is_open_to_others, listen_endpoint
-from fastnet.transfer.raw import RawOptions
-from fastnet.transfer.raw_send import offer, push
 
 HELP = """Send files and folders: to a receiver that listens at ENDPOINT, or with --listen to the one that connects.
 
@@ -130,6 +128,9 @@ def common_fields(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def send_raw(path: str, to: str, listen: str | None, keep_open: bool, given: dict[str, Any], show: Show) -> None:
+    from fastnet.transfer.raw import RawOptions
+    from fastnet.transfer.raw_send import offer, push
+
     options = RawOptions(**common_fields(given))
     if listen is None:
         with interrupted_by(signal.SIGTERM, signal.SIGHUP):

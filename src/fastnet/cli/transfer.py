@@ -6,6 +6,7 @@ carries the data. What a peer or a file name says is shown with its control char
 
 from __future__ import annotations
 
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from fastnet.errors import FastnetError, printable
-from fastnet.limits import CLIENT_TIMEOUT_MAX_S, TRANSFER_STALL_S
+from fastnet.limits import CLIENT_TIMEOUT_MAX_S, MOVER_SLICE_S, TRANSFER_STALL_S
 from fastnet.mover import MOVERS
 from fastnet.table import BACKENDS
 from fastnet.transfer.entry import Entry
@@ -175,13 +176,21 @@ def proof(report: TransferReport) -> str:
     return f"{said} {report.confirmed_bytes} bytes under their final names{digest}{skipped}{there}"
 
 
-def ask_person(entries: list[Entry], wanted_bytes: int) -> bool:
-    """Show what would come, on standard error, and ask."""
+def ask_person(entries: list[Entry], wanted_bytes: int, look: Callable[[], None]) -> bool:
+    """Show what would come, on standard error, and ask; for as long as `look` raises nothing."""
     for entry in entries[:NAMES_SHOWN]:
         print(f"  {printable(entry.path)}  {entry.size} bytes", file=sys.stderr)
     if len(entries) > NAMES_SHOWN:
         print(f"  and {len(entries) - NAMES_SHOWN} more", file=sys.stderr)
     print(f"{len(entries)} entries, {wanted_bytes} bytes. Take them? [y/N] ", end="", file=sys.stderr, flush=True)
+    keyboard = select.poll()
+    keyboard.register(sys.stdin, select.POLLIN)
+    try:
+        while not keyboard.poll(MOVER_SLICE_S * 1000):
+            look()
+    except FastnetError:
+        print(file=sys.stderr)  # the question stands alone on its line
+        raise
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

@@ -66,6 +66,9 @@ PACK_BYTES_MAX = 2 * MIB
 HELLO_BYTES_MAX = 4 * KIB
 """The first frame of a stranger."""
 
+GREETING_PAUSE_S = 0.01
+"""Rest before a raw receiver looks again at bytes that may become a greeting of fastnet/1."""
+
 HELLO_S = 5.0
 """A stranger has said by then who it is, or is sent away."""
 

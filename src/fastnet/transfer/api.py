@@ -2,6 +2,8 @@
 
 `on_event` is called in the thread of the transfer with a TransferEvent; `stopped` is asked several times a second whether to
 give up. Both sides may listen or connect. Wire format: docs/protocol.md.
+Decision: each of the two loads its own side of the protocol when it is called, for a short transfer is over sooner than the
+other side's modules are loaded.
 """
 
 from __future__ import annotations
@@ -9,30 +11,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, TransferError, TransferRefused, UnsupportedError, reason
 from fastnet.limits import STREAMS_MAX
-from fastnet.transfer import compress, tls
+from fastnet.transfer import compress
 from fastnet.transfer.digest import ALGORITHMS, Algorithm
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.greet import Greeting
 from fastnet.transfer.host import Host, Opened, never
-from fastnet.transfer.inbox import OVERWRITE, STDOUT_PATH, Inbox
 from fastnet.transfer.meet import dial_endpoint, listen_endpoint
-from fastnet.transfer.pace import Pace
-from fastnet.transfer.receiver import Policy, Receiver
 from fastnet.transfer.report import TransferReport
-from fastnet.transfer.rooted import Root
-from fastnet.transfer.sender import Sender
 from fastnet.transfer.session import Options
-from fastnet.transfer.tree import Filter, walk
-from fastnet.transfer.writer import patient
 
-NO_FILTER = Filter()
-NO_POLICY = Policy()
+if TYPE_CHECKING:
+    from fastnet.transfer.inbox import Inbox
+    from fastnet.transfer.receiver import Policy, Receiver
+    from fastnet.transfer.sender import Sender
+    from fastnet.transfer.tree import Filter
+
 STDOUT = 1
+STDOUT_PATH = "-"
 
 
 def ignore(event: TransferEvent) -> None:
@@ -45,7 +45,7 @@ def send(
     *,
     listen: bool = False,
     keep_open: bool = False,
-    chosen: Filter = NO_FILTER,
+    chosen: Filter | None = None,
     limit_rate_bytes_s: float | None = None,
     on_event: OnEvent = ignore,
     stopped: Callable[[], bool] = never,
@@ -56,13 +56,17 @@ def send(
     paths: one path or several; a folder goes with everything below it; "-" is standard input.
     endpoint: where the receiver listens, or with listen=True where to wait for it ("tcp://127.0.0.1:0" picks a port, which
     the event `listening` tells). keep_open: listening, serve any number of receivers until `stopped` says True.
-    chosen: which files below the folders go. limit_rate_bytes_s: bytes a second, None for no limit.
+    chosen: which files below the folders go, None for all. limit_rate_bytes_s: bytes a second, None for no limit.
     options: fields of fastnet.transfer.session.Options, such as token=b"...", digest="blake2b", stall_s=30.0.
     Returns the report (of the last transfer, with keep_open; None when there was none).
     Raises TransferRefused (the receiver said no), TransferUnconfirmed (all sent, no answer), TransferError, NetworkError,
     ConfigError.
     """
-    settled = _options(options)
+    from fastnet.transfer.pace import Pace
+    from fastnet.transfer.sender import Sender
+    from fastnet.transfer.tree import Filter, walk
+
+    settled, chosen = _options(options), chosen or Filter()
     names = [os.fsdecode(each) for each in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     if not names:
         raise ConfigError("there is nothing to send", "Name a file or a folder")
@@ -70,7 +74,7 @@ def send(
     def leave_out(path: str, why: str) -> None:
         on_event(TransferEvent("message", text=f"{path} is left out: {why}"))
 
-    walked = walk(names, chosen, leave_out)
+    walked = walk(names, chosen, leave_out, settled.backend)
 
     if settled.compress:
         compress.check()
@@ -81,7 +85,7 @@ def send(
             raise UnsupportedError(
                 message, "Install it there (pip install 'fastnet-io[zstd]'), or leave --compress out"
             )
-        entries, places = walk(names, chosen, leave_out) if keep_open else walked
+        entries, places = walk(names, chosen, leave_out, settled.backend) if keep_open else walked
         algorithm = Algorithm(settled.digest)
         pace = Pace(limit_rate_bytes_s)
         return Sender(
@@ -111,7 +115,7 @@ def receive(
     listen: bool = True,
     keep_open: bool = False,
     overwrite: str = "never",
-    policy: Policy = NO_POLICY,
+    policy: Policy | None = None,
     on_event: OnEvent = ignore,
     stopped: Callable[[], bool] = never,
     **options: Any,
@@ -121,10 +125,13 @@ def receive(
     endpoint: where to listen, or with listen=False where the sender listens.
     into: the folder that nothing leaves, made when it is not there; the current one by default. output: the file to make of
     the one file that comes; "-" is standard output. overwrite: "never" refuses what exists and differs, "always" replaces,
-    "older" replaces what is older and skips the rest, "rename" finds another name. policy: limits, fsync, who is asked.
-    keep_open, on_event, stopped, options, the report and what is raised: as for `send`.
+    "older" replaces what is older and skips the rest, "rename" finds another name. policy: limits, fsync, who is asked;
+    None for the usual limits. keep_open, on_event, stopped, options, the report and what is raised: as for `send`.
     """
-    settled = _options(options)
+    from fastnet.transfer.inbox import OVERWRITE
+    from fastnet.transfer.receiver import Policy, Receiver
+
+    settled, policy = _options(options), policy or Policy()
     if overwrite not in OVERWRITE:
         raise ConfigError(f"overwrite is {overwrite!r}", f"It is one of {', '.join(OVERWRITE)}")
     if into is not None and output is not None:
@@ -172,6 +179,10 @@ def _inbox(
     stack: ExitStack, into: str | os.PathLike[str] | None, output: str | os.PathLike[str] | None, overwrite: str
 ) -> tuple[Inbox, int]:
     """Where things go, and the descriptor of a stream."""
+    from fastnet.transfer.inbox import Inbox
+    from fastnet.transfer.rooted import Root
+    from fastnet.transfer.writer import patient
+
     path = os.fsdecode(output) if output is not None else ""
     if path == STDOUT_PATH:
         return Inbox(None, overwrite), patient(stack, STDOUT)
@@ -201,10 +212,12 @@ def state_folder() -> str:
 def _run(host: Host, endpoint: str | Endpoint, listen: bool) -> TransferReport | None:
     options = host.options.tls
     if options is not None:
+        from fastnet.transfer import tls
+
         host.context = tls.server_context(options, state_folder()) if listen else tls.client_context(options)
-    if listen and host.context is not None:
-        pin = tls.fingerprint_of(host.context.certificate)
-        host.on_event(TransferEvent("message", text=f"this side's certificate is --tls-fingerprint {pin}"))
+        if listen:
+            pin = tls.fingerprint_of(host.context.certificate)
+            host.on_event(TransferEvent("message", text=f"this side's certificate is --tls-fingerprint {pin}"))
     if listen:
         return host.listen(listen_endpoint(str(endpoint)))
     return host.connect(dial_endpoint(str(endpoint)))

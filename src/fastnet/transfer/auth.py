@@ -13,10 +13,7 @@ guesses of the token at leisure, so take a random one.
 
 from __future__ import annotations
 
-import hmac
 import os
-import secrets
-import shlex
 import stat
 
 from fastnet.errors import ConfigError, printable, reason
@@ -44,18 +41,25 @@ def read_token(path: str) -> bytes:
         raise ConfigError(f"cannot read the token file {shown}: {why}", "Check the path and its permissions") from error
     if mode & OTHERS:
         message = f"the token file {shown} is open to others than its owner (mode {stat.S_IMODE(mode):04o})"
-        raise ConfigError(message, f"chmod 600 {shlex.quote(shown)}, and take a new token if others may have read it")
+        raise ConfigError(message, f"chmod 600 {quoted(shown)}, and take a new token if others may have read it")
     token = token.removesuffix(b"\n").removesuffix(b"\r")
     if not TOKEN_BYTES_MIN <= len(token) <= TOKEN_BYTES_MAX:
         size = f"only {len(token)} bytes" if len(token) < TOKEN_BYTES_MIN else f"more than {TOKEN_BYTES_MAX} bytes"
-        cure = f"Make one: (umask 077; head -c 32 /dev/urandom | base64 > {shlex.quote(shown)})"
+        cure = f"Make one: (umask 077; head -c 32 /dev/urandom | base64 > {quoted(shown)})"
         raise ConfigError(f"the token in {shown} has {size}", cure)
     return token
 
 
+def quoted(path: str) -> str:
+    """For a shell."""
+    import shlex  # here, because only a mistake needs it
+
+    return shlex.quote(path)
+
+
 def nonce() -> bytes:
     """What a side chooses anew for each connection."""
-    return secrets.token_bytes(NONCE_BYTES)
+    return os.urandom(NONCE_BYTES)
 
 
 def proof(token: bytes, role: str, mine: bytes, theirs: bytes, binding: bytes) -> bytes:
@@ -66,6 +70,8 @@ def proof(token: bytes, role: str, mine: bytes, theirs: bytes, binding: bytes) -
     """
     if role not in ROLES:
         raise ValueError(f"{role!r} is no role")
+    import hmac  # here, because whoever has no token need not load OpenSSL
+
     senders, receivers = (mine, theirs) if role == "send" else (theirs, mine)
     return hmac.digest(token, encode(LABEL, role.encode(), senders, receivers, binding), "sha256")
 
@@ -77,4 +83,6 @@ def encode(*values: bytes) -> bytes:
 
 def same(a: bytes, b: bytes) -> bool:
     """Whether two proofs are equal, in a time that does not tell how far they are."""
+    import hmac
+
     return hmac.compare_digest(a, b)

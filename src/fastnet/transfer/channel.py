@@ -13,11 +13,12 @@ import errno
 import os
 import select
 import socket
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from time import monotonic
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from fastnet.errors import TransferError, reason
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S, PLAN_BYTES_MAX
@@ -25,6 +26,9 @@ from fastnet.mover.contract import Mover
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.extent import Stalled, receive_extent, send_extent
 from fastnet.transfer.frames import HEAD, Frame, Kind, ProtocolError, unpack_head
+
+if TYPE_CHECKING:
+    import ssl
 
 NETWORK_FAULTS = (
     *(errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNABORTED),
@@ -46,6 +50,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket, peer: str, stall_s: float) -> None:
         self.sock = sock
+        self._tls: ModuleType | None = None
         self.peer = peer
         self.stall_s = stall_s
         self.deadline: float | None = None
@@ -57,7 +62,13 @@ class Channel:
 
     @property
     def is_tls(self) -> bool:
-        return isinstance(self.sock, ssl.SSLSocket)
+        return self._tls is not None
+
+    def secure(self, sock: ssl.SSLSocket) -> None:
+        """From here on everything goes through TLS."""
+        from fastnet.transfer import tls  # here, because whoever goes without TLS need not load OpenSSL
+
+        self.sock, self._tls = sock, tls
 
     def hang_up(self) -> None:
         """End both directions, whoever waits for the socket meanwhile."""
@@ -88,7 +99,10 @@ class Channel:
         return Broken(message, "Look at the other side, or give a longer --timeout", ErrorCode.STALLED)
 
     def broken(self, error: OSError | None = None) -> Broken:
-        if error is not None and error.errno not in NETWORK_FAULTS and not isinstance(error, ssl.SSLError):
+        is_ours = (
+            error is None or error.errno in NETWORK_FAULTS or (self._tls is not None and self._tls.is_fault(error))
+        )
+        if error is not None and not is_ours:
             raise error
         how = f" ({reason(error)})" if error is not None and error.errno != errno.ECONNRESET else ""
         cure = "It was stopped, or the network failed; the same command again goes on where it ended"
@@ -96,13 +110,25 @@ class Channel:
 
     def is_readable(self) -> bool:
         """Whether the peer has said something that was not read yet, or has ended."""
-        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+        if self._tls is not None and self._tls.holds(self.sock):
             return True
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         return bool(poll.poll(0))
 
     # Bytes
+
+    def _awaited(self, error: OSError, usual: int) -> int:
+        """What to poll for before the call that gave `error` is made again. Raises Broken when it is no wait.
+
+        usual: what it is without TLS, which may have to read before it can write.
+        """
+        if isinstance(error, BlockingIOError):
+            return usual
+        wanted: int = self._tls.wanted(error) if self._tls is not None else 0
+        if not wanted:
+            raise self.broken(error) from error
+        return wanted
 
     def send(self, data: bytes | memoryview) -> None:
         self.is_sending = True
@@ -116,12 +142,8 @@ class Channel:
         while view:
             try:
                 n = self.sock.send(view)
-            except (BlockingIOError, ssl.SSLWantWriteError):
-                self._wait(select.POLLOUT, since)
-            except ssl.SSLWantReadError:
-                self._wait(select.POLLIN, since)
             except OSError as error:
-                raise self.broken(error) from error
+                self._wait(self._awaited(error, select.POLLOUT), since)
             else:
                 view, since = view[n:], monotonic()
 
@@ -132,14 +154,10 @@ class Channel:
             self.check_deadline()
             try:
                 return self.sock.recv_into(view)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                self._wait(select.POLLIN, since)
-            except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT, since)
-            except ssl.SSLEOFError:
-                return 0
             except OSError as error:
-                raise self.broken(error) from error
+                if self._tls is not None and self._tls.is_end(error):
+                    return 0
+                self._wait(self._awaited(error, select.POLLIN), since)
 
     def read(self, count: int) -> bytearray:
         """Exactly `count` bytes. Raises Broken when the peer ends before."""

@@ -7,11 +7,11 @@ them (PEP 383).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from fastnet.limits import DEPTH_MAX
 from fastnet.transfer.frames import ProtocolError
-from fastnet.transfer.names import BadName, parts_of, shown
+from fastnet.transfer.names import BadName, is_plain, parts_of, shown
 
 FILE, FOLDER, LINK, STREAM = "f", "d", "l", "s"
 KINDS = (FILE, FOLDER, LINK, STREAM)
@@ -22,10 +22,12 @@ EXTRA_MAX = 4096
 TIME_NS_MAX = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """kind: one of KINDS. size: bytes, 0 for all but files; a stream's is known at its end. extra: a link's target, a
-    file's identity (it changes when the source does). data_bytes: what of a file is no hole; not in the manifest."""
+    file's identity (it changes when the source does). data_bytes: what of a file is no hole; not in the manifest.
+
+    A tuple, because there may be a million of them.
+    """
 
     kind: str
     path: str
@@ -36,7 +38,7 @@ class Entry:
     data_bytes: int = 0
 
     def as_list(self) -> list[Any]:
-        return [self.kind, self.path, self.mode, self.mtime_ns, self.size, self.extra]
+        return list(self[:-1])
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -48,8 +50,8 @@ def from_list(fields: Any) -> Entry:
     if not isinstance(fields, list) or len(fields) != 6:
         raise ProtocolError("an entry of the manifest")
     kind, path, mode, mtime_ns, size, extra = fields
-    numbers = all(type(number) is int for number in (mode, mtime_ns, size))
-    if not numbers or kind not in KINDS or not isinstance(path, str) or not isinstance(extra, str):
+    numbers = type(mode) is int and type(mtime_ns) is int and type(size) is int
+    if not numbers or kind not in KINDS or type(path) is not str or type(extra) is not str:
         raise ProtocolError("an entry of the manifest")
     if not 0 <= size <= SIZE_MAX or abs(mtime_ns) > TIME_NS_MAX or (size and kind != FILE) or len(extra) > EXTRA_MAX:
         raise ProtocolError("a size or time of the manifest")
@@ -63,22 +65,32 @@ def check_all(entries: list[Entry]) -> list[tuple[str, ...]]:
     same objects for all that is in it: a deep tree costs no more memory than a flat one. Raises ProtocolError, because no
     honest sender makes another manifest.
     """
-    taken: set[tuple[str, ...]] = set()
-    folders: dict[tuple[str, ...], tuple[str, ...]] = {(): ()}
+    taken: set[str] = set()
+    folders: dict[str, tuple[str, ...]] = {"": ()}
     every: list[tuple[str, ...]] = []
     for entry in entries:
-        try:
-            parts = parts_of(entry.path)
-        except BadName as error:
-            raise ProtocolError(str(error)) from error
-        if parts in taken:
+        path = entry.path
+        folder, slash, name = path.rpartition("/")
+        above = folders.get(folder)
+        if above is None or (slash and not folder) or len(above) >= DEPTH_MAX or not is_plain(path, name):
+            path = normal(path)
+            folder, _, name = path.rpartition("/")
+            above = folders.get(folder)
+        if path in taken:
             raise ProtocolError(f"the name {shown(entry.path)} stands twice in the manifest")
-        above = folders.get(parts[:-1])
         if above is None:
             raise ProtocolError(f"the name {shown(entry.path)} is not below a folder of the manifest")
-        parts = (*above, parts[-1])
-        taken.add(parts)
+        parts = (*above, name)
+        taken.add(path)
         if entry.kind == FOLDER:
-            folders[parts] = parts
+            folders[path] = parts
         every.append(parts)
     return every
+
+
+def normal(path: str) -> str:
+    """A path as the file system gives it back, so that equal names are equal texts. Raises ProtocolError."""
+    try:
+        return "/".join(parts_of(path))
+    except BadName as error:
+        raise ProtocolError(str(error)) from error

@@ -21,6 +21,8 @@ from fastnet.transfer.events import ErrorCode
 
 MAGIC = b"fastnet/1\n"
 VERSION = 1
+GREETING = MAGIC + b"H\0\0"
+"""How each side of fastnet/1 begins: MAGIC, and a HELLO of less than 64 KiB. No text begins like this."""
 HEAD = struct.Struct("!BI")
 """Kind and payload length."""
 EXTENT = struct.Struct("!IQ")
@@ -85,7 +87,7 @@ def pack_json(kind: Kind, fields: dict[str, Any]) -> bytes:
     return HEAD.pack(kind, len(payload)) + payload
 
 
-def unpack_json(payload: bytes) -> dict[str, Any]:
+def unpack_json(payload: bytes | bytearray) -> dict[str, Any]:
     """The object in a control frame. Raises ProtocolError."""
     try:
         fields = json.loads(payload)
@@ -127,15 +129,22 @@ def unpack_proof(payload: bytes) -> tuple[int, int, int, bytes]:
 
 def pack_files(files: list[tuple[int, bytes, bytes]]) -> list[bytes]:
     """A pack of (entry, content, digest), as pieces to be sent one after the other."""
-    table = [COUNT.pack(len(files))]
-    for entry, content, digest in files:
-        table += (PACKED.pack(entry, len(content)), digest)
+    table = b"".join(PACKED.pack(entry, len(content)) + digest for entry, content, digest in files)
     contents = [content for _, content, _ in files]
-    length = sum(map(len, table)) + sum(map(len, contents))
-    return [HEAD.pack(Kind.PACK, length), *table, *contents]
+    return [pack_head(len(files), table, sum(map(len, contents))), *contents]
 
 
-def unpack_files(payload: bytes, digest_bytes: int) -> list[tuple[int, memoryview, bytes]]:
+def pack_head(count: int, table: bytes, content_bytes: int) -> bytes:
+    """What comes before the contents of a pack."""
+    return HEAD.pack(Kind.PACK, COUNT.size + len(table) + content_bytes) + COUNT.pack(count) + table
+
+
+def files_in(pack: bytes | bytearray) -> int:
+    """How many files a pack says that it has; 0 for what is too short to say."""
+    return int(COUNT.unpack_from(pack)[0]) if len(pack) >= COUNT.size else 0
+
+
+def unpack_files(payload: bytes | bytearray, digest_bytes: int) -> list[tuple[int, memoryview, bytes]]:
     """(entry, content, digest) of each file in a pack. Raises ProtocolError."""
     if len(payload) < COUNT.size:
         raise ProtocolError("a pack is cut short")
@@ -149,7 +158,7 @@ def unpack_files(payload: bytes, digest_bytes: int) -> list[tuple[int, memoryvie
         entry, size = PACKED.unpack_from(payload, place)
         if size > len(payload) - at:
             raise ProtocolError("a pack is shorter than its files")
-        files.append((entry, view[at : at + size], payload[place + PACKED.size : place + row]))
+        files.append((entry, view[at : at + size], bytes(view[place + PACKED.size : place + row])))
         at += size
     if at != len(payload):
         raise ProtocolError("a pack is longer than its files")

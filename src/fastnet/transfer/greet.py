@@ -8,9 +8,8 @@ proves the token over both nonces, its own role and the TLS certificate (auth.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastnet
 from fastnet.errors import TransferRefused
@@ -23,8 +22,7 @@ from fastnet.transfer.frames import MAGIC, VERSION, Kind, ProtocolError, field, 
 OTHER_ROLE = {"send": "recv", "recv": "send"}
 
 
-@dataclass(frozen=True)
-class Greeting:
+class Greeting(NamedTuple):
     """What we say of ourselves. role: "send" or "recv". token: the shared secret, b"" for none. binding: of TLS.
 
     compress: what a sender does, or a receiver can undo. streams: connections that a sender wants, or a receiver can use.
@@ -57,8 +55,7 @@ class Greeting:
         }
 
 
-@dataclass(frozen=True)
-class Peer:
+class Peer(NamedTuple):
     """What the other side says of itself. streams: connections that both can use."""
 
     role: str

@@ -10,14 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import FastnetError, TransferError, TransferRefused, reason
@@ -30,22 +29,25 @@ from fastnet.limits import (
     STREAMS_MAX,
     TRANSFER_CLIENTS_MAX,
 )
-from fastnet.transfer import tls
-from fastnet.transfer.channel import Channel
+from fastnet.transfer.channel import Broken, Channel
 from fastnet.transfer.congestion import settle
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.frames import Kind, pack_json
 from fastnet.transfer.greet import Greeting, Peer, expect, greet
-from fastnet.transfer.meet import accept, dial_until, listening, nobody_came, peer_name, wait_readable
+from fastnet.transfer.meet import accept, dial_until, listening, nobody_came, peer_name, reset_on_close, wait_readable
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.session import Cancelled, Options, Session, say_farewell
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from fastnet.transfer import tls
 
 TICKET_BYTES = 16
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """A connection whose peer has greeted, for the session to come. ticket: for further connections to this listener."""
 
     channel: Channel
@@ -212,7 +214,9 @@ class Host:
 
     def _new_ticket(self) -> str:
         """Known before the peer hears of it, for it may use it at once."""
-        ticket = secrets.token_hex(TICKET_BYTES)
+        from concurrent.futures import Future  # here, because whoever connects has no tickets, and the time is short
+
+        ticket = os.urandom(TICKET_BYTES).hex()
         with self._lock:
             self._tickets[ticket] = Future()
         return ticket
@@ -231,6 +235,8 @@ class Host:
         if session is None:
             say_farewell(opened.channel, TransferRefused("there is no such transfer", "", ErrorCode.REFUSED))
             return opened.channel.close()
+        from concurrent.futures import CancelledError
+
         try:
             session.result(HELLO_S).serve_lane(opened.channel, pack_json(Kind.ALIVE, {"bytes": 0}))
         except (CancelledError, TimeoutError):
@@ -242,7 +248,7 @@ class Host:
             with dial_until(endpoint) as sock:
                 channel = self._channel(sock)
                 try:
-                    self._greet(channel, True, endpoint.host, replace(self.greeting, joins=ticket))
+                    self._greet(channel, True, endpoint.host, self.greeting._replace(joins=ticket))
                     await_welcome(channel)
                     session.serve_lane(channel)
                 finally:
@@ -280,7 +286,7 @@ class Host:
 
     def _greet(self, channel: Channel, dialled: bool, host: str, greeting: Greeting | None = None) -> Opened:
         """Find out who is there. A connection that came to us then takes its place. On failure the peer is told."""
-        greeting = greeting or replace(self.greeting, ticket="" if dialled else self._new_ticket())
+        greeting = greeting or self.greeting._replace(ticket="" if dialled else self._new_ticket())
         try:
             congestion = settle(channel.sock, self.options.congestion)
             peer = self._open(channel, greeting, dialled, host)
@@ -288,6 +294,9 @@ class Host:
         except BaseException as error:
             if isinstance(error, TransferError):
                 say_farewell(channel, error)
+            if isinstance(error, Broken):  # it heard nothing, and a raw receiver would take a FIN for the file's end
+                with suppress(OSError):
+                    reset_on_close(channel.sock, True)
             channel.close()
             self._forget_ticket(greeting.ticket)
             raise
@@ -312,9 +321,12 @@ class Host:
     def _open(self, channel: Channel, greeting: Greeting, dialled: bool, host: str) -> Peer:
         """TLS, when it is wanted, and the greeting."""
         if self.context is not None:
-            channel.sock = secure = tls.begin(channel.sock, self.context, not dialled, host)
+            from fastnet.transfer import tls  # here, because whoever goes without TLS need not load OpenSSL
+
+            secure = tls.begin(channel.sock, self.context, not dialled, host)
+            channel.secure(secure)
             tls.shake(secure, host, HELLO_S, self._look)
-            greeting = replace(greeting, binding=tls.binding(secure))
+            greeting = greeting._replace(binding=tls.binding(secure))
         return greet(channel, greeting, dialled)
 
     def _take_place(self, channel: Channel) -> int:

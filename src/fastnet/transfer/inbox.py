@@ -18,7 +18,6 @@ from fastnet.transfer.rooted import Root
 
 OVERWRITE = ("never", "always", "older", "rename")
 NAMES_SHOWN = 3
-STDOUT_PATH = "-"
 
 
 @dataclass
@@ -26,6 +25,7 @@ class Placed:
     """What the receiver will do. places: by entry, where each wanted file goes. skip: files that need not travel.
 
     refused: links that are not made, and why. existing: folders that are there already.
+    absent: folders that are not, so nothing below them is.
     taken: names that come, or were given instead.
     """
 
@@ -37,6 +37,7 @@ class Placed:
     links: list[int] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     existing: set[int] = field(default_factory=set)
+    absent: set[tuple[str, ...]] = field(default_factory=set)
     taken: set[tuple[str, ...]] = field(default_factory=set)
 
     def folders_written(self) -> set[tuple[str, ...]]:
@@ -117,12 +118,14 @@ class Inbox:
 
     def _place_one(self, root: Root, placed: Placed, index: int, parts: tuple[str, ...], in_the_way: list[str]) -> None:
         entry = placed.entries[index]
-        found = self._look(root, parts)
+        found = None if parts[:-1] in placed.absent else self._look(root, parts)
         if entry.kind == FOLDER:
             placed.folders.append(index)
-            if found is not None and stat.S_ISDIR(found.st_mode):
+            if found is None:
+                placed.absent.add(parts)
+            elif stat.S_ISDIR(found.st_mode):
                 placed.existing.add(index)
-            elif found is not None:
+            else:
                 in_the_way.append("/".join(parts))
         elif entry.kind == LINK:
             self._place_link(root, placed, index, parts, found, in_the_way)

@@ -4,29 +4,24 @@ Facts. A process killed with SIGKILL loses nothing that it gave to write(2): the
 stops loses what was not synced, in any order. A write(2) of a few bytes to the end of a file is whole or torn, never mixed.
 Decision: the journal is a header that says of which source this is, and then a record an extent, appended when the extent's
 digest was right, each with a check sum: a torn end costs its extent. A journal of the same boot of this host is believed;
-after another boot each extent is read and its digest compared, for only then may the disk hold something else. The part
-file is locked (flock(2)) as long as somebody writes to it; a second receiver is refused, a killed one's lock is gone.
+after another boot each extent is read and its digest compared, for only then may the disk hold something else.
 Cost: one write(2) an extent.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import stat
 import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from fastnet.errors import TransferRefused
 from fastnet.transfer.digest import Algorithm
 from fastnet.transfer.entry import Entry
-from fastnet.transfer.events import ErrorCode
-from fastnet.transfer.names import journal_name, part_name
+from fastnet.transfer.names import journal_name
 from fastnet.transfer.rooted import Root
+from fastnet.transfer.unfinished import Unfinished
 
 FORMAT = 1
 HEADER_BYTES_MAX = 4096
@@ -46,25 +41,23 @@ class Extent:
 def boot() -> str:
     """A name of this boot of this host (random(4))."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
     except OSError:
         return ""
 
 
-class Part:
+class Part(Unfinished):
     """One file on its way: `commit` gives it its name, `leave` keeps what is there for a later run, `remove` drops it."""
 
     def __init__(self, root: Root, parts: tuple[str, ...], entry: Entry, algorithm: Algorithm) -> None:
-        self.root = root
-        self.name = "/".join(parts)
-        self.place = (*parts[:-1], part_name(parts[-1]))
         self._journal_place = (*parts[:-1], journal_name(parts[-1]))
         self._algorithm = algorithm
         self._journal = -1
         self.held: list[Extent] = []
         self._is_resumable = bool(algorithm.size and entry.extra)
         self._has_any = False
-        self.fd = self._open_locked()
+        super().__init__(root, parts)
         try:
             self.held = self._read(entry)
             self._has_any = bool(self.held)
@@ -73,36 +66,6 @@ class Part:
         except BaseException:
             self.close()
             raise
-
-    def _open_locked(self) -> int:
-        """Open and lock the part file; again when its owner finished and moved it away in between."""
-        while True:
-            fd = self.root.open(self.place, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                if self._is_lockable(fd):
-                    return fd
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(fd)
-
-    def _is_lockable(self, fd: int) -> bool:
-        """Lock it. Returns False when it is to be opened anew. Raises TransferRefused for what is not ours to write to."""
-        opened = os.fstat(fd)
-        if not stat.S_ISREG(opened.st_mode) or opened.st_uid != os.geteuid():
-            message = f"what stands at {'/'.join(self.place)} is no unfinished file of ours"
-            raise TransferRefused(message, "Remove it, or receive elsewhere", ErrorCode.EXISTS)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            message = f"another receiver is writing {self.name}"
-            raise TransferRefused(message, "Wait for it, or receive elsewhere", ErrorCode.EXISTS) from error
-        if os.fstat(fd).st_nlink > 1:
-            # Its owner was killed between giving it its name and taking away this one: writing would be to the whole file.
-            self.root.unlink(self.place)
-            return False
-        found = self.root.lstat(self.place)
-        return found is not None and found.st_ino == opened.st_ino
 
     def _header(self, entry: Entry) -> bytes:
         fields = {
@@ -172,15 +135,15 @@ class Part:
 
     def commit(self, parts: tuple[str, ...], replace: bool) -> None:
         """Everything is there: give it its name, forget the journal. Raises FileExistsError when it may not replace."""
-        self.root.rename(self.place, parts, replace)
+        super().commit(parts, replace)
         with suppress(FileNotFoundError):
             self.root.unlink(self._journal_place)
 
     def remove(self) -> None:
         """Nothing of this is wanted any more."""
-        for place in (self._journal_place, self.place):
-            with suppress(FileNotFoundError):
-                self.root.unlink(place)
+        with suppress(FileNotFoundError):
+            self.root.unlink(self._journal_place)
+        super().remove()
 
     def leave(self) -> None:
         """Close it, and keep what another run could go on with."""
@@ -189,10 +152,10 @@ class Part:
         self.close()
 
     def close(self) -> None:
-        for fd in (self._journal, self.fd):
-            if fd >= 0:
-                os.close(fd)
-        self._journal = self.fd = -1
+        if self._journal >= 0:
+            os.close(self._journal)
+        self._journal = -1
+        super().close()
 
 
 def without_overlaps(extents: list[Extent]) -> list[Extent]:

@@ -11,14 +11,16 @@ Cost: N movers and 2 N threads on each side. On one host one stream is as fast (
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
-from typing import TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 from fastnet.limits import MOVER_SLICE_S
 from fastnet.mover import MoverChoice, choose
 from fastnet.mover.contract import Mover
 from fastnet.transfer.channel import Channel
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -37,10 +39,16 @@ class Lane:
         self.moved_bytes = 0
         self._moved = moved
         channel.moved = self._count
-        self.pool = ThreadPoolExecutor(1, thread_name_prefix="digest")
         self.choice: MoverChoice | None = None
         self.mover: Mover | None = None
         self._wanted = (mover, backend)
+
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        """The second thread: digests of extents, and what else may take long. Small files need none."""
+        from concurrent.futures import ThreadPoolExecutor  # here, because it loads logging and more
+
+        return ThreadPoolExecutor(1, thread_name_prefix="digest")
 
     def _count(self, moved_bytes: int) -> None:
         self.moved_bytes += moved_bytes
@@ -58,13 +66,14 @@ class Lane:
         while True:
             try:
                 return work.result(MOVER_SLICE_S)
-            except NotYet:
+            except TimeoutError:
                 if work.done():
                     return work.result()
                 self.look()
 
     def close(self) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        if "pool" in vars(self):
+            self.pool.shutdown(wait=True, cancel_futures=True)
         if self.mover is not None:
             self.mover.close()
             self.mover = None

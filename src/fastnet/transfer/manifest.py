@@ -7,9 +7,8 @@ that it is the last, and how much of all is data and no hole.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastnet.errors import TransferRefused
 from fastnet.limits import CONTROL_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_BYTES_S_MIN
@@ -27,8 +26,7 @@ NUMBERS_BYTES = 64
 """More than the numbers of an entry take."""
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """data_bytes: what of all files is no hole. dry_run: whether nothing is to travel."""
 
     entries: list[Entry]

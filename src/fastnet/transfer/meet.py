@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from types import ModuleType
 
 from fastnet.endpoint import Endpoint
@@ -42,6 +42,8 @@ def is_open_to_others(endpoint: Endpoint) -> bool:
     """Whether other hosts may reach a listener."""
     if endpoint.transport == "unix":
         return False
+    from ipaddress import ip_address  # here, because only a listener asks
+
     try:
         return not ip_address(endpoint.host).is_loopback
     except ValueError:
@@ -144,6 +146,11 @@ def was_reset(sock: socket.socket) -> bool:
     except OSError:
         return True
     return False
+
+
+def reset_on_close(sock: socket.socket, reset: bool) -> None:
+    """Whether close(2), or the end of this process, sends RST instead of FIN (SO_LINGER, socket(7)). Raises OSError."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(reset), 0))
 
 
 def peer_name(sock: socket.socket) -> str:

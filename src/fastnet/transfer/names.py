@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-from hashlib import blake2b
 
 from fastnet.errors import printable
 from fastnet.limits import DEPTH_MAX, NAME_BYTES_MAX, NUMBERED_SUFFIX_BYTES_MAX, PATH_BYTES_MAX
@@ -57,6 +56,17 @@ def parts_of(path: str) -> tuple[str, ...]:
         if why:
             raise BadName(path, why)
     return parts
+
+
+def is_plain(path: str, name: str) -> bool:
+    """Whether nothing speaks against `name`, the last component of `path`: true for most names, and found out quickly."""
+    return (
+        path.isascii()
+        and 0 < len(name) <= NAME_BYTES_MAX
+        and len(path) <= PATH_BYTES_MAX
+        and name[0] != "."
+        and "\0" not in name
+    )
 
 
 def not_bytes(text: str) -> str:
@@ -129,6 +139,8 @@ def journal_name(name: str) -> str:
 def unfinished(name: str, tail: str) -> str:
     """`.NAME` and tail. What would be too long ends in a digest of the name, and so does what looks as if it did."""
     if len(os.fsencode(name)) + 1 + len(tail) > NAME_BYTES_MAX or SHORTENED.search(name):
+        from hashlib import blake2b  # here, because few names are so long
+
         digest = "~" + blake2b(os.fsencode(name), digest_size=16).hexdigest()
         name = cut(name, NAME_BYTES_MAX - 1 - len(digest) - len(tail)) + digest
     return f".{name}{tail}"

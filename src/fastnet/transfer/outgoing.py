@@ -13,25 +13,17 @@ from collections.abc import Callable, Iterator
 
 from fastnet.errors import reason
 from fastnet.limits import EXTENT_BYTES, EXTENTS_MAX, FILE_EXTENTS_MAX, MIB
+from fastnet.transfer.announced import Unsendable
 from fastnet.transfer.compress import Compressor
 from fastnet.transfer.digest import Algorithm, FileDigest
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import pack_extent, pack_proof
+from fastnet.transfer.identity import BLOCK_BYTES
 from fastnet.transfer.journal import Extent
 from fastnet.transfer.lane import Lane
 from fastnet.transfer.pace import Pace
-from fastnet.transfer.tree import BLOCK_BYTES
 
 ZEROS = bytes(MIB)
-
-
-class Unsendable(Exception):
-    """One file cannot be sent, or not as it was; the others can. code: an ErrorCode."""
-
-    def __init__(self, code: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
 
 
 def extent_bytes(size: int) -> int:
@@ -151,15 +143,19 @@ class LaneSender:
                 raise
             file.end(done)
 
-    def send_data(self, frame: bytes) -> None:
+    def send_data(self, head: bytes, data: bytes | memoryview) -> None:
         """A whole frame of data, as small as was asked for."""
-        self.lane.channel.send(self.compressor.frame(frame) if self.compressor else frame)
+        if self.compressor:
+            self.lane.channel.send(self.compressor.frame(b"".join((head, data))))
+        else:
+            self.lane.channel.send(head)
+            self.lane.channel.send(data)
 
     def send_held(self, index: int, offset: int, data: bytes) -> Extent:
         """An extent that is in memory."""
         self.pace.wait_all(len(data), self.look)
         extent = Extent(offset, len(data), self.algorithm.of(data))
-        self.send_data(pack_extent(index, offset, len(data)) + data)
+        self.send_data(pack_extent(index, offset, len(data)), data)
         self.lane.channel.send(pack_proof(index, offset, len(data), extent.digest))
         self.lane.channel.moved(len(data))
         self.look()

@@ -11,8 +11,9 @@ Unix sockets have no RST, so there the death of a sender looks like its end.
 from __future__ import annotations
 
 import errno
+import select
 import socket
-import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,20 +21,19 @@ from time import monotonic, process_time
 from typing import NoReturn
 
 from fastnet.errors import TransferError, TransferUnconfirmed, reason
-from fastnet.limits import LAST_WORDS_BYTES_MAX, TRANSFER_STALL_S
+from fastnet.limits import GREETING_PAUSE_S, HELLO_S, LAST_WORDS_BYTES_MAX, MOVER_SLICE_S, TRANSFER_STALL_S
 from fastnet.mover import MoverChoice, choose
 from fastnet.mover.contract import Mover
 from fastnet.transfer.congestion import settle
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.extent import WITHOUT_END, Stalled, receive_extent, send_extent
-from fastnet.transfer.meet import peer_name
+from fastnet.transfer.frames import GREETING
+from fastnet.transfer.meet import peer_name, reset_on_close
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.source import Source
 from fastnet.transfer.target import Target, cannot_write
 from fastnet.transfer.words import NoEnd, as_text, read_last_words
 
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-FIN_ON_CLOSE = struct.pack("ii", 0, 0)
 PEER_FAULTS = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ESHUTDOWN)
 NETWORK_FAULTS = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ECONNABORTED)
 
@@ -158,6 +158,7 @@ class RawSession:
         mover = choice.make()
         try:
             self._reset_on_close(True)
+            self._refuse_greeting()
             self._receive_all(target, mover)
             target.commit()
             self._reset_on_close(False)
@@ -166,6 +167,27 @@ class RawSession:
         self._say_thanks()
         self.tell(TransferEvent("file", self.number, name=target.name, bytes=self.moved_bytes))
         return self._report("recv", choice, mover, None)
+
+    def _refuse_greeting(self) -> None:
+        """A sender without --raw first says who it is. Raises TransferError before any of that is taken for the file."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN | select.POLLRDHUP)
+        ends = monotonic() + HELLO_S
+        while monotonic() < ends:
+            if not (ready := poll.poll(MOVER_SLICE_S * 1000)):
+                self._on_slice()
+                continue
+            try:
+                begin = self.sock.recv(len(GREETING), socket.MSG_PEEK)
+            except OSError as error:  # which the kernel tells once
+                raise self._broken(error) from error
+            if begin == GREETING:
+                cure = "Say --raw on both sides, or on neither"
+                message = f"{self.peer} speaks fastnet/1, and this side was told to take raw bytes"
+                raise TransferError(message, cure, ErrorCode.PROTOCOL)
+            if not begin or not GREETING.startswith(begin) or ready[0][1] & ~select.POLLIN:
+                return
+            time.sleep(GREETING_PAUSE_S)  # the rest of it is on its way, or it is a file that begins like this
 
     def _receive_all(self, target: Target, mover: Mover) -> None:
         try:
@@ -195,7 +217,7 @@ class RawSession:
     def _reset_on_close(self, reset: bool) -> None:
         """Whether close(2), or the end of this process, sends RST instead of FIN."""
         with suppress(OSError):
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE if reset else FIN_ON_CLOSE)
+            reset_on_close(self.sock, reset)
 
     def _stalled(self, what: str, stalled: Stalled) -> NoReturn:
         self.moved_bytes = stalled.moved_bytes

@@ -8,7 +8,6 @@ time. Links are made when all files are there, modes and times of folders are se
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from fastnet.transfer.frames import (
     ProtocolError,
     field,
     pack_json,
-    unpack_files,
     unpack_json,
 )
 from fastnet.transfer.greet import as_error
@@ -34,19 +32,21 @@ from fastnet.transfer.incoming import Incoming
 from fastnet.transfer.journal import Part
 from fastnet.transfer.lane import Lane
 from fastnet.transfer.names import part_name
+from fastnet.transfer.packs_in import PacksIn
 from fastnet.transfer.proof import Proof
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.rooted import Root
 from fastnet.transfer.session import Session
 from fastnet.transfer.taking import LaneTaker
-from fastnet.transfer.target import cannot_write, umask
-from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter, new_file, write_all
+from fastnet.transfer.target import came_into_being, cannot_write, umask
+from fastnet.transfer.writer import ExtentWriter, PartWriter, StreamWriter
 
 UNDER_WAY = (Kind.COMPRESSED, Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
 """What a sender says between the plan and the end, beside extents."""
 
-Ask = Callable[[list[Entry], int], bool]
-"""Given the entries and their bytes, whether to take them."""
+Ask = Callable[[list[Entry], int, Callable[[], None]], bool]
+"""Given the entries, their bytes, and what to call several times a second while a person thinks: whether to take them. That
+call raises when the sender has gone."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ class Receiver(Session):
         self.confirmed_bytes = 0
         self.lost = 0
         self._why_lost = ""
-        self._placed = Placed([], [])
-        self._due: list[int] = []
-        self._at = 0
-        self._file: Incoming | None = None
+        self.placed = Placed([], [])
+        self.due: list[int] = []
+        self.at = 0
+        self.file: Incoming | None = None
         self._taker = LaneTaker(self.trunk, self._writer_of)
         self._is_taking = False
         self._parts: dict[int, Part] = {}
-        self._suffix = secrets.token_hex(4)
+        self._packs = PacksIn(self)
 
     def look(self) -> None:
         super().look()
@@ -104,11 +104,9 @@ class Receiver(Session):
         """Returns False for a dry run."""
         given = manifest.read(self.channel, self.expect, self.policy.files_max, self.policy.bytes_max)
         entries = given.entries
-        self._placed = placed = self.inbox.place(entries)
-        if self.policy.ask is not None:
-            wanted = placed.wanted_bytes
-            if not self.await_result(self.pool.submit(self.policy.ask, entries, wanted)):
-                raise TransferRefused("the person at the receiver said no", "", ErrorCode.REFUSED)
+        self.placed = placed = self.inbox.place(entries)
+        if self.policy.ask is not None and not self.policy.ask(entries, placed.wanted_bytes, self._look_while_asking):
+            raise TransferRefused("the person at the receiver said no", "", ErrorCode.REFUSED)
         dry_run = given.dry_run or self.options.dry_run
         self._send_plan(placed, given.data_bytes, dry_run)
         self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
@@ -124,6 +122,14 @@ class Receiver(Session):
         self._settle_tree(placed)
         return True
 
+    def _look_while_asking(self) -> None:
+        """The sender waits for the plan meanwhile: it says that it lives, why it gives up, or nothing more."""
+        self.look()
+        while self.channel.is_readable():
+            frame = self.channel.read_frame()
+            if frame.kind == Kind.ERROR:
+                raise as_error(self.channel.peer, frame.json())
+
     # The plan
 
     def _send_plan(self, placed: Placed, data_bytes: int, dry_run: bool) -> None:
@@ -134,9 +140,9 @@ class Receiver(Session):
                 held.append([index, [[each.offset, each.count, each.digest.hex()] for each in part.held]])
                 self.skipped_bytes += sum(each.count for each in part.held)
             check_space(self.inbox.root, min(placed.wanted_bytes, data_bytes) - self.skipped_bytes)
-        self._due = sorted(placed.places)
-        self.total_files = len(self._due)
-        streams = any(placed.entries[index].kind == STREAM for index in self._due)
+        self.due = sorted(placed.places)
+        self.total_files = len(self.due)
+        streams = any(placed.entries[index].kind == STREAM for index in self.due)
         self.total_bytes = None if streams else placed.wanted_bytes - self.skipped_bytes
         self.skipped_bytes += sum(placed.entries[index].size for index in placed.skip)
         self.channel.send(pack_json(Kind.PLAN, {"skip": placed.skip, "held": held, "dry_run": dry_run}))
@@ -160,17 +166,16 @@ class Receiver(Session):
             return True
         if kind not in UNDER_WAY:
             raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
-        payload = bytes(self.channel.read(length))
+        payload: bytes | bytearray = self.channel.read(length)
         if kind == Kind.COMPRESSED:
-            kind, payload = self._taker.unpack(payload)
+            kind, payload = self._taker.unpack(bytes(payload))
             self.is_compressed = True
         if kind == Kind.EXTENT:
-            self._taker.take_held(payload)
+            self._taker.take_held(bytes(payload))
         elif kind == Kind.PROOF:
-            self._taker.prove(payload)
+            self._taker.prove(bytes(payload))
         elif kind == Kind.PACK:
-            for entry, content, digest in unpack_files(payload, self.algorithm.size):
-                self._take_packed(entry, content, digest)
+            self._packs.take(payload)
         elif kind == Kind.END:
             self._end(unpack_json(payload))
         elif kind == Kind.FINISH:
@@ -181,20 +186,20 @@ class Receiver(Session):
         self.look()
         return True
 
-    def _at_entry(self) -> int:
+    def at_entry(self) -> int:
         """The entry that is due."""
-        if self._at >= len(self._due):
+        if self.at >= len(self.due):
             raise ProtocolError("more files than were asked for")
-        return self._due[self._at]
+        return self.due[self.at]
 
-    def _due_entry(self, index: int) -> Entry:
-        if index != self._at_entry():
+    def due_entry(self, index: int) -> Entry:
+        if index != self.at_entry():
             raise ProtocolError("files out of their order")
-        return self._placed.entries[index]
+        return self.placed.entries[index]
 
     def _writer_of(self, taker: LaneTaker, index: int, ends: int) -> ExtentWriter:
         """Who takes an extent of this entry, which ends there, out of the first connection."""
-        entry = self._due_entry(index)
+        entry = self.due_entry(index)
         self._check_stream(entry, ends)
         return taker.writer or self._new_writer(taker.lane, index, entry)
 
@@ -206,10 +211,10 @@ class Receiver(Session):
         if taker.index != index:
             taker.settle()
         with self.lock:
-            while not self._is_taking or (self._at_entry() < index and index in self._placed.places):
+            while not self._is_taking or (self.at_entry() < index and index in self.placed.places):
                 self._look_from_lane()
                 self.lock.wait(MOVER_SLICE_S)
-            entry = self._due_entry(index)
+            entry = self.due_entry(index)
             if entry.kind != FILE or self.inbox.root is None:
                 raise ProtocolError("an extent of a stream in a further connection")
             if taker.writer is None or taker.index != index:
@@ -225,26 +230,26 @@ class Receiver(Session):
     def _new_writer(self, lane: Lane, index: int, entry: Entry) -> ExtentWriter:
         if self.inbox.root is None:
             return StreamWriter(self, lane, entry, "standard output", self.out_fd)
-        place = self._placed.places[index]
+        place = self.placed.places[index]
         try:
             with self.lock:
                 if index not in self._parts:
                     self._parts[index] = Part(self.inbox.root, place, entry, self.algorithm)
-                if self._file is None:
-                    self._file = Incoming(self._parts[index], self.algorithm, self.lock)
-                return PartWriter(self, lane, entry, self._file)
+                if self.file is None:
+                    self.file = Incoming(self._parts[index], self.algorithm, self.lock)
+                return PartWriter(self, lane, entry, self.file)
         except OSError as error:
             raise cannot_write("/".join(place), error) from error
 
     def _await_extents(self, count: int | None, is_here: Callable[[Incoming], int]) -> None:
         """Until so many extents of the file at hand came in all lanes. None: the sender does not say."""
-        if self._file is not None and count is not None:
-            self._file.await_all(count, is_here, self.trunk, lambda: self.moved_bytes)
+        if self.file is not None and count is not None:
+            self.file.await_all(count, is_here, self.trunk, lambda: self.moved_bytes)
 
     def _end(self, fields: dict[str, Any]) -> None:
         """A file is over: whole, or called off."""
         index = field(fields, "entry", int, -1)
-        entry = self._due_entry(index)
+        entry = self.due_entry(index)
         code = field(fields, "code", str, "")
         extents = field(fields, "extents", int, None)
         if code:
@@ -266,70 +271,43 @@ class Receiver(Session):
             raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
         if isinstance(writer, PartWriter):
             self._commit(index, entry, writer.part)
-        self._whole(index, size, digest)
+        self.whole(index, size, digest)
 
     def _call_off(self, index: int, entry: Entry, text: str) -> None:
-        if self._file is not None:
-            self._file.call_off()
+        if self.file is not None:
+            self.file.call_off()
             self._parts.pop(index).close()
         self.lost += 1
         self._why_lost = self._why_lost or text[:REASON_CHARACTERS]
         self.tell("message", text=f"not received: {text[:REASON_CHARACTERS]}")
-        self._go_on()
+        self.go_on()
 
     def _commit(self, index: int, entry: Entry, part: Part) -> None:
-        place = self._placed.places[index]
+        place = self.placed.places[index]
         try:
-            self._finish_file(part.fd, entry)
-            part.commit(place, self._may_replace)
+            self.finish_file(part.fd, entry)
+            part.commit(place, self.may_replace)
         except FileExistsError as error:
             raise came_into_being("/".join(place)) from error
         except OSError as error:
             raise cannot_write(part.name, error) from error
         self._parts.pop(index).close()
 
-    def _whole(self, index: int, size: int, digest: bytes) -> None:
-        self._go_on()
+    def whole(self, index: int, size: int, digest: bytes) -> None:
+        self.go_on()
         self.files += 1
         self.confirmed_bytes += size
         self.proof.add(index, size, digest)
 
-    def _go_on(self) -> None:
-        """To the next file."""
+    def go_on(self, files: int = 1) -> None:
+        """To the next file, or over so many."""
         self._taker.forget()
         with self.lock:
-            self._file = None
-            self._at += 1
+            self.file = None
+            self.at += files
             self.lock.notify_all()
 
-    def _take_packed(self, index: int, content: memoryview, digest: bytes) -> None:
-        entry = self._due_entry(index)
-        if self._file is not None or entry.kind != FILE or len(content) != entry.size:
-            raise ProtocolError("a packed file that is not as announced")
-        if self.algorithm.of(content) != digest:
-            message = f"{entry.path} is not what was sent: the digests differ"
-            raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
-        self.channel.moved(len(content))
-        if self.inbox.root is None:
-            StreamWriter(self, self.trunk, entry, "standard output", self.out_fd).write(content)
-        else:
-            self._place_packed(self.inbox.root, index, entry, content)
-        self._whole(index, len(content), digest)
-
-    def _place_packed(self, root: Root, index: int, entry: Entry, content: memoryview) -> None:
-        place = self._placed.places[index]
-        temporary = (*place[:-1], part_name(f"{place[-1]}.{self._suffix}"))
-        try:
-            with new_file(root, temporary) as fd:
-                write_all(fd, content)
-                self._finish_file(fd, entry)
-                root.rename(temporary, place, self._may_replace)
-        except FileExistsError as error:
-            raise came_into_being("/".join(place)) from error
-        except OSError as error:
-            raise cannot_write("/".join(place), error) from error
-
-    def _finish_file(self, fd: int, entry: Entry) -> None:
+    def finish_file(self, fd: int, entry: Entry) -> None:
         """What is left to do before a file gets its name."""
         os.fchmod(fd, entry.mode if entry.kind == FILE else 0o666 & ~umask())
         if entry.kind == FILE:
@@ -338,11 +316,11 @@ class Receiver(Session):
             self.await_result(self.pool.submit(os.fsync, fd))
 
     @property
-    def _may_replace(self) -> bool:
+    def may_replace(self) -> bool:
         return self.inbox.overwrite in ("always", "older")
 
     def _check_finish(self, fields: dict[str, Any]) -> None:
-        if self._at != len(self._due) or field(fields, "proof", str, "") != self.proof.digest().hex():
+        if self.at != len(self.due) or field(fields, "proof", str, "") != self.proof.digest().hex():
             raise ProtocolError("it ends before all files were sent")
 
     # Folders and links
@@ -361,7 +339,7 @@ class Receiver(Session):
 
     def _confirm(self) -> TransferReport:
         mover, why = self.mover_words()
-        refused = self._placed.refused
+        refused = self.placed.refused
         self.channel.send(
             pack_json(
                 Kind.DONE,
@@ -388,8 +366,3 @@ class Receiver(Session):
             first = self._why_lost or f"link not made: {refused[0]}"
             raise TransferError(f"not everything came: {first}{more}", "The rest is there", ErrorCode.SOURCE, report)
         return report
-
-
-def came_into_being(name: str) -> TransferRefused:
-    cure = "Receive elsewhere, or say --overwrite always"
-    return TransferRefused(f"{name} came into being while it was received", cure, ErrorCode.EXISTS)

@@ -104,6 +104,11 @@ class Root:
             os.close(self._folders.popitem(last=False)[1])
 
     @locked
+    def hold(self, parts: Parts) -> int:
+        """A descriptor of a folder, which the caller closes."""
+        return os.dup(self.folder(parts))
+
+    @locked
     def open(self, parts: Parts, flags: int, mode: int = 0o600) -> int:
         """open(2), never through a link and never waiting for one who opens the other end of a FIFO."""
         plain(parts)
@@ -180,8 +185,7 @@ class Root:
 
     def sync(self, parts: Parts) -> None:
         """Have the names in a folder on the disk; nobody else waits for that."""
-        with self._lock:
-            fd = os.dup(self.folder(parts))
+        fd = self.hold(parts)
         try:
             os.fsync(fd)
         finally:

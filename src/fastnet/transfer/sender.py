@@ -10,7 +10,6 @@ final name.
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import suppress
 from typing import Any
 
@@ -18,12 +17,10 @@ from fastnet.errors import FastnetError, TransferError, TransferUnconfirmed, rea
 from fastnet.limits import (
     COMPRESSED_EXTENT_BYTES,
     MOVER_SLICE_S,
-    PACK_BYTES,
-    PACK_FILES,
-    PACKED_FILE_BYTES,
     SECONDS_MAX,
 )
 from fastnet.transfer import manifest, wanted
+from fastnet.transfer.announced import Unsendable, open_announced
 from fastnet.transfer.channel import Broken
 from fastnet.transfer.compress import Compressor
 from fastnet.transfer.digest import FileDigest
@@ -32,19 +29,19 @@ from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import (
     Kind,
     field,
-    pack_files,
     pack_json,
 )
 from fastnet.transfer.greet import as_error
 from fastnet.transfer.journal import Extent
 from fastnet.transfer.lane import Lane
-from fastnet.transfer.outgoing import LaneSender, Outgoing, Unsendable, extent_bytes
+from fastnet.transfer.outgoing import LaneSender, Outgoing, extent_bytes
 from fastnet.transfer.pace import Pace
+from fastnet.transfer.packs_out import PacksOut
 from fastnet.transfer.proof import Proof
 from fastnet.transfer.report import TransferReport
 from fastnet.transfer.session import Cancelled, Session
 from fastnet.transfer.stream import StreamSource
-from fastnet.transfer.tree import identity
+from fastnet.transfer.wanted import Wanted
 
 HEARD_AT_ONCE = 16
 """Signs of life taken before something is sent again: one that gives nothing else does not hold us up."""
@@ -75,8 +72,7 @@ class Sender(Session):
         self.proof = Proof(self.algorithm)
         self.failed: list[tuple[int, Unsendable]] = []
         self.lost = 0
-        self._pack: list[tuple[int, bytes, bytes]] = []
-        self._packed_bytes = 0
+        self._packs = PacksOut(self)
         self._hears = self._is_hearing = False
 
     def run(self) -> TransferReport:
@@ -92,9 +88,7 @@ class Sender(Session):
             self.tell_plan()
             return self._report({})
         self._hears = True
-        for index in plan_read.indices:
-            self._send_entry(index, plan_read.held.get(index, []))
-        self._flush()
+        self._send_all(plan_read)
         self._hears = False
         self.end_lanes(True)
         self.channel.send(pack_json(Kind.FINISH, {"proof": self.proof.digest().hex(), "files": self.proof.files}))
@@ -102,24 +96,35 @@ class Sender(Session):
 
     # Files
 
+    def _send_all(self, wanted: Wanted) -> None:
+        at = 0
+        while at < len(wanted.indices):
+            index = wanted.indices[at]
+            self.look()
+            try:
+                if files := self._packs.next(wanted.indices, at):
+                    sent = self._packs.send(files)
+                    at += sent
+                    if sent < len(files):
+                        index = files[sent].number
+                        self._packs.send_alone(files[sent])
+                        at += 1
+                else:
+                    self._send_entry(index, wanted.held.get(index, []))
+                    at += 1
+            except Unsendable as fault:
+                self.lost += 1
+                if len(self.failed) < REASONS_MAX:
+                    self.failed.append((index, fault))
+                self._send_end({"entry": index, "code": fault.code, "text": fault.text})
+                at += 1
+
     def _send_entry(self, index: int, held: list[Extent]) -> None:
         entry, place = self.entries[index], self.places[index]
-        self.look()
-        try:
-            if entry.kind == STREAM:
-                self._flush()
-                self._end(index, *self._send_stream(index))
-            elif entry.size <= PACKED_FILE_BYTES:
-                self._add_to_pack(index, entry, place)
-            else:
-                self._flush()
-                self._end(index, entry.size, self._send_file(index, entry, place, held))
-        except Unsendable as fault:
-            self.lost += 1
-            if len(self.failed) < REASONS_MAX:
-                self.failed.append((index, fault))
-            self._flush()
-            self._send_end({"entry": index, "code": fault.code, "text": fault.text})
+        if entry.kind == STREAM:
+            self._end(index, *self._send_stream(index))
+        else:
+            self._end(index, entry.size, self._send_file(index, entry, place, held))
 
     def _end(self, index: int, size: int, digest: bytes) -> None:
         self._send_end({"entry": index, "size": size, "digest": digest.hex()})
@@ -132,46 +137,9 @@ class Sender(Session):
         self.file = None
         self.channel.send(pack_json(Kind.END, fields | {"extents": extents}))
 
-    def _open(self, entry: Entry, place: str) -> int:
-        try:
-            fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size < entry.size or identity(found) != entry.extra:
-            os.close(fd)
-            raise Unsendable(ErrorCode.CHANGED, f"{place} was changed before its turn came")
-        return fd
-
-    def _add_to_pack(self, index: int, entry: Entry, place: str) -> None:
-        fd = self._open(entry, place)
-        try:
-            content = os.pread(fd, entry.size, 0)
-        except OSError as error:
-            raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
-        finally:
-            os.close(fd)
-        if len(content) < entry.size:
-            raise Unsendable(ErrorCode.SHRANK, f"{place} shrank while it was sent")
-        digest = self.algorithm.of(content)
-        self._pack.append((index, content, digest))
-        self._packed_bytes += len(content)
-        self.proof.add(index, len(content), digest)
-        self.files += 1
-        if self._packed_bytes >= PACK_BYTES or len(self._pack) >= PACK_FILES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._pack:
-            self.out.pace.wait_all(self._packed_bytes, self.look)
-            self.out.send_data(b"".join(pack_files(self._pack)))
-            self.channel.moved(self._packed_bytes)
-            self._pack, self._packed_bytes = [], 0
-            self.look()
-
     def _send_file(self, index: int, entry: Entry, place: str, held: list[Extent]) -> bytes:
         """All extents that the receiver does not have. Returns the file's digest."""
-        fd = self._open(entry, place)
+        fd = open_announced(entry, place)
         try:
             before = os.fstat(fd)
             most = COMPRESSED_EXTENT_BYTES if self.is_compressed else extent_bytes(entry.size)

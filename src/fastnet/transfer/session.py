@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from math import inf
 from time import monotonic, process_time
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastnet.errors import FastnetError, TransferError
 from fastnet.limits import FAREWELL_S, HEARTBEAT_S, MOVER_SLICE_S, STREAMS_MAX, TRANSFER_STALL_S
@@ -20,7 +19,11 @@ from fastnet.transfer.frames import Frame, Kind, pack_json
 from fastnet.transfer.greet import as_error
 from fastnet.transfer.lane import Lane
 from fastnet.transfer.report import TransferReport
-from fastnet.transfer.tls import TlsOptions
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from fastnet.transfer.tls import TlsOptions
 
 T = TypeVar("T")
 
@@ -84,7 +87,6 @@ class Session:
         self._since, self._cpu_since = monotonic(), process_time()
         self._told, self._beat = inf, 0.0  # no progress before `start`
         self.trunk = self._lane(channel, self._look_and_beat)
-        self.pool = self.trunk.pool
         self.lanes = 1
         self.lock = threading.Condition()
         """Guards what the lanes share."""
@@ -92,6 +94,11 @@ class Session:
         self.is_over = False
         self._fault: tuple[Exception, float] | None = None
         channel.on_slice = self.look
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """The second thread of the first connection."""
+        return self.trunk.pool
 
     # Events
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from contextlib import suppress
 from types import TracebackType
@@ -73,7 +72,7 @@ class Target:
                 self.fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
                 return
             folder, name = os.path.split(os.fsencode(self.path))
-            tail = b"." + secrets.token_hex(4).encode() + b".part"
+            tail = b"." + os.urandom(4).hex().encode() + b".part"
             self.temporary = os.fsdecode(os.path.join(folder, b"." + name[: NAME_BYTES_MAX - 1 - len(tail)] + tail))
             self.fd = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except (OSError, ValueError) as error:
@@ -136,6 +135,11 @@ def cannot_write(name: str, error: OSError | ValueError) -> TransferError:
     if isinstance(error, BrokenPipeError):
         return TransferError(f"cannot write {name}: nobody reads it any more", "", ErrorCode.TARGET)
     return TransferError(f"cannot write {name}: {why}", "Check the folder and its permissions", ErrorCode.TARGET)
+
+
+def came_into_being(name: str) -> TransferRefused:
+    cure = "Receive elsewhere, or say --overwrite always"
+    return TransferRefused(f"{name} came into being while it was received", cure, ErrorCode.EXISTS)
 
 
 def umask() -> int:

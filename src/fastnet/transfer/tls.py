@@ -159,8 +159,8 @@ def shake(secure: ssl.SSLSocket, host: str, timeout_s: float, look: Callable[[],
     host: the other side, as dialled. Raises NetworkError when it does not do, in time, or is not who it should be.
     """
     ends, poll = monotonic() + timeout_s, select.poll()
-    while wanted := step(secure, host):
-        poll.register(secure, wanted)
+    while events := step(secure, host):
+        poll.register(secure, events)
         left_s = ends - monotonic()
         if left_s <= 0:
             cure = "Check that the other side uses TLS too (--tls), and that it is awake"
@@ -217,6 +217,28 @@ def failed(host: str, error: OSError | ValueError) -> FastnetError:
         cure = "Check that the other side uses TLS too (--tls)"
         return NetworkError(f"the TLS handshake with {shown(host)} failed: {why(error)}", cure)
     return NetworkError(f"the TLS handshake with {shown(host)} failed: {why(error)}", "Check the address", number)
+
+
+def wanted(error: OSError) -> int:
+    """What to poll for before TLS can go on, 0 when `error` is no wait."""
+    if isinstance(error, ssl.SSLWantReadError):
+        return select.POLLIN
+    return select.POLLOUT if isinstance(error, ssl.SSLWantWriteError) else 0
+
+
+def is_end(error: OSError) -> bool:
+    """Whether the connection ended without TLS having said so."""
+    return isinstance(error, ssl.SSLEOFError)
+
+
+def is_fault(error: OSError) -> bool:
+    """Whether it is the connection that failed."""
+    return isinstance(error, ssl.SSLError)
+
+
+def holds(secure: ssl.SSLSocket) -> bool:
+    """Whether something was decrypted and not read yet."""
+    return secure.pending() > 0
 
 
 def shown(host: str) -> str:

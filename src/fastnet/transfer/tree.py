@@ -10,22 +10,23 @@ import fnmatch
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastnet.errors import TransferError, reason
 from fastnet.transfer.entry import FILE, FOLDER, LINK, MODE_BITS, STREAM, Entry, check_all
 from fastnet.transfer.events import ErrorCode
 from fastnet.transfer.frames import ProtocolError
+from fastnet.transfer.identity import BLOCK_BYTES, identity
+from fastnet.transfer.small import choose
+from fastnet.transfer.small.contract import Found
 
-BLOCK_BYTES = 512
-"""The unit of st_blocks (stat(2))."""
+Survey = Callable[[str], list[Found]]
 
 STDIN_NAME = "stdin"
 """What a stream is called in the manifest; the receiver names the file."""
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(NamedTuple):
     """Which paths go: those that match no pattern of `exclude`, or one of `include`; patterns of fnmatch(3).
 
     A pattern with "/" is matched against the whole path in the manifest, another one against its last component.
@@ -34,6 +35,11 @@ class Filter:
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there is a pattern at all."""
+        return bool(self.include or self.exclude)
 
     def takes(self, path: str, is_folder: bool) -> bool:
         if any(matches(path, pattern) for pattern in self.include):
@@ -48,15 +54,18 @@ def matches(path: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern)
 
 
-def walk(paths: Sequence[str], chosen: Filter, leave_out: Callable[[str, str], None]) -> tuple[list[Entry], list[str]]:
+def walk(
+    paths: Sequence[str], chosen: Filter, leave_out: Callable[[str, str], None], backend: str = "auto"
+) -> tuple[list[Entry], list[str]]:
     """Entries, and beside each the path to read it from ("-" for standard input). leave_out(path, why): what does not go.
 
     Raises TransferError for a path that is not there, two of one name, or a folder that cannot be read.
     """
+    survey: Survey = choose("survey", backend).survey
     entries: list[Entry] = []
     places: list[str] = []
     for path in paths:
-        for entry, place in _below(path, chosen, leave_out):
+        for entry, place in _below(path, chosen, leave_out, survey):
             entries.append(entry)
             places.append(place)
     try:
@@ -67,7 +76,9 @@ def walk(paths: Sequence[str], chosen: Filter, leave_out: Callable[[str, str], N
     return entries, places
 
 
-def _below(path: str, chosen: Filter, leave_out: Callable[[str, str], None]) -> Iterator[tuple[Entry, str]]:
+def _below(
+    path: str, chosen: Filter, leave_out: Callable[[str, str], None], survey: Survey
+) -> Iterator[tuple[Entry, str]]:
     if path == "-":
         yield Entry(STREAM, STDIN_NAME), "-"
         return
@@ -82,37 +93,34 @@ def _below(path: str, chosen: Filter, leave_out: Callable[[str, str], None]) -> 
         yield _file(name, found), path
     elif stat.S_ISDIR(found.st_mode):
         yield _folder(name, found), path
-        yield from _inside(name, path, chosen, leave_out)
+        yield from _inside(name, path, chosen, leave_out, survey)
     else:
         cure = "Send what comes out of it as a stream: fastnet send - ... < PATH"
         raise TransferError(f"{path} is no file and no folder", cure, ErrorCode.SOURCE)
 
 
 def _inside(
-    above: str, folder: str, chosen: Filter, leave_out: Callable[[str, str], None]
+    above: str, folder: str, chosen: Filter, leave_out: Callable[[str, str], None], survey: Survey
 ) -> Iterator[tuple[Entry, str]]:
-    folders = []
+    folders, beside = [], os.path.join(folder, "")
     try:
-        with os.scandir(folder) as scan:
-            children = sorted(scan, key=lambda child: child.name)
-        for child in children:
-            path, is_folder = f"{above}/{child.name}", child.is_dir(follow_symlinks=False)
-            if not chosen.takes(path, is_folder):
+        for name, mode, mtime_ns, size, what, data_bytes in survey(folder):
+            path, place, is_folder = f"{above}/{name}", f"{beside}{name}", stat.S_ISDIR(mode)
+            if chosen.is_any and not chosen.takes(path, is_folder):
                 continue
-            found = child.stat(follow_symlinks=False)
-            if is_folder:
-                folders.append((path, child.path, found))
-            elif stat.S_ISLNK(found.st_mode):
-                yield Entry(LINK, path, 0o777, found.st_mtime_ns, 0, os.readlink(child.path)), child.path
-            elif stat.S_ISREG(found.st_mode):
-                yield _file(path, found), child.path
+            if stat.S_ISREG(mode):
+                yield Entry(FILE, path, mode & MODE_BITS, mtime_ns, size, what, data_bytes), place
+            elif is_folder:
+                folders.append((Entry(FOLDER, path, mode & MODE_BITS, mtime_ns), place))
+            elif stat.S_ISLNK(mode):
+                yield Entry(LINK, path, 0o777, mtime_ns, 0, os.readlink(place)), place
             else:
-                leave_out(child.path, "it is no file, no folder and no link")
+                leave_out(place, "it is no file, no folder and no link")
     except OSError as error:
         raise _cannot_read(error.filename or folder, error) from error
-    for path, place, found in folders:
-        yield _folder(path, found), place
-        yield from _inside(path, place, chosen, leave_out)
+    for entry, place in folders:
+        yield entry, place
+        yield from _inside(entry.path, place, chosen, leave_out, survey)
 
 
 def _file(name: str, found: os.stat_result) -> Entry:
@@ -122,12 +130,6 @@ def _file(name: str, found: os.stat_result) -> Entry:
 
 def _folder(name: str, found: os.stat_result) -> Entry:
     return Entry(FOLDER, name, found.st_mode & MODE_BITS, found.st_mtime_ns)
-
-
-def identity(found: os.stat_result) -> str:
-    """What changes when a file is replaced or written to: device, inode, and the time of its last change (ctime), which
-    nobody can set."""
-    return f"{found.st_dev:x}-{found.st_ino:x}-{found.st_ctime_ns:x}"
 
 
 def _cannot_read(path: str, error: OSError | ValueError) -> TransferError:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.frames import ProtocolError, field
 from fastnet.transfer.journal import Extent
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """indices: entries that travel, in order. held: what of them does not. total_bytes: None when a stream is among them."""
 
     indices: list[int]

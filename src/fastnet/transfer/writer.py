@@ -13,10 +13,9 @@ import os
 import select
 import stat
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastnet.errors import TransferError
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S, UNPROVEN_EXTENTS
@@ -27,8 +26,10 @@ from fastnet.transfer.frames import ProtocolError
 from fastnet.transfer.incoming import Incoming
 from fastnet.transfer.journal import Extent
 from fastnet.transfer.lane import Lane
-from fastnet.transfer.rooted import Parts, Root
 from fastnet.transfer.session import Session
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 @dataclass
@@ -258,20 +259,6 @@ def patient(stack: ExitStack, fd: int) -> int:
             fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
             stack.callback(os.close, fd)
     return fd
-
-
-@contextmanager
-def new_file(root: Root, temporary: Parts) -> Iterator[int]:
-    """A file made anew, closed at the end, and removed when something fails before it has another name."""
-    fd = root.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        yield fd
-    except BaseException:
-        with suppress(OSError):
-            root.unlink(temporary)
-        raise
-    finally:
-        os.close(fd)
 
 
 def write_all(fd: int, view: memoryview) -> None:

@@ -179,7 +179,9 @@ def look_up(endpoint: Endpoint, kind: int, timeout_s: float) -> Sequence[tuple]:
     if host and "\0" in host:
         raise ValueError("NUL in a host name")
     try:
-        return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
+        # As bytes, because for text Python loads the rules of international names, which no address needs.
+        address = host.encode() if host and host.isascii() else host
+        return socket.getaddrinfo(address, port, type=kind, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         pass  # a name, not an address
     answer: queue.SimpleQueue[object] = queue.SimpleQueue()

@@ -1,0 +1,14 @@
+"""How a source is known again, and how much of it is no hole."""
+
+from __future__ import annotations
+
+import os
+
+BLOCK_BYTES = 512
+"""The unit of st_blocks (stat(2))."""
+
+
+def identity(found: os.stat_result) -> str:
+    """What changes when a file is replaced or written to: device, inode, and the time of its last change (ctime), which
+    nobody can set."""
+    return f"{found.st_dev:x}-{found.st_ino:x}-{found.st_ctime_ns:x}"
