@@ -38,9 +38,11 @@ lint: build
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Four at once on two processors: most tests wait for another process.
+# Four at once on two processors: most tests wait for another process. What fails in that crowd is run once more alone, where
+# a fault fails again; both runs are shown.
 test: lint
-	$(PYTEST) -n 4 -m 'not soak' $(ARGS)
+	$(PYTEST) -n 4 -m 'not soak' $(ARGS) || { test $$? = 1 && echo "once more, alone:" && \
+	$(PYTEST) --last-failed --last-failed-no-failures none -m 'not soak' $(ARGS); }
 
 soak: build
 	$(PYTEST) -m soak --timeout 1800 $(ARGS)
