@@ -19,6 +19,15 @@ from fastnet.endpoint import Endpoint
 from tests.commands import DEADLINE_S, ENVIRONMENT, Running, fastnet, running
 
 
+class Clock:
+    """Stands still until it is set."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 @contextlib.contextmanager
 def serving(*options: object, port: int = 0, **more: Any) -> Iterator[tuple[Running, Endpoint]]:
     with running("chat", "serve", "--port", port, *options, **more) as server:

@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastnet.endpoint import Endpoint
@@ -18,6 +18,7 @@ from fastnet.transport.unix import address
 
 DEADLINE_S = 30.0 * float(os.environ.get("FASTNET_TEST_PATIENCE", "1"))
 POLL_S = 0.003
+BREATH_S = 0.05
 LINGER_NONE = struct.pack("ii", 1, 0)
 
 
@@ -41,6 +42,29 @@ def statistics_reach(server: Server, deadline_s: float = DEADLINE_S, **expected:
         return all(found[name] == value for name, value in expected.items())
 
     eventually(reached, deadline_s, why=lambda: f"{expected} in {server.statistics()}")
+
+
+@contextlib.contextmanager
+def while_flooded(send: Callable[[], None], burst: int) -> Iterator[None]:
+    """While a thread calls `send` in bursts, which overflow a receive queue: Linux holds some 250 short datagrams.
+
+    A datagram of somebody else has the breath between two bursts to be heard in. Without it, whether it is heard would be a
+    matter of who gets the processor, on which no test can stand.
+    """
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(BREATH_S):
+            for _ in range(burst):
+                send()
+
+    thread = threading.Thread(target=run, name="flood")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Peer:

@@ -25,7 +25,7 @@ from fastnet.access import AccessList
 from fastnet.config import ProcessConfig, check, option
 from fastnet.endpoint import PORT_MAX, Endpoint
 from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, FastnetError
-from fastnet.limits import ANSWERED_PORTS_FROM, DATAGRAMS_PER_TURN, DRAIN_S, SEND_PATIENCE_S, TICK_S
+from fastnet.limits import ANSWERED_PORTS_FROM, DATAGRAMS_PER_TURN, DRAIN_S, TICK_S
 from fastnet.logs import TOLD, Logs
 from fastnet.pidfile import Pidfile
 from fastnet.process import Tell
@@ -201,7 +201,7 @@ class DeskServer:
         try:
             self.sock.sendto(datagram, peer)
         except BlockingIOError:
-            select.select([], [self.sock], [], SEND_PATIENCE_S)
+            udp.await_room(self.sock)
             self.sock.sendto(datagram, peer)
 
     def on_signals(self) -> None:

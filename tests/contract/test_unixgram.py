@@ -21,8 +21,9 @@ from fastnet.metrics.counters import Statistics
 from fastnet.server import Server
 from fastnet.table import BACKENDS
 from tests.conftest import Serve
+from tests.contract import test_datagram as datagram
 from tests.contract.test_datagram import ROWS, each_way
-from tests.peers import DEADLINE_S, eventually, pattern
+from tests.peers import DEADLINE_S, eventually, pattern, statistics_reach
 
 QUEUE = 1 + int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
 """Datagrams that a socket holds before a sender has to wait."""
@@ -33,8 +34,8 @@ KERNEL_BYTES = 1024
 """More than the kernel charges a send buffer for a short datagram."""
 
 
-class Client:
-    """A Unix datagram socket with a deadline. name: what it binds; "" is one that the kernel picks, None none."""
+class Client(datagram.Client):
+    """Over a Unix socket. name: what it binds; "" is one that the kernel picks, None none."""
 
     def __init__(self, server: Server, name: str | bytes | None = "") -> None:
         path = server.endpoint.path
@@ -45,29 +46,8 @@ class Client:
         if name is not None:
             self.sock.bind(name)
 
-    def send(self, data: bytes) -> None:
-        self.sock.sendto(data, self.target)
-
     def read(self) -> bytes:
         return self.sock.recv(2 * UNIXGRAM_BYTES_MAX)
-
-    def ask(self, data: bytes) -> bytes:
-        self.send(data)
-        return self.read()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.sock.close()
-
-
-def reaches(server: Server, **expected: int) -> None:
-    def now() -> dict[str, Any]:
-        found = server.statistics().as_dict()
-        return {name: found[name] for name in expected}
-
-    eventually(lambda: now() == expected, why=now)
 
 
 def sum_is_whole(now: Statistics) -> bool:
@@ -91,7 +71,7 @@ def test_a_datagram_of_any_size_comes_back_as_one(engine, backend, gram, size) -
     with Client(server) as client:
         for _ in range(3):
             assert client.ask(pattern(size)) == pattern(size)
-    reaches(server, messages=3, replies=3, bytes_in=3 * size, bytes_out=3 * size, unsent=0, truncated=0)
+    statistics_reach(server, messages=3, replies=3, bytes_in=3 * size, bytes_out=3 * size, unsent=0, truncated=0)
 
 
 @each_way
@@ -105,7 +85,7 @@ def test_datagrams_that_follow_each_other_are_never_joined(engine, backend, gram
             for data in sent:
                 client.send(data)
             assert [client.read() for _ in sent] == [data + b"!" for data in sent]
-    reaches(server, messages=20 * len(sizes), replies=20 * len(sizes))
+    statistics_reach(server, messages=20 * len(sizes), replies=20 * len(sizes))
 
 
 @each_way
@@ -118,7 +98,7 @@ def test_a_datagram_that_no_buffer_holds_is_counted_and_not_answered(engine, bac
             client.send(pattern(UNIXGRAM_BYTES_MAX + 1))
         except OSError as error:
             pytest.skip(f"net.core.wmem_max is too low: {error}")
-        reaches(server, messages=1, truncated=1, replies=0)
+        statistics_reach(server, messages=1, truncated=1, replies=0)
         assert client.ask(b"short") == b"short"
 
 
@@ -128,7 +108,7 @@ def test_a_reply_that_does_not_fit_the_send_buffer_is_counted_and_nothing_else_i
     server = gram(sndbuf=4608)
     with Client(server) as client:
         client.send(pattern(100_000))
-        reaches(server, messages=1, unsent=1, replies=0)
+        statistics_reach(server, messages=1, unsent=1, replies=0)
         assert client.ask(b"short") == b"short"
 
 
@@ -152,10 +132,10 @@ def test_a_peer_without_a_name_is_heard_and_not_answered(engine, backend, gram) 
             assert named.ask(b"!") == b"!"
             nameless.send(b"?")
             nameless.send(b"")
-    reaches(echo, messages=12, replies=3, unanswered=9)
+    statistics_reach(echo, messages=12, replies=3, unanswered=9)
     with Client(discard, None) as nameless:
         nameless.send(b"?")
-    reaches(discard, messages=1, unanswered=0)
+    statistics_reach(discard, messages=1, unanswered=0)
 
 
 @each_way
@@ -166,7 +146,7 @@ def test_a_peer_that_does_not_read_loses_its_replies_and_holds_nobody_up(engine,
         for i in range(QUEUE + 30):
             idle.send(b"%d" % i)
             assert other.ask(b"other %d" % i) == b"other %d" % i
-        reaches(server, messages=2 * QUEUE + 60, replies=2 * QUEUE + 30, unsent=30)
+        statistics_reach(server, messages=2 * QUEUE + 60, replies=2 * QUEUE + 30, unsent=30)
         assert [idle.read() for _ in range(QUEUE)] == [b"%d" % i for i in range(QUEUE)]
         assert idle.ask(b"back again") == b"back again"
 
@@ -184,7 +164,7 @@ def test_many_peers_that_do_not_read_hold_nobody_up(engine, backend, gram) -> No
         assert other.ask(b"still here?") == b"still here?"
     for client in silent:
         client.sock.close()
-    reaches(server, messages=len(silent) * QUEUE + 1, replies=len(silent) * QUEUE + 1, unsent=0)
+    statistics_reach(server, messages=len(silent) * QUEUE + 1, replies=len(silent) * QUEUE + 1, unsent=0)
 
 
 @each_way
@@ -195,13 +175,13 @@ def test_a_send_buffer_full_of_what_nobody_reads_costs_replies_and_never_time(en
     for client in silent:
         for _ in range(QUEUE):
             client.send(b"?")
-    reaches(server, messages=10 * QUEUE)
+    statistics_reach(server, messages=10 * QUEUE)
     assert server.statistics().unsent > 0
     with Client(server) as other:
         began_s = time.monotonic()
         for _ in range(1000):
             other.send(b"?")
-        reaches(server, messages=10 * QUEUE + 1000)
+        statistics_reach(server, messages=10 * QUEUE + 1000)
         assert time.monotonic() - began_s < 1000 * SEND_PATIENCE_S / 2
         for client in silent:
             client.sock.close()
@@ -239,9 +219,9 @@ def test_a_peer_that_is_gone_costs_nothing_but_its_reply(engine, backend, gram, 
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
                 other.bind(str(path))
                 gone.set()
-                reaches(server, unsent=1)
+                statistics_reach(server, unsent=1)
         gone.set()
-        reaches(server, messages=1, unsent=1, replies=0)
+        statistics_reach(server, messages=1, unsent=1, replies=0)
     with Client(server) as there:
         assert there.ask(b"still here") == b"still here"
 
@@ -259,7 +239,7 @@ def test_a_peer_with_the_servers_own_name_is_not_answered_unless_asked_to(
         monkeypatch.chdir(tmp_path / "there")
         with Client(server, f"s{answer}") as client:
             client.sock.sendto(b"?", str(tmp_path / "here" / f"s{answer}"))
-            reaches(server, messages=1, **counted)
+            statistics_reach(server, messages=1, **counted)
         os.unlink(f"s{answer}")
         monkeypatch.chdir(tmp_path / "here")
         server.close()
@@ -297,7 +277,7 @@ def test_a_handler_is_told_the_name_as_recvfrom_gives_it(engine, backend, gram, 
                 os.unlink(path)
     with Client(server, None) as nameless:
         nameless.send(b"?")
-    reaches(server, messages=13, replies=12, unanswered=1, withheld=0)
+    statistics_reach(server, messages=13, replies=12, unanswered=1, withheld=0)
     assert heard[:5] == heard[6:11] == [path, abstract, *alike]
     assert heard[-1] is None
 
@@ -309,7 +289,7 @@ def test_a_failing_handler_names_whom_it_failed(engine, backend, gram, tmp_path,
     server, path = gram(lambda data, peer: 1 / 0), str(tmp_path / "peer")
     with Client(server, path if named else None) as client:
         client.send(b"?")
-        reaches(server, handler_errors=1, replies=0)
+        statistics_reach(server, handler_errors=1, replies=0)
     said = f"failed on a datagram from {path if named else 'a socket without a name'}: ZeroDivisionError"
     eventually(lambda: said in caplog.text, why=lambda: caplog.text)
 
@@ -323,7 +303,7 @@ def test_workers_share_the_socket(engine, backend, gram, processes) -> None:
         for i in range(5):
             assert client.ask(b"%d" % i) == b"%d" % i
         client.sock.close()
-    reaches(server, messages=100, replies=100)
+    statistics_reach(server, messages=100, replies=100)
 
 
 @each_way
@@ -373,6 +353,6 @@ def test_every_row_answers_and_counts_the_same(tmp_path) -> None:
             for _ in range(QUEUE + 9):
                 client.send(b"flood")
             nameless.send(b"?")
-            reaches(server, messages=4 + 2 + QUEUE + 9 + 1)
+            statistics_reach(server, messages=4 + 2 + QUEUE + 9 + 1)
         found.append((answers, server.statistics().as_dict()))
     assert all(each == found[0] for each in found)

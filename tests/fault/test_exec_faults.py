@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from fastnet.limits import EXEC_DATAGRAM_BYTES_MAX
 from tests.commanding import AS_ROOT, SECRETS, shell, write_keys, write_policy
 from tests.commands import Running, eventually, finish, running
 from tests.lossy import Lossy
+from tests.peers import while_flooded
 
 SEQ = "".join(f"{i}\n" for i in range(1, 20001))
 
@@ -160,26 +160,19 @@ def test_a_flood_of_junk_forgeries_and_half_requests_disturbs_nobody(folder: Pat
     with serving(folder) as (server, endpoint), peer(endpoint) as sock:
         forged = Asking(["mark"], "alice", bytes(32), os.urandom(16), now_us())
         unproven = Asking(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
-        over = threading.Event()
         sent = [0, 0]
+        sock.setblocking(False)
 
         def flood() -> None:
-            sock.setblocking(False)
-            while not over.is_set():
-                whole = unproven.next()
-                for datagram in (os.urandom(100), b"", bytes(60000), forged.next(), whole, whole[:40], b"uptime\0\0"):
-                    with contextlib.suppress(OSError):
-                        sent[0] += sock.send(datagram)
-                    with contextlib.suppress(OSError):
-                        sent[1] += len(sock.recv(2000))
+            whole = unproven.next()
+            for datagram in (os.urandom(100), b"", bytes(60000), forged.next(), whole, whole[:40], b"uptime\0\0"):
+                with contextlib.suppress(OSError):
+                    sent[0] += sock.send(datagram)
+                with contextlib.suppress(OSError):
+                    sent[1] += len(sock.recv(2000))
 
-        thread = threading.Thread(target=flood)
-        thread.start()
-        try:
+        with while_flooded(flood, 60):
             done = [finish(*asking(folder, endpoint, "mark")) for _ in range(3)]
-        finally:
-            over.set()
-            thread.join()
         assert [each.returncode for each in done] == [10, 10, 10]
         assert all(each.stdout == SEQ for each in done)
         assert sent[1] < sent[0]

@@ -30,6 +30,12 @@ class Liar(Forger):
     def end(self, extents: int) -> None:
         self.frame(Kind.END, {"entry": 0, "size": FILE_BYTES, "digest": "", "extents": extents})
 
+    def finish(self, *files: tuple[int, bytes]) -> None:
+        """An honest end."""
+        self.say(finish(*files))
+        self.hear_until(Kind.DONE)
+        self.frame(Kind.FINISH, {})
+
 
 def lane(victim: Victim, ticket: str) -> Forger:
     """A further connection."""
@@ -43,10 +49,7 @@ def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(t
             with lane(victim, ticket) as stranger:
                 assert b"no such transfer" in stranger.hear_until(Kind.ERROR)
         liar.say(pack((0, data)))
-
-        liar.say(finish((0, data)))
-        liar.hear_until(Kind.DONE)
-        liar.frame(Kind.FINISH, {})
+        liar.finish((0, data))
         assert victim.end() is None
     assert tree(tmp_path / "in") == {NAME: data}
 
@@ -131,10 +134,7 @@ def test_a_further_connection_that_says_nothing_holds_nobody_up(tmp_path: Path) 
     with receiving(tmp_path / "in", stall_s=0.5) as victim, Liar(victim) as liar, lane(victim, liar.ticket):
         liar.say(extent(0, 0, DATA))
         liar.frame(Kind.END, {"entry": 0, "size": FILE_BYTES, "digest": digest_of(DATA).hex(), "extents": 1})
-
-        liar.say(finish((0, DATA)))
-        liar.hear_until(Kind.DONE)
-        liar.frame(Kind.FINISH, {})
+        liar.finish((0, DATA))
         assert victim.end() is None
     assert tree(tmp_path / "in") == {NAME: DATA}
 

@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from fastnet.endpoint import Endpoint
 from tests.chatting import joined, serving, textbook
 from tests.commands import DEADLINE_S, ENVIRONMENT, fastnet, finish, running
 from tests.lossy import Lossy
+from tests.peers import while_flooded
 
 
 @pytest.fixture
@@ -202,25 +202,18 @@ def test_interrupted_a_member_leaves(endpoint: Endpoint) -> None:
 
 def test_a_flood_of_junk_texts_and_forged_members_disturbs_nobody(endpoint: Endpoint) -> None:
     with serving() as (server, where), textbook(where) as sock, joined(where, "ada") as ada:
-        over = threading.Event()
         sock.setblocking(False)
+        forged = wire.pack({"do": "say", "cookie": "0" * 24, "id": 1, "text": "forged"})
 
         def flood() -> None:
-            forged = wire.pack({"do": "say", "cookie": "0" * 24, "id": 1, "text": "forged"})
-            while not over.is_set():
-                for data in (b"hello", os.urandom(200), wire.MARK + b"{", forged, b"", bytes(5000), b"x" * 60000):
-                    with contextlib.suppress(OSError):
-                        sock.send(data)
+            for data in (b"hello", os.urandom(200), wire.MARK + b"{", forged, b"", bytes(5000), b"x" * 60000):
+                with contextlib.suppress(OSError):
+                    sock.send(data)
 
-        thread = threading.Thread(target=flood)
-        thread.start()
-        try:
+        with while_flooded(flood, 60):
             for i in range(5):
                 ada.say(f"{i}")
                 assert ada.line() == f"ada: {i}"
-        finally:
-            over.set()
-            thread.join()
         memory = int(re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())[0])
         assert memory < 100_000
         ada.say("/quit")

@@ -17,6 +17,7 @@ from fastnet.endpoint import Endpoint
 from tests.chatting import joined, serving, textbook
 from tests.commands import ENVIRONMENT, finish, running
 from tests.lossy import Lossy
+from tests.peers import while_flooded
 
 LINES = {"us": "us " + bytes(range(32)).hex(), "them": "them " + bytes(range(1, 33)).hex()}
 
@@ -98,25 +99,18 @@ def test_a_flood_of_forged_and_recorded_datagrams_disturbs_nobody(key: Path) -> 
     with serving("--key", key) as (_, where), Tap(where) as tap, joined(tap.endpoint, "ada", "--key", key) as ada:
         ada.say("first")
         assert ada.line() == "ada: first"
-        over = threading.Event()
+        forged = Seal("us", bytes(32))
 
         def flood() -> None:
-            forged = Seal("us", bytes(32))
-            while not over.is_set():
-                said = wire.pack({"do": "leave", "cookie": ""})
-                with contextlib.suppress(OSError):
-                    for data in (b"online", b"offline", forged.close(said), os.urandom(90), *tap.recorded[:20]):
-                        tap.back.send(data)  # from the address that the server knows as Ada's
+            said = wire.pack({"do": "leave", "cookie": ""})
+            with contextlib.suppress(OSError):
+                for data in (b"online", b"offline", forged.close(said), os.urandom(90), *tap.recorded[:20]):
+                    tap.back.send(data)  # from the address that the server knows as Ada's
 
-        thread = threading.Thread(target=flood)
-        thread.start()
-        try:
+        with while_flooded(flood, 20):
             for i in range(5):
                 ada.say(f"{i}")
                 assert ada.line() == f"ada: {i}"
-        finally:
-            over.set()
-            thread.join()
 
 
 class Tap:

@@ -18,17 +18,11 @@ from fastnet.limits import (
     CHAT_TEXTBOOK_SILENT_S,
     UNPROVEN_REPLY_BYTES,
 )
+from tests.chatting import Clock
 
 ADA, BOB, EVE = ("127.0.0.1", 4001), ("127.0.0.1", 4002), ("127.0.0.1", 4003)
 FAR: Peer = ("198.51.100.7", 4000)
 HINT = wire.HINT.encode()
-
-
-class Clock:
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture

@@ -14,18 +14,11 @@ from fastnet.chat.talking import Talking
 from fastnet.command.wire import mac
 from fastnet.deskserver import Peer
 from fastnet.limits import CHAT_COOKIE_S, CHAT_DATAGRAM_BYTES_MAX, CHAT_SILENT_S, CHAT_TEXT_BYTES_MAX
-from tests.chatting import Network, until
+from tests.chatting import Clock, Network, until
 from tests.commands import ROOT
 
 SECRET = bytes(range(32))
 ADA, BOB, EVE = ("127.0.0.1", 4001), ("127.0.0.1", 4002), ("198.51.100.7", 4003)
-
-
-class Clock:
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture

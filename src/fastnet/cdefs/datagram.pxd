@@ -1,4 +1,4 @@
-"""csrc/fn_datagram.h, csrc/fn_replies.h and csrc/fn_single.h"""
+"""csrc/fn_datagram.h, csrc/fn_datagram_loop.h, csrc/fn_replies.h and csrc/fn_single.h"""
 from libc.stdint cimport uint32_t
 
 from fastnet.cdefs.counters cimport fn_counters
@@ -21,8 +21,6 @@ cdef extern from "fn_single.h" nogil:
         sockaddr_storage *peer
         fn_calls calls
         fn_call *call
-    fn_batch *fn_batch_open(const fn_work *work, int fd, int joins)
-    void fn_batch_close(fn_batch *batch)
     uint32_t fn_batch_peer_bytes(const fn_batch *batch, uint32_t i)
     int fn_batch_take(fn_batch *batch, unsigned int most)
     char *fn_batch_train(fn_batch *batch, uint32_t i, uint32_t *bytes, uint32_t *segment)
@@ -30,3 +28,6 @@ cdef extern from "fn_single.h" nogil:
     void fn_batch_flush(fn_batch *batch)
     int fn_single_take(fn_batch *batch)
     void fn_single_answer(fn_batch *batch, const fn_reply *reply, size_t request)
+
+cdef extern from "fn_datagram_loop.h" nogil:
+    int fn_batch_run(const fn_work *work, int joins, int (*turn)(fn_batch *, int) noexcept nogil, int most, int sweep)

@@ -6,19 +6,14 @@ A service that has to enter Python, or to look up the newest table, gets the dat
 Cost: one call more than a blocking recvmmsg when datagrams come one by one.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
-from fastnet.cdefs.counters cimport fn_count
 from fastnet.cdefs.datagram cimport (
-    FN_BATCH, FN_CALLS, FN_PIECES, fn_batch, fn_batch_answer, fn_batch_close, fn_batch_flush, fn_batch_open,
-    fn_batch_peer_bytes, fn_batch_take, fn_batch_train,
+    FN_BATCH, FN_CALLS, FN_PIECES, fn_batch, fn_batch_answer, fn_batch_flush, fn_batch_peer_bytes, fn_batch_run,
+    fn_batch_take, fn_batch_train,
 )
 from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply, fn_service
-from fastnet.cdefs.stream cimport fn_now_ns
-from fastnet.cdefs.sys cimport EAGAIN, ENOMEM, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, close, epoll_create1, epoll_event
-from fastnet.cdefs.sys cimport fn_epoll_set, fn_epoll_wait
-from fastnet.cdefs.work cimport FN_NOW, FN_RUN, fn_stop_now, fn_work
 from fastnet.cdefs.work_c cimport NativeWork
 
 from fastnet.limits import DATAGRAM_SWEEP_TURNS
@@ -64,7 +59,7 @@ cdef inline void collect(fn_batch *batch, uint32_t peer, char *bytes, uint32_t n
     batch.calls.n += 1
 
 
-cdef int turn(fn_batch *batch, unsigned int most) noexcept nogil:
+cdef int turn(fn_batch *batch, int most) noexcept nogil:
     """Take a batch of up to `most` messages and answer it. Returns how many there were, or -errno."""
     cdef int i, n = fn_batch_take(batch, most)
     cdef bint at_once = batch.work.service.batch != NULL
@@ -90,54 +85,11 @@ cdef int turn(fn_batch *batch, unsigned int most) noexcept nogil:
     return n
 
 
-cdef int wait(fn_batch *batch, int epoll) noexcept nogil:
-    """Until there is a datagram or a request to stop; first without sleeping, for as long as busy polling allows.
-
-    Who spins wants the first answer soon: that message is taken alone, and not before the kernel has looked for a second.
-    """
-    cdef epoll_event event
-    cdef int n
-    cdef uint64_t until_ns
-    if batch.work.busy_poll_ns:
-        until_ns = fn_now_ns() + batch.work.busy_poll_ns
-        while fn_now_ns() < until_ns:
-            n = turn(batch, 1)
-            if n != -EAGAIN or fn_stop_now(batch.work) != FN_RUN:
-                fn_count(&batch.row.spins_paid, 1)
-                return 0
-        fn_count(&batch.row.spins_vain, 1)
-    n = fn_epoll_wait(epoll, &event, 1, -1)
-    return n if n < 0 else 0
-
-
-cdef int serve(fn_batch *batch, int epoll, int sweep) noexcept nogil:
-    """Serve until stopped. Returns 0 or -errno."""
-    cdef int n, failed = 0
-    while failed == 0 and sweep and fn_stop_now(batch.work) != FN_NOW:
-        n = turn(batch, FN_BATCH)
-        if fn_stop_now(batch.work) != FN_RUN:
-            sweep = 0 if n == -EAGAIN else sweep - 1
-        elif n == -EAGAIN:
-            failed = wait(batch, epoll)
-    return failed
-
-
 def run(work):
     """Serve work's socket until it is stopped (datagram/contract.py)."""
     cdef NativeWork native = NativeWork(work)
-    cdef fn_batch *batch = NULL
-    cdef int epoll = raise_errno(epoll_create1(EPOLL_CLOEXEC))
     cdef int sweep = DATAGRAM_SWEEP_TURNS
     cdef int result
     with nogil:
-        batch = fn_batch_open(&native.c, native.c.listener[0], 1)
-        result = fn_epoll_set(epoll, EPOLL_CTL_ADD, native.c.listener[0], EPOLLIN, 0)
-        if result == 0:
-            result = fn_epoll_set(epoll, EPOLL_CTL_ADD, native.c.drain_fd, EPOLLIN, 1)
-        if result == 0:
-            result = serve(batch, epoll, sweep) if batch != NULL else -ENOMEM
-        if batch != NULL and native.c.service.batch != NULL:
-            native.c.service.batch(native.c.service, &batch.calls)
-        fn_batch_close(batch)
-        close(epoll)
+        result = fn_batch_run(&native.c, 1, turn, FN_BATCH, sweep)
     raise_errno(result)

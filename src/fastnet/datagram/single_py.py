@@ -14,13 +14,7 @@ import time
 from collections.abc import Sequence
 
 from fastnet.engine.contract import Work
-from fastnet.limits import (
-    ANSWERED_PORTS_FROM,
-    DATAGRAM_SWEEP_TURNS,
-    DATAGRAMS_PER_TURN,
-    READ_BYTES,
-    SEND_PATIENCE_S,
-)
+from fastnet.limits import ANSWERED_PORTS_FROM, DATAGRAM_SWEEP_TURNS, DATAGRAMS_PER_TURN, READ_BYTES
 from fastnet.metrics.counters import (
     BYTES_IN,
     BYTES_OUT,
@@ -37,6 +31,7 @@ from fastnet.metrics.counters import (
 )
 from fastnet.service.contract import Address, HandlerFailed
 from fastnet.stop import NOW, RUN
+from fastnet.transport.udp import await_room
 
 SO_RXQ_OVFL = 40
 DROPS = struct.Struct("@I")
@@ -157,9 +152,7 @@ class Loop:
 
         Never for that of a Unix socket: it is the one peer's queue that is full, or all is held by peers that do not read.
         """
-        room = select.poll()
-        room.register(self.sock, select.POLLOUT)
-        return not self.is_local and bool(room.poll(SEND_PATIENCE_S * 1000))
+        return not self.is_local and await_room(self.sock)
 
 
 def run(work: Work) -> None:

@@ -19,13 +19,7 @@ from fastnet.limits import MANIFEST_FILES_MAX, MOVER_SLICE_S, PACKED_FILE_BYTES,
 from fastnet.transfer import manifest
 from fastnet.transfer.entry import FILE, STREAM, Entry
 from fastnet.transfer.events import ErrorCode
-from fastnet.transfer.frames import (
-    Kind,
-    ProtocolError,
-    field,
-    pack_json,
-    unpack_json,
-)
+from fastnet.transfer.frames import Kind, ProtocolError, field, pack_json, unpack_json
 from fastnet.transfer.greet import as_error
 from fastnet.transfer.inbox import Inbox, Placed, check_space
 from fastnet.transfer.incoming import Incoming

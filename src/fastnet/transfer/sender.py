@@ -14,11 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from fastnet.errors import FastnetError, TransferError, TransferUnconfirmed, reason
-from fastnet.limits import (
-    COMPRESSED_EXTENT_BYTES,
-    MOVER_SLICE_S,
-    SECONDS_MAX,
-)
+from fastnet.limits import COMPRESSED_EXTENT_BYTES, MOVER_SLICE_S, SECONDS_MAX
 from fastnet.transfer import manifest, wanted
 from fastnet.transfer.announced import Unsendable, open_announced
 from fastnet.transfer.channel import Broken
@@ -26,11 +22,7 @@ from fastnet.transfer.compress import Compressor
 from fastnet.transfer.digest import FileDigest
 from fastnet.transfer.entry import STREAM, Entry
 from fastnet.transfer.events import ErrorCode
-from fastnet.transfer.frames import (
-    Kind,
-    field,
-    pack_json,
-)
+from fastnet.transfer.frames import Kind, field, pack_json
 from fastnet.transfer.greet import as_error
 from fastnet.transfer.journal import Extent
 from fastnet.transfer.lane import Lane

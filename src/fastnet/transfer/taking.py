@@ -20,7 +20,6 @@ class LaneTaker:
     def __init__(self, lane: Lane, find: Find) -> None:
         self.lane = lane
         self.writer: ExtentWriter | None = None
-        self.is_compressed = False
         self.index = -1
         self._find = find
         self._decompressor: compress.Decompressor | None = None
@@ -80,7 +79,6 @@ class LaneTaker:
             if compress.why_not():
                 raise ProtocolError("it compresses, which was not agreed on")
             self._decompressor = compress.Decompressor()
-            self.is_compressed = True
         return self._decompressor.frame(payload)
 
     def prove(self, payload: bytes) -> None:

@@ -7,13 +7,22 @@ Decision: SO_REUSEPORT where several loops share the port, set by the first one 
 
 from __future__ import annotations
 
+import select
 import socket
 from dataclasses import replace
 
 from fastnet.endpoint import Endpoint
+from fastnet.limits import SEND_PATIENCE_S
 from fastnet.transport import tcp
 from fastnet.transport.contract import SocketOptions
 from fastnet.transport.options import set_udp
+
+
+def await_room(sock: socket.socket) -> bool:
+    """Wait a moment for a send buffer that is full. Returns whether there is room now."""
+    room = select.poll()  # select(2) would end at descriptor 1023
+    room.register(sock, select.POLLOUT)
+    return bool(room.poll(SEND_PATIENCE_S * 1000))
 
 
 def listen(endpoint: Endpoint, options: SocketOptions) -> socket.socket:
