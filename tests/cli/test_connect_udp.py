@@ -59,7 +59,7 @@ def test_replies_are_written_as_they_are(server: socket.socket) -> None:
 
 
 def test_a_last_reply_is_awaited_after_the_end_of_input(server: socket.socket) -> None:
-    with client(endpoint(server), "--timeout", "1") as process:
+    with client(endpoint(server), "--timeout", "3") as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"ask")

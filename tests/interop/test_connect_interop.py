@@ -79,7 +79,7 @@ def test_socat_echoes_everything_over_a_socket_file(tmp_path: Path) -> None:
 def test_socat_echoes_datagrams() -> None:
     port = free_port(socket.SOCK_DGRAM)
     with listening("socat", f"UDP-LISTEN:{port},bind=127.0.0.1", "PIPE", port=port, kind=socket.SOCK_DGRAM):
-        done = run("--udp", "127.0.0.1", str(port), "--timeout", "0.5", input=b"one\ntwo\nthree")
+        done = run("--udp", "127.0.0.1", str(port), "--timeout", "3", input=b"one\ntwo\nthree")
     assert (done.returncode, done.stdout) == (0, b"one\ntwo\nthree")
 
 

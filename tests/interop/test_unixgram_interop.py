@@ -16,15 +16,15 @@ from tests.interop.test_connect_interop import listening, needs
 BACKENDS = pytest.mark.parametrize("backend", ["native", "python"])
 
 CLIENTS = {
-    "nc -uU": ["nc", "-uU", "-w", "1", "{path}"],
-    "socat UNIX-SENDTO": ["socat", "-t", "1", "-", "UNIX-SENDTO:{path},bind={own}"],
-    "socat UNIX-CLIENT": ["socat", "-t", "1", "-", "UNIX-CLIENT:{path},type=2,bind={own}"],
-    "socat ABSTRACT-CLIENT": ["socat", "-t", "1", "-", "ABSTRACT-CLIENT:{path},type=2,bind={own}"],
+    "nc -uU": ["nc", "-uU", "-w", "3", "{path}"],
+    "socat UNIX-SENDTO": ["socat", "-t", "3", "-", "UNIX-SENDTO:{path},bind={own}"],
+    "socat UNIX-CLIENT": ["socat", "-t", "3", "-", "UNIX-CLIENT:{path},type=2,bind={own}"],
+    "socat ABSTRACT-CLIENT": ["socat", "-t", "3", "-", "ABSTRACT-CLIENT:{path},type=2,bind={own}"],
 }
 
 
 def connect(endpoint: str, text: bytes, *more: str) -> subprocess.CompletedProcess[bytes]:
-    command = fastnet("connect", endpoint, "--timeout", "1", *more)
+    command = fastnet("connect", endpoint, "--timeout", "3", *more)
     return subprocess.run(command, input=text, capture_output=True, env=ENVIRONMENT, cwd=ROOT, timeout=30, check=False)
 
 
