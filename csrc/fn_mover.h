@@ -19,6 +19,7 @@ sendfile(2) and splice(2) have no MSG_NOSIGNAL: SIGPIPE must be ignored. */
 struct fn_mover {
     size_t buffer_bytes, step_bytes, wake_bytes;
     char *buffer;                   /* allocated by the first copy */
+    const char *passed;             /* the bytes of it that the last step passed on */
     size_t held_from, held_to;      /* what of it waits to be passed on */
     int pipe_out, pipe_in;          /* -1: none */
     size_t pipe_bytes, piped;       /* piped: bytes in the pipe */
@@ -26,9 +27,17 @@ struct fn_mover {
     int waits_for_stream;           /* what the last -EAGAIN meant */
     int low_water;                  /* SO_RCVLOWAT as set here; 0 and 1: as it was */
     uint64_t moved;                 /* written by one thread, read by any */
+    void (*tap)(void *reader, const char *data, size_t n); /* reads along (M12); NULL: nobody does */
+    void *reader;
 };
 
 typedef ssize_t (*fn_step)(struct fn_mover *, int sock, int file, int64_t offset, size_t count);
+
+/* n bytes are through. */
+static inline void fn_mover_moved(struct fn_mover *m, size_t n) {
+    __atomic_store_n(&m->moved, m->moved + n, __ATOMIC_RELAXED);
+    if (m->tap) m->tap(m->reader, m->passed, n);
+}
 
 static inline size_t fn_least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -66,6 +75,7 @@ static inline ssize_t fn_copy_out(struct fn_mover *m, int sock, int file, int64_
     ssize_t got = fn_mover_room(m, 1);
     if (got < 0) return got;
     if (offset != FN_STREAM) {
+        m->passed = m->buffer;
         FN_RETRY(got, pread(file, m->buffer, fn_least(count, m->buffer_bytes), offset));
         return got > 0 ? fn_send(sock, m->buffer, (size_t)got, MSG_DONTWAIT) : got;
     }
@@ -74,7 +84,8 @@ static inline ssize_t fn_copy_out(struct fn_mover *m, int sock, int file, int64_
         FN_RETRY(got, read(file, m->buffer, fn_least(count, m->buffer_bytes)));
         if (fn_mover_held(m, got) <= 0) return got;
     }
-    ssize_t sent = fn_send(sock, m->buffer + m->held_from, fn_least(count, m->held_to - m->held_from), MSG_DONTWAIT);
+    m->passed = m->buffer + m->held_from;
+    ssize_t sent = fn_send(sock, m->passed, fn_least(count, m->held_to - m->held_from), MSG_DONTWAIT);
     if (sent > 0) m->held_from += (size_t)sent;
     return sent;
 }
@@ -88,11 +99,12 @@ static inline ssize_t fn_copy_in(struct fn_mover *m, int sock, int file, int64_t
     }
     size_t most = fn_least(count, m->held_to - m->held_from);
     ssize_t written;
+    m->passed = m->buffer + m->held_from;
     if (offset == FN_STREAM) {
         if ((written = fn_stream_ready(m, file, POLLOUT)) < 0) return written;
-        FN_RETRY(written, write(file, m->buffer + m->held_from, fn_stream_portion(file, most)));
+        FN_RETRY(written, write(file, m->passed, fn_stream_portion(file, most)));
     } else {
-        FN_RETRY(written, pwrite(file, m->buffer + m->held_from, most, offset));
+        FN_RETRY(written, pwrite(file, m->passed, most, offset));
     }
     if (written > 0) m->held_from += (size_t)written;
     return written;

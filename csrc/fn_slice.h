@@ -39,7 +39,7 @@ static inline int fn_move_slice(struct fn_mover *m, fn_step step, int out, int s
         ssize_t n = step(m, sock, file, at, count - *moved);
         if (n > 0) {
             *moved += (uint64_t)n;
-            __atomic_store_n(&m->moved, m->moved + (uint64_t)n, __ATOMIC_RELAXED);
+            fn_mover_moved(m, (size_t)n);
         } else if (n != -EAGAIN) {
             *ended = n == 0;
             return (int)n;

@@ -1,4 +1,4 @@
-"""M12: whatever the sizes, offsets, chunks and buffers, native and pure movers end with the same files and answers."""
+"""M13: whatever the sizes, offsets, chunks and buffers, native and pure movers end with the same files and answers."""
 
 from __future__ import annotations
 

@@ -11,8 +11,11 @@ cdef extern from "fn_mover.h" nogil:
         char *buffer
         int pipe_out, pipe_in, copies
         uint64_t moved
+        void (*tap)(void *reader, const char *data, size_t n) noexcept
+        void *reader
 
     ctypedef ssize_t (*fn_step)(fn_mover *, int sock, int file, int64_t offset, size_t count) noexcept
+    void fn_mover_moved(fn_mover *m, size_t n)
     ssize_t fn_copy_out(fn_mover *m, int sock, int file, int64_t offset, size_t count)
     ssize_t fn_copy_in(fn_mover *m, int sock, int file, int64_t offset, size_t count)
     ssize_t fn_sendfile_out(fn_mover *m, int sock, int file, int64_t offset, size_t count)

@@ -2,15 +2,22 @@
 
 import os
 
+from cpython.buffer cimport PyBUF_READ
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
 from fastnet.cdefs.errno cimport raise_errno
-from fastnet.cdefs.mover cimport FN_WRONG_WAY, fn_mover, fn_move_some, fn_step
+from fastnet.cdefs.mover cimport FN_WRONG_WAY, fn_mover, fn_mover_moved, fn_move_some, fn_step
 
 from fastnet.errors import reason
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_STEP_BYTES, MOVER_WAKE_BYTES
+
+
+cdef void tell(void *reader, const char *data, size_t n) noexcept with gil:
+    """M12. What the reader keeps of its memoryview would change under it."""
+    (<object>reader)(PyMemoryView_FromMemory(<char *>data, n, PyBUF_READ))
 
 
 cdef class NativeMover:
@@ -44,6 +51,18 @@ cdef class NativeMover:
             return f"{self.name} only sends"
         return f"{self.name}: {reason(OSError(self.c.copies, ''))}" if self.c.copies else ""
 
+    @property
+    def tap(self):
+        return self.reader
+
+    @tap.setter
+    def tap(self, reader):
+        self.reader = reader
+        self.c.reader = <void *>reader
+        self.c.tap = NULL
+        if reader is not None:
+            self.c.tap = tell
+
     def send(self, int sock_fd, int file_fd, long long offset, unsigned long long count):
         """One step, file to socket (M1 to M4)."""
         return self.one_step(self.out, sock_fd, file_fd, offset, count)
@@ -72,8 +91,8 @@ cdef class NativeMover:
         cdef ssize_t n
         with nogil:
             n = step(&self.c, sock, file, offset, count)
-        if n > 0:
-            self.c.moved += n
+            if n > 0:
+                fn_mover_moved(&self.c, n)
         return raise_errno(<int>n)
 
     cdef tuple some(

@@ -69,12 +69,17 @@ class MoverChoice:
         return mover
 
 
-def choose(direction: str, file_fd: int, mover: str = "auto", backend: str = "auto") -> MoverChoice:
-    """Settle `auto`. direction: "send" or "receive". Raises UnsupportedError for what is asked for by name and absent."""
+def choose(
+    direction: str, file_fd: int, mover: str = "auto", backend: str = "auto", is_tapped: bool = False
+) -> MoverChoice:
+    """Settle `auto`. direction: "send" or "receive". is_tapped: somebody wants to read along, at memory's speed.
+
+    Raises UnsupportedError for what is asked for by name and absent.
+    """
     names: tuple[str, ...] = (mover,)
     why = "asked for"
     if mover == "auto":
-        names, why = best(direction, file_fd)
+        names, why = best(direction, file_fd, is_tapped)
     elif mover not in able(direction):
         raise UnsupportedError(f"{mover} cannot {direction}", f"Movers that can: {', '.join(able(direction))}")
     refused: list[str] = []
@@ -93,11 +98,16 @@ def able(direction: str) -> list[str]:
     return [name for name, row in MOVERS.items() if (row.sends if direction == "send" else row.receives)]
 
 
-def best(direction: str, file_fd: int) -> tuple[tuple[str, ...], str]:
-    """Movers for this file, the best first, and why."""
+def best(direction: str, file_fd: int, is_tapped: bool) -> tuple[tuple[str, ...], str]:
+    """Movers for this file, the best first, and why.
+
+    A copy through a buffer in the cache is cheaper than none and a second look at the page cache (docs/numbers.md).
+    """
     status = os.fstat(file_fd)
     if not stat.S_ISREG(status.st_mode):
         return ("copy",), "a stream has no offsets"
+    if is_tapped:
+        return ("copy",), "digest in the same buffer"
     if direction == "send":
         return SENDS_BEST, "fewest copies and calls"
     kind = file_system(status.st_dev)

@@ -23,7 +23,10 @@ A mover is an object for one direction of one socket. It moves an extent of a fi
 M10. A file or file system that cannot do what the mover does best (EINVAL, ENOSYS, EOPNOTSUPP, ESPIPE) costs speed and
      nothing else: the mover copies from then on, `runs` says "copy" and `reason` why.
 M11. `close` gives back its memory and pipe, and drops what is held. An extent that was left unfinished ends with its mover.
-M12. A mover of the pure and one of the native twin do the same with the same arguments.
+M12. What `tap` is set to reads along: it is called with every piece that is through, once, in order, out of a buffer that is
+     still in the processor's cache and changes when it returns; it may not raise. Only a mover whose `runs` is "copy" has
+     the bytes in hand; for another one it must be None.
+M13. A mover of the pure and one of the native twin do the same with the same arguments.
 
 Which mover can do which direction is in its row (`sends`, `receives`); asked for the other, it copies (M10).
 The sentences are cited by tests/contract. SIGPIPE must be ignored, as Python does from its start: sendfile(2) has no flag
@@ -32,14 +35,20 @@ for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 STREAM = -1
 """The offset of a file that has none."""
 
 
+Tap = Callable[[memoryview], object]
+
+
 class Mover(Protocol):
     """What the class `Mover` of each row's module makes. Descriptors are numbers; sizes and offsets are bytes."""
+
+    tap: Tap | None
 
     @property
     def moved_bytes(self) -> int: ...

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from fastnet.errors import reason
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_WAKE_BYTES
-from fastnet.mover.contract import STREAM
+from fastnet.mover.contract import STREAM, Tap
 
 REFUSALS = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE)
 """How the kernel says that this file or this socket cannot be moved that way (sendfile(2), splice(2))."""
@@ -39,6 +39,8 @@ class Mover:
         self.moved_bytes = 0
         self.runs = self.name
         self.reason = ""
+        self.tap: Tap | None = None
+        self._passed = NOTHING
         self._buffer = memoryview(bytearray(MOVER_BUFFER_BYTES))
         self._held = NOTHING
         self._waits_for_stream = False
@@ -64,6 +66,8 @@ class Mover:
 
     def _count(self, moved: int) -> int:
         self.moved_bytes += moved
+        if self.tap and moved:
+            self.tap(self._passed[:moved])
         return moved
 
     def _send(self, sock_fd: int, file_fd: int, offset: int, count: int) -> int:
@@ -73,11 +77,12 @@ class Mover:
         return self._copy_in(sock_fd, file_fd, offset, count)
 
     def _copy_out(self, sock_fd: int, file_fd: int, offset: int, count: int) -> int:
-        part = self._buffer[:count]
+        self._passed = part = self._buffer[:count]
         if offset == STREAM:
             if not self._held:
                 self._wait_not(file_fd, select.POLLIN)
                 self._held = part[: os.readv(file_fd, [part])]
+            self._passed = self._held
             sent = os.write(sock_fd, self._held[:count]) if self._held else 0
             self._held = self._held[sent:]
             return sent
@@ -90,6 +95,7 @@ class Mover:
             self._held = part[: os.readv(sock_fd, [part])]
         if not self._held:
             return 0
+        self._passed = self._held
         if offset == STREAM:
             self._wait_not(file_fd, select.POLLOUT)
             written = os.write(file_fd, self._held[: min(count, portion(file_fd))])

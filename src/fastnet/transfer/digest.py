@@ -2,11 +2,12 @@
 
 Facts. A digest over a whole file cannot be taken up in its middle, so who resumes a transfer has to read all of it again, and
 a zero-copy mover never has the bytes in hand. xxh3-128 hashes what is in the L2 cache at many times the speed of a copy.
-Decision: each extent has its own digest, taken by a second thread that reads the page cache through a buffer of
-DIGEST_BUFFER_BYTES, while the bytes travel without a copy. A file's digest is that of its only extent, or, when there are
-more, the digest of their records (offset, length, digest) in the order of the file. Holes have no record: they are in the
-offsets.
-Cost: one more pass over the page cache on each side; docs/numbers.md has it beside the ways not taken.
+Decision: each extent has its own digest. A quick one is taken in the buffer of a mover that copies, which is faster on two
+processors than to move without a copy and read the page cache again. A slow one (blake2b, sha256) is taken by a second
+thread, which reads the page cache through a buffer of DIGEST_BUFFER_BYTES while the bytes travel without a copy. A file's
+digest is that of its only extent, or, when there are more, the digest of their records (offset, length, digest) in the order
+of the file. Holes have no record: they are in the offsets.
+Cost: a copy more on each side, or one more pass over the page cache; docs/numbers.md has both, and the ways not taken.
 """
 
 from __future__ import annotations
@@ -83,10 +84,11 @@ AT_ONCE = {"xxh3-128": at_once_xxh3}
 
 
 class Algorithm:
-    """One row of ALGORITHMS. of: the digest of what is in memory."""
+    """One row of ALGORITHMS. of: the digest of what is in memory. is_quick: it takes less time than a copy."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.is_quick = name == "xxh3-128"
         self.new, self.size = ALGORITHMS[name]
         self.of: AtOnce = AT_ONCE[name]() if name in AT_ONCE else self._of
 

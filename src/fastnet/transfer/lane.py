@@ -18,6 +18,7 @@ from fastnet.limits import MOVER_SLICE_S
 from fastnet.mover import MoverChoice, choose
 from fastnet.mover.contract import Mover
 from fastnet.transfer.channel import Channel
+from fastnet.transfer.digest import Algorithm, Hasher
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,12 +55,22 @@ class Lane:
         self.moved_bytes += moved_bytes
         self._moved(moved_bytes)
 
-    def mover_for(self, direction: str, file_fd: int) -> Mover:
-        """The lane's mover, settled by its first large file."""
+    def mover_for(self, direction: str, file_fd: int, algorithm: Algorithm) -> Mover:
+        """The lane's mover, settled by its first large file and how that is hashed."""
         if self.mover is None:
-            self.choice = choose(direction, file_fd, *self._wanted)
+            self.choice = choose(direction, file_fd, *self._wanted, is_tapped=algorithm.is_quick)
             self.mover = self.choice.make()
         return self.mover
+
+    def hash_along(self, mover: Mover, algorithm: Algorithm) -> Hasher | None:
+        """A hasher of what `mover` moves from now on, or None where the bytes do not come by."""
+        if not algorithm.size:
+            return algorithm.new()
+        if mover.runs != "copy" or self.channel.is_tls:
+            return None
+        hasher = algorithm.new()
+        mover.tap = hasher.update
+        return hasher
 
     def await_result(self, work: Future[T]) -> T:
         """What another thread makes."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from fastnet.errors import reason
 from fastnet.limits import EXTENT_BYTES, EXTENTS_MAX, FILE_EXTENTS_MAX, MIB
+from fastnet.mover.contract import Mover
 from fastnet.transfer.announced import Unsendable
 from fastnet.transfer.compress import Compressor
 from fastnet.transfer.digest import Algorithm, FileDigest
@@ -166,7 +167,8 @@ class LaneSender:
             return self._send_read(file, offset, count)
         lane, channel, place = self.lane, self.lane.channel, file.place
         before = self._moved(file.fd)
-        work = lane.pool.submit(self.algorithm.of_extent, file.fd, offset, count)
+        hasher = lane.hash_along(self._mover(file.fd), self.algorithm)
+        found = hasher.digest if hasher else lane.pool.submit(self.algorithm.of_extent, file.fd, offset, count).result
         file.begin()
         channel.send(pack_extent(file.index, offset, count))
         try:
@@ -177,7 +179,7 @@ class LaneSender:
         if sent < count:
             self._pad(count - sent)
             raise Unsendable(ErrorCode.SHRANK, f"{place} shrank while it was sent: {offset + sent} bytes are left")
-        digest = work.result()
+        digest = found()
         channel.send(pack_proof(file.index, offset, count, digest))
         self.look()
         return Extent(offset, count, digest)
@@ -195,7 +197,7 @@ class LaneSender:
         return self.send_held(file.index, offset, data)
 
     def _send_bytes(self, fd: int, offset: int, count: int) -> int:
-        mover, sent = self.lane.mover_for("send", fd), 0
+        mover, sent = self._mover(fd), 0
         while sent < count:
             step = self.pace.wait(count - sent, self.look)
             n = self.lane.channel.send_file(mover, fd, offset + sent, step)
@@ -206,7 +208,10 @@ class LaneSender:
 
     def _moved(self, fd: int) -> int:
         """Bytes of extents that the connection took so far, exact also after an error."""
-        return self.lane.moved_bytes if self.lane.channel.is_tls else self.lane.mover_for("send", fd).moved_bytes
+        return self.lane.moved_bytes if self.lane.channel.is_tls else self._mover(fd).moved_bytes
+
+    def _mover(self, fd: int) -> Mover:
+        return self.lane.mover_for("send", fd, self.algorithm)
 
     def _pad(self, count: int) -> None:
         """What was promised must follow, or nobody would know where the next frame begins."""

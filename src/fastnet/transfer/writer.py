@@ -1,10 +1,9 @@
 """One file on its way in: extents arrive, are verified a little later, and at the end it gets its name.
 
 Facts. Bytes that splice(2) put into the page cache were never seen by this process; a second thread reads them there for the
-digest while the next extent arrives.
+digest while the next extent arrives, unless the mover copies: then it reads along (lane.hash_along).
 Decision: at most UNPROVEN_EXTENTS are written and not yet verified. Only a verified extent enters the journal; only a file
-whose every extent was right is renamed. Where bytes pass through a buffer (TLS, a stream, the copy mover) they are hashed
-in it.
+whose every extent was right is renamed. What comes through TLS, and what goes to a stream, is hashed in a buffer, too.
 """
 
 from __future__ import annotations
@@ -152,10 +151,12 @@ class PartWriter(ExtentWriter):
         """The next bytes of the connection."""
         self._check(offset, count)
         channel, algorithm = self.lane.channel, self.session.algorithm
-        mover = self.lane.mover_for("receive", self.part.fd)
-        if channel.is_tls or mover.runs == "copy":
-            found = self._copy(offset, count)
-            self._unproven.append(Unproven(offset, count, None, found))
+        mover = self.lane.mover_for("receive", self.part.fd, algorithm)
+        if channel.is_tls:
+            self._unproven.append(Unproven(offset, count, None, self._copy(offset, count)))
+        elif hasher := self.lane.hash_along(mover, algorithm):
+            channel.receive_file(mover, self.part.fd, offset, count)
+            self._unproven.append(Unproven(offset, count, None, hasher.digest()))
         else:
             channel.receive_file(mover, self.part.fd, offset, count)
             work = self.lane.pool.submit(algorithm.of_extent, self.part.fd, offset, count)
