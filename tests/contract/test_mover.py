@@ -25,6 +25,7 @@ DATA = os.urandom(300_001)
 sends = pytest.mark.parametrize("row", rows("send"))
 receives = pytest.mark.parametrize("row", rows("receive"))
 both = pytest.mark.parametrize("row", rows())
+copies = pytest.mark.parametrize("row", [row for row in rows() if row.values[0][0] == "copy"])
 
 
 @pytest.fixture
@@ -264,6 +265,43 @@ def test_a_file_that_cannot_be_sent_the_fast_way_is_copied(row) -> None:
             assert ended
         ours.shutdown(socket.SHUT_WR)
     assert read[0] == Path("/proc/self/mountinfo").read_bytes()
+
+
+@copies
+@pytest.mark.parametrize("buffer_bytes", [0, 4096])
+def test_who_reads_along_hears_every_byte_once_and_in_order(row, source, target, buffer_bytes) -> None:
+    """M12. Also where the socket takes little at a time, so that the mover reads the file anew."""
+    with made(row) as out, made(row) as into, pair(buffer_bytes) as (ours, theirs):
+        theirs.setblocking(False)
+        sent, received = bytearray(), bytearray()
+        out.tap, into.tap = sent.extend, received.extend
+        here = there = 0
+        while there < len(DATA):
+            here += out.send_some(ours.fileno(), source, here, len(DATA) - here, 0.001)[0]
+            there += into.receive_some(theirs.fileno(), target, there, len(DATA) - there, 0.001)[0]
+        assert (sent, received, contents(target)) == (DATA, DATA, DATA)
+        out.tap = None
+        assert out.send(ours.fileno(), source, 0, 10) == 10
+        assert len(sent) == len(DATA)
+
+
+@copies
+def test_who_reads_along_a_stream_hears_what_the_socket_took(row) -> None:
+    """M12, M6."""
+    out, into = os.pipe()
+    with (
+        made(row) as mover,
+        pair() as (ours, theirs),
+        os.fdopen(out, "rb", 0) as reader,
+        os.fdopen(into, "wb", 0) as writer,
+    ):
+        writer.write(b"some words")
+        heard: list[bytes] = []
+        mover.tap = lambda piece: heard.append(bytes(piece))
+        assert mover.send(ours.fileno(), reader.fileno(), STREAM, 4) == 4
+        assert mover.send(ours.fileno(), reader.fileno(), STREAM, 100) == 6
+        assert heard == [b"some", b" words"]
+        assert theirs.recv(100) == b"some words"
 
 
 @both

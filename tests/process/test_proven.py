@@ -16,6 +16,7 @@ from fastnet.errors import ConfigError, TransferError, TransferRefused
 from fastnet.limits import EXTENT_BYTES, MIB, PACKED_FILE_BYTES
 from fastnet.transfer.digest import ALGORITHMS
 from fastnet.transfer.receiver import Policy
+from fastnet.transfer.small import SMALL
 from fastnet.transfer.tls import TlsOptions
 from fastnet.transfer.tree import Filter
 from tests.proven import Side, listing, receiving, same_tree, transfer
@@ -151,6 +152,25 @@ def test_every_mover_carries_a_large_file(mover, backend, source, inbox) -> None
     assert (inbox / "file").read_bytes() == file.read_bytes()
     assert sent.mover == f"{mover}-{backend}"
     assert received.mover.startswith(receives)
+
+
+@pytest.mark.parametrize(
+    ("digest", "ways"),
+    [("xxh3-128", ("copy", "copy")), ("blake2b", ("sendfile", "splice")), ("none", ("sendfile", "splice"))],
+)
+def test_a_quick_digest_is_taken_in_a_copys_buffer_and_a_slow_one_beside_no_copy(digest, ways, source, inbox) -> None:
+    file = written(source / "file", 2 * EXTENT_BYTES + 11)
+    for side, way in zip(transfer([file], into=inbox, sending={"digest": digest}), ways, strict=True):
+        assert side.mover.partition("-")[0] == way
+        assert (side.mover_reason == "digest in the same buffer") == (way == "copy")
+
+
+def test_small_files_are_said_to_be_such(source, inbox) -> None:
+    written(source / "file", 11)
+    sent, received = transfer([source], into=inbox, sending={"backend": "python"})
+    receives = "python" if SMALL.why_not("scatter", "native") else "native"
+    assert (sent.mover, received.mover) == ("copy-python", f"copy-{receives}")
+    assert sent.mover_reason == received.mover_reason == "small files"
 
 
 def test_a_sender_that_listens_serves_several_at_once(tree, tmp_path) -> None:

@@ -15,11 +15,6 @@ from fastnet.errors import reason
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_STEP_BYTES, MOVER_WAKE_BYTES
 
 
-cdef void tell(void *reader, const char *data, size_t n) noexcept with gil:
-    """M12. What the reader keeps of its memoryview would change under it."""
-    (<object>reader)(PyMemoryView_FromMemory(<char *>data, n, PyBUF_READ))
-
-
 cdef class NativeMover:
     """One direction of one socket. The rows are its subclasses; the contract is fastnet.mover.contract."""
 
@@ -105,3 +100,8 @@ cdef class NativeMover:
             result = fn_move_some(&self.c, step, out, sock, file, offset, count, slice_ms, &moved, &ended)
         raise_errno(result)
         return moved, bool(ended)
+
+
+cdef void tell(void *reader, const char *data, size_t n) noexcept with gil:
+    """M12. What the reader keeps of its memoryview would change under it."""
+    (<object>reader)(PyMemoryView_FromMemory(<char *>data, n, PyBUF_READ))

@@ -31,7 +31,7 @@ class PacksIn:
 
     def __init__(self, session: Receiver) -> None:
         self.session = session
-        self.module = choose("scatter", session.options.backend)
+        self.module, self.backend = choose("scatter", session.options.backend)
 
     def take(self, pack: bytes | bytearray) -> None:
         """Take all of its files. Raises TransferError."""
@@ -49,6 +49,7 @@ class PacksIn:
         expected = Expected(root, session.due, placed.entries, placed.places)
         made = self.module.scatter(pack, expected, session.at, algorithm.size, algorithm.of)
         files: int = made.files
+        session.packed_by = self.backend if files else session.packed_by
         session.go_on(files)
         session.files += files
         session.channel.moved(made.size)

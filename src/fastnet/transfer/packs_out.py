@@ -29,7 +29,7 @@ class PacksOut:
 
     def __init__(self, session: Sender) -> None:
         self.session = session
-        self.module = choose("gather", session.options.backend)
+        self.module, self.backend = choose("gather", session.options.backend)
         self._room = bytearray()
 
     def next(self, indices: Sequence[int], at: int) -> list[Announced]:
@@ -57,6 +57,7 @@ class PacksOut:
             session.channel.moved(pack.size)
             session.proof.add_rows(pack.proof, sent)
             session.files += sent
+            session.packed_by = self.backend
         return sent
 
     def send_alone(self, file: Announced) -> None:

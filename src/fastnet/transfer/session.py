@@ -82,6 +82,8 @@ class Session:
         self.total_files = 0
         self.name = ""
         self.is_compressed = False
+        self.packed_by = ""
+        """The backend that read or made small files in batches, if any."""
         self._on_event = on_event
         self._stopped = stopped
         self._since, self._cpu_since = monotonic(), process_time()
@@ -232,7 +234,10 @@ class Session:
             return "copy-python", "zstd"
         mover, choice = self.trunk.mover, self.trunk.choice
         if mover is None or choice is None:
-            return "copy-python", "small files or a stream"
+            return (
+                f"copy-{self.packed_by or 'python'}",
+                "small files" if self.packed_by else "nothing large, or a stream",
+            )
         return f"{mover.runs}-{choice.backend}", mover.reason or choice.reason
 
     # The end

@@ -61,7 +61,7 @@ def walk(
 
     Raises TransferError for a path that is not there, two of one name, or a folder that cannot be read.
     """
-    survey: Survey = choose("survey", backend).survey
+    survey: Survey = choose("survey", backend)[0].survey
     entries: list[Entry] = []
     places: list[str] = []
     for path in paths:

@@ -24,11 +24,11 @@ SMALL: Table[Row] = Table(
 )
 
 
-def choose(name: str, backend: str = "auto") -> ModuleType:
-    """The module of a row. Raises UnsupportedError for a backend asked for by name and absent."""
+def choose(name: str, backend: str = "auto") -> tuple[ModuleType, str]:
+    """The module of a row, and its backend. Raises UnsupportedError for a backend asked for by name and absent."""
     missing = ""
     for candidate in BACKENDS if backend == "auto" else (backend,):
         missing = SMALL.why_not(name, candidate)
         if not missing:
-            return SMALL.load(name, candidate)
+            return SMALL.load(name, candidate), candidate
     raise UnsupportedError(f"no {backend} {name}: {missing}", "Leave --backend out")
