@@ -1,11 +1,11 @@
-"""One connection of a transfer, as extents see it: a channel, a mover for its direction, and a thread that takes digests.
+"""One connection of a transfer, as extents see it: a channel, a mover for its direction, and who takes digests.
 
 Facts. One TCP connection carries at most its window a round trip, halves it with each loss, and is one flow to everything on
 the way that limits flows; a receiver's or a sender's TLS and zstd are one thread's work a connection.
 Decision: `--streams N` is N connections. The first carries the conversation, small files, and what comes in a row; all of
 them carry extents of large files, and whoever is free takes the next one. The further ones know nothing else: they come
 with the ticket that the listener gave to the first, and one that breaks ends the transfer, which can be resumed.
-Cost: N movers and 2 N threads on each side. On one host one stream is as fast (docs/numbers.md).
+Cost: N movers and N threads on each side, 2 N with a slow digest. On one host one stream is as fast (docs/numbers.md).
 """
 
 from __future__ import annotations
