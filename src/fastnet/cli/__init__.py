@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
@@ -18,6 +19,8 @@ def main() -> None:
     try:
         from fastnet.cli.main import run
 
-        sys.exit(run())
+        code = run()
+        gc.freeze()  # all that is left goes with the process: a last look for cycles takes 10,000 files' time (30 ms)
+        sys.exit(code)
     except KeyboardInterrupt:  # while modules were still being imported
         sys.exit(130)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,6 +98,12 @@ def never() -> bool:
     return False
 
 
+def get_ready() -> None:
+    """Load what the first connection would otherwise have to wait for."""
+    for name in ("concurrent.futures", "xxhash"):
+        import_module(name)
+
+
 @dataclass
 class Host:
     """What all connections of one command share. greeting: without its TLS binding, which each connection has its own."""
@@ -134,6 +141,7 @@ class Host:
         ends = None if waits is None else monotonic() + waits
         with listening(endpoint) as (listener, where), ended_event() as self._ended:
             self.on_event(TransferEvent("listening", endpoint=str(where)))
+            get_ready()
             try:
                 while not self._is_over():
                     if self._taken:
