@@ -29,7 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastnet.command import wire
-from fastnet.command.policy import Command, Denied, Policy, permit
+from fastnet.command.policy import Command, Denied, Endless, Policy, permit
 from fastnet.command.replay import Nonces, Seen
 from fastnet.command.runner import Execution, Outcome
 from fastnet.command.wire import Refusal, Reply, Request, Status, WireError
@@ -40,6 +40,7 @@ from fastnet.limits import (
     EXEC_CONCURRENT_MAX,
     EXEC_COOKIE_S,
     EXEC_KEPT_BYTES_MAX,
+    EXEC_MATCH_REST_S,
     EXEC_RECORDS_MAX,
     EXEC_REST_MAX_S,
     EXEC_RESULT_S,
@@ -109,6 +110,7 @@ class Desk:
         self._cookie_secret = secrets.token_bytes(wire.MAC_BYTES)
         self._complain_s = -EXEC_COMPLAINT_S
         self._complained_of = 0
+        self._rests_until_s: dict[str, float] = {}
         self._hints = float(EXEC_STRANGERS_ANSWERED)
         self._hints_s = steady()
 
@@ -204,7 +206,15 @@ class Desk:
         if not self.nonces.is_fresh(asked_us, now_us):
             text = f"asked {abs(now_us - asked_us) / 1e6:.0f} s {'ago' if asked_us < now_us else 'ahead'}"
             raise Denied(Refusal("clock", text, now_us))
-        command, argv = permit(self.policy, record.seen.key_id, record.words)
+        if self.steady() < self._rests_until_s.get(record.seen.key_id, 0.0):
+            raise Denied(
+                Refusal("busy", f"an argument took too long to check; {record.seen.key_id} may ask again soon")
+            )
+        try:
+            command, argv = permit(self.policy, record.seen.key_id, record.words)
+        except Endless:
+            self._rests_until_s[record.seen.key_id] = self.steady() + EXEC_MATCH_REST_S
+            raise
         if self.is_stopping:
             raise Denied(Refusal("stopping", "the server is ending"))
         running = [each.execution.command for each in self.records.values() if each.execution and not each.outcome]

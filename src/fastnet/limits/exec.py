@@ -55,6 +55,12 @@ EXEC_KEYS_MAX = 1024
 EXEC_ARGUMENTS_MAX = 32
 """Arguments a command may take."""
 
+EXEC_MATCH_S = 0.05
+"""Processor time that the patterns of one request may take; a sane one takes microseconds."""
+
+EXEC_MATCH_REST_S = 5.0
+"""How long the key of a request that took longer waits: one key takes a hundredth of the server's time at most."""
+
 EXEC_REST_S = 0.1
 """A client sends again after this long without an answer, then after twice as long, and so on."""
 
@@ -72,5 +78,6 @@ EXEC_COMPLAINT_S = 60.0
 
 
 assert EXEC_PART_BYTES + 61 <= EXEC_DATAGRAM_BYTES_MAX, "a part would be cut up on the way"
+assert 100 * EXEC_MATCH_S <= EXEC_MATCH_REST_S, "who has a key could hold the server with a pattern"
 assert EXEC_TIMEOUT_S < EXEC_CLOCK_S, "a client would still try when its request is stale"
 assert EXEC_OUTPUT_BYTES_MAX <= EXEC_KEPT_BYTES_MAX, "no server could keep the longest output"
