@@ -29,6 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastnet.command import wire
+from fastnet.command.orphans import Orphans
 from fastnet.command.policy import Command, Denied, Endless, Policy, permit
 from fastnet.command.replay import Nonces, Seen
 from fastnet.command.runner import Execution, Outcome
@@ -106,6 +107,7 @@ class Desk:
         self.steady = steady
         self.statistics = Statistics()
         self.records: dict[Seen, Record] = {}
+        self.orphans = Orphans()
         self.is_stopping = False
         self._cookie_secret = secrets.token_bytes(wire.MAC_BYTES)
         self._complain_s = -EXEC_COMPLAINT_S
@@ -194,7 +196,7 @@ class Desk:
             log.warning("%s: refused, %s: %s", title(record), denied.refusal.code, denied.refusal.text)
         else:
             self.statistics.ran += 1
-            record.execution = Execution(command, argv)
+            record.execution = Execution(command, argv, self.orphans)
         self.records[record.seen] = record
         return record
 

@@ -3,7 +3,7 @@
     [command.ping]
     argv = ["/usr/bin/ping", "-c", "{1}", "{2}"]     # the program and its arguments; {1} is the first one that was asked with
     arguments = ["[1-9]", "[a-z0-9.-]{1,253}"]       # a regular expression for each, which must match all of it
-    environment = { LANG = "C.UTF-8" }               # all there is beside PATH
+    environment = { LANG = "C.UTF-8" }               # all there is beside PATH and FASTNET_EXECUTION
     directory = "/"
     user = "nobody"                                  # another user than the server's: only when it runs as root
     time_limit_s = 10.0
@@ -17,12 +17,12 @@ programs, and an argument that begins with "-" is an option wherever it stands.
 Decision: such an argument is refused unless `dashes` allows it; "--to={1}" is safe, as the dash is not the argument's.
 Patterns know ASCII only: \\d is ten digits, \\w no letters of other scripts. A file with one mistake is refused as a whole.
 
-Facts. A pattern like (a+)+b makes Python's re try every way to part its text, years of them for forty letters, and nobody else's
-thread runs meanwhile. Which patterns do that cannot be read off their form: ([a-z]+\\.)+ is harmless and .*.*.*.*b is not.
+Facts. A pattern like (a+)+b makes Python's re try every way to part its text, years of them for forty letters, and no other
+thread runs meanwhile. Which patterns do that cannot be read off their form: ([a-z]+\\.)+ is harmless, .*.*.*.*b is not.
 But re looks for signals while it searches, in the main thread, and a handler that raises ends the search.
-Decision: no pattern is refused at the start, which would hit harmless ones and miss others; one request's patterns have
-EXEC_MATCH_S of processor time, measured by the kernel, and then the request is refused. desk.py lets that key wait, so that
-many such requests are no longer way to the same end. Matching in a process of its own would need one for each request, and a
+Decision: no pattern is refused at the start, which would hit harmless ones and miss others; the patterns of one request have
+EXEC_MATCH_S of processor time, counted by the kernel, and then the request is refused. desk.py lets that key wait, so that
+many such requests do not add up to the same. A process of its own for each match would cost more than the commands, and a
 library that never backtracks is a large thing to trust for a few words.
 """
 

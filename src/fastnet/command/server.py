@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -85,8 +86,18 @@ class CommandServer(DeskServer):
         stack.callback(nonces.close)
         self.desk = Desk(keys, policy, nonces)
         self.statistics = self.desk.statistics
+        self.adopt_orphans(stack)
         if os.geteuid() == 0 and (as_root := [name for name, command in policy.items() if not command.user]):
             log.warning("these commands run as root: %s", ", ".join(as_root))
+
+    def adopt_orphans(self, stack: ExitStack) -> None:
+        """SIGCHLD wakes the poll, so that none of them waits long to be seen out."""
+        try:
+            self.desk.orphans.adopt()
+        except OSError as error:
+            log.warning("processes that make sessions of their own will outlive their commands: %s", error)
+            return
+        stack.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, lambda number, frame: None))
 
     def close(self) -> None:
         """Kill what still runs, and log it."""
@@ -101,6 +112,7 @@ class CommandServer(DeskServer):
         return [(reply, peer) for reply in self.desk.hear(datagram, peer)]
 
     def turn(self) -> Outgoing:
+        self.desk.orphans.reap()
         return self.desk.turn()
 
     def deadlines(self) -> list[float]:

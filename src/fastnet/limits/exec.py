@@ -49,6 +49,10 @@ EXEC_TIME_LIMIT_MAX_S = 86400.0
 EXEC_KILL_GRACE_S = 1.0
 """Time between SIGTERM and SIGKILL for a command at its time limit."""
 
+EXEC_HUNT_S = 0.25
+"""How long a command that has ended may make the server look for what it left behind; that is over in milliseconds, unless
+it multiplies faster than it is killed."""
+
 EXEC_KEYS_MAX = 1024
 """Keys in one file."""
 
