@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,3 +205,20 @@ def test_arguments_are_utf8_whatever_the_locale_of_the_server(tmp_path: Path) ->
     with running(*words, env=environment) as server:
         done = Remote(server, tmp_path / "keys").run("it", "grüße 世界")
         assert (done.returncode, done.stdout) == (0, "grüße 世界\n")
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_the_counters_are_shown_to_prometheus(tmp_path: Path, how: str) -> None:
+    words = serving(tmp_path, "--json", it=shell("true"))
+    where = {"env": ENVIRONMENT | {"FASTNET_METRICS": "0"}} if how == "environment" else {}
+    with running(*words, *(["--metrics", 0] if how == "option" else []), **where) as server:
+        event = server.event()
+        remote = finish("exec", "run", "--server", event["endpoint"], "--keys", tmp_path / "keys", "it")
+        assert remote.returncode == 0
+        with urllib.request.urlopen(event["metrics"], timeout=10) as answer:
+            page = answer.read().decode()
+        labels = f'{{service="exec",endpoint="{event["endpoint"]}"}}'
+        assert f"fastnet_exec_ran_total{labels} 1\n" in page
+        assert f"fastnet_exec_refused_total{labels} 0\n" in page
+        assert "# HELP fastnet_exec_strangers_total Datagrams that no key of ours signed.\n" in page
+        assert server.end()[0] == 0

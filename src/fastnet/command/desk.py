@@ -34,7 +34,7 @@ from fastnet.command.policy import Command, Denied, Endless, Policy, permit
 from fastnet.command.replay import Nonces, Seen
 from fastnet.command.runner import Execution, Outcome
 from fastnet.command.wire import Refusal, Reply, Request, Status, WireError
-from fastnet.deskserver import DeskStatistics, Peer
+from fastnet.deskserver import DeskStatistics, Peer, counted
 from fastnet.limits import (
     EXEC_CLOCK_S,
     EXEC_COMPLAINT_S,
@@ -55,12 +55,12 @@ log = logging.getLogger("fastnet")
 class Statistics(DeskStatistics):
     """What came and what became of it. `ran` and `refused` are commands, the others datagrams."""
 
-    junk: int = 0
-    strangers: int = 0
-    challenged: int = 0
-    repeated: int = 0
-    ran: int = 0
-    refused: int = 0
+    junk: int = counted("Datagrams that are no requests.")
+    strangers: int = counted("Datagrams that no key of ours signed.")
+    challenged: int = counted("Requests whose address had yet to be proven.")
+    repeated: int = counted("Requests that had come before.")
+    ran: int = counted("Commands that were allowed to run.")
+    refused: int = counted("Commands that were refused.")
 
 
 @dataclass

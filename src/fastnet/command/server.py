@@ -74,6 +74,7 @@ class CommandServer(DeskServer):
     """One socket, one desk, and the commands that run."""
 
     config: CommandConfig
+    service = "exec"
     desk: Desk
     datagram_bytes_max = EXEC_DATAGRAM_BYTES_MAX
 
@@ -106,7 +107,7 @@ class CommandServer(DeskServer):
         self.send_all(self.desk.turn())
 
     def about(self) -> dict[str, Any]:
-        return {"service": "exec", "keys": sorted(self.desk.keys), "commands": sorted(self.desk.policy)}
+        return {"keys": sorted(self.desk.keys), "commands": sorted(self.desk.policy)}
 
     def hear(self, datagram: bytes, peer: Peer) -> Outgoing:
         return [(reply, peer) for reply in self.desk.hear(datagram, peer)]
@@ -147,7 +148,8 @@ def words(event: dict[str, Any]) -> str:
     match event["event"]:
         case "listening":
             keys, commands = ", ".join(event["keys"]), ", ".join(event["commands"])
-            return f"listening on {event['endpoint']} (commands: {commands}; keys: {keys})"
+            metrics = f"; metrics: {event['metrics']}" if event["metrics"] else ""
+            return f"listening on {event['endpoint']} (commands: {commands}; keys: {keys}{metrics})"
         case "draining":
             many = "1 command" if event["open"] == 1 else f"{event['open']} commands"
             return f"waiting for {many} for up to {event['seconds']:g} s; interrupt again to stop at once"
