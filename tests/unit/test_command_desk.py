@@ -282,3 +282,17 @@ def test_a_key_whose_argument_took_too_long_waits_and_others_do_not(bench: Bench
     assert (ask("bob", "trap", "ab"), ask("bob", "mark")) == ("ran", "ran")
     bench.clocks.advance(EXEC_MATCH_REST_S)
     assert (ask("alice", "trap", "ab"), ask("alice", "mark")) == ("ran", "ran")
+
+
+def test_a_key_that_asks_for_all_there_is_leaves_room_for_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "EXEC_RECORDS_MAX", 8)
+
+    def ask(key: str) -> bool:
+        asking = bench.ask("nothing", key=key)
+        for _ in range(2):
+            bench.exchange(asking)
+        return asking.refusal is not None
+
+    assert [ask("alice") for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [ask("bob") for _ in range(4)] == [True] * 2 + [False] * 2
+    assert bench.desk.statistics.ignored == 4

@@ -109,6 +109,8 @@ class Desk:
         self.records: dict[Seen, Record] = {}
         self.orphans = Orphans()
         self.is_stopping = False
+        self.is_recorded: Callable[[], bool] = lambda: True
+        """Whether what was logged last has been written. While it is not, nothing runs; each refusal is a line that tries."""
         self._cookie_secret = secrets.token_bytes(wire.MAC_BYTES)
         self._complain_s = -EXEC_COMPLAINT_S
         self._complained_of = 0
@@ -167,7 +169,7 @@ class Desk:
         if record is None:
             if request.kind != wire.RUN:
                 return [] if request.kind == wire.DONE else [refuse(request, LOST)]
-            if len(self.records) >= EXEC_RECORDS_MAX:
+            if not self._has_room(request.key_id):
                 self.statistics.ignored += 1
                 return []
             return [self._answer(self._new(request, words, peer))]
@@ -183,6 +185,11 @@ class Desk:
         if wanted and record.outcome is not None:
             return self._parts(record, record.outcome, wanted)
         return [self._answer(record)]
+
+    def _has_room(self, key_id: str) -> bool:
+        """One key may have as many records as there is room left for others, so that none fills the server alone."""
+        room = EXEC_RECORDS_MAX - len(self.records)
+        return room > 0 and (2 * room > EXEC_RECORDS_MAX or sum(seen.key_id == key_id for seen in self.records) < room)
 
     def _new(self, request: Request, words: list[str], peer: Peer) -> Record:
         """Decide about a nonce without a record, and make its record."""
@@ -230,6 +237,8 @@ class Desk:
             or self.nonces.is_full()
         ):
             raise Denied(Refusal("busy", "the server runs or remembers as much as it can"))
+        if not self.is_recorded():
+            raise Denied(Refusal("broken", "the server could not write its log, and runs nothing without a record"))
         try:
             self.nonces.add(record.seen, asked_us, now_us)
         except OSError as error:

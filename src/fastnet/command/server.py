@@ -86,6 +86,7 @@ class CommandServer(DeskServer):
         nonces = Nonces(self.config.nonces, time.time_ns() // 1000)
         stack.callback(nonces.close)
         self.desk = Desk(keys, policy, nonces)
+        self.desk.is_recorded = self.logs.are_whole
         self.statistics = self.desk.statistics
         self.adopt_orphans(stack)
         if os.geteuid() == 0 and (as_root := [name for name, command in policy.items() if not command.user]):

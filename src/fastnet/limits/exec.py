@@ -22,8 +22,9 @@ EXEC_COOKIE_S = 60.0
 EXEC_RESULT_S = 300.0
 """How long a result waits to be fetched."""
 
-EXEC_RECORDS_MAX = 4096
-"""Executions and refusals a server remembers at once; one more is refused until some are old enough to be forgotten."""
+EXEC_RECORDS_MAX = 8192
+"""Executions and refusals a server remembers at once, a KiB each, at most half of them of one key; one more is not answered
+until some are old enough to be forgotten."""
 
 EXEC_NONCES_MAX = 65536
 """Nonces not yet stale that a server keeps; at 60 bytes each in a file of 4 MB."""
