@@ -130,6 +130,14 @@ def test_what_made_a_session_of_its_own_ends_with_its_command(
     eventually(lambda: not children(remote.server.pid), "that it was waited for")
 
 
+def test_a_crowd_that_was_left_behind_goes_and_the_server_serves_meanwhile(offer: Offer) -> None:
+    crowd = "i=0; while [ $i -lt 1500 ]; do setsid sleep 69 & i=$((i + 1)); done"
+    remote = offer(crowd=shell(crowd, time_limit_s=60), yes=shell("echo yes"))
+    assert remote.run("crowd").returncode == 0
+    assert remote.run("yes").stdout == "yes\n"
+    eventually(lambda: not children(remote.server.pid), "the end of the crowd")
+
+
 def test_what_another_command_started_lives_on(offer: Offer, tmp_path: Path) -> None:
     long = f"(setsid sleep 66 & echo $! > {tmp_path}/left); exec sleep 67"
     remote = offer(long=shell(long, time_limit_s=60), short=shell("(setsid sleep 66 &)"))

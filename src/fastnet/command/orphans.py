@@ -14,12 +14,15 @@ Cost: a file of /proc a thread for each command, and one waitid(2) a turn. Witho
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import time
 from contextlib import suppress
 from signal import SIGKILL
 
-from fastnet.limits import EXEC_HUNT_S
+from fastnet.limits import EXEC_HUNT_REST_S, EXEC_HUNT_S
+
+log = logging.getLogger("fastnet")
 
 MARK = "FASTNET_EXECUTION"
 PR_SET_CHILD_SUBREAPER = 36
@@ -58,6 +61,10 @@ class Orphans:
         self.leaders: set[int] = set()
         self._others: set[int] = set()
         self._are_ours = False
+        self._unfinished: set[str] = set()
+        """Marks of which there may be more."""
+        self.again_s: float | None = None
+        """When to look for them."""
 
     def adopt(self) -> None:
         """From now on orphans among our descendants are ours, to kill and to wait for. Raises OSError if they cannot be."""
@@ -67,15 +74,34 @@ class Orphans:
         self._others = children(os.getpid())
         self._are_ours = True
 
-    def kill(self, mark: str) -> bool:
-        """End those of a command that has ended. False if there was no end of them in EXEC_HUNT_S."""
-        if not self._are_ours:
-            return True
+    def kill(self, mark: str) -> None:
+        """End those of a command that has ended; if they are too many for EXEC_HUNT_S, the rest in later turns."""
+        if self._are_ours and not self._hunt(mark):
+            log.error("a command left more processes behind than could be killed in %g s; going on", EXEC_HUNT_S)
+            self._later(mark)
+
+    def turn(self, now_s: float) -> None:
+        """Wait for those that have ended, and go on with what was too much."""
+        self._reap()
+        if self.again_s is not None and now_s >= self.again_s:
+            self.again_s = None
+            marks, self._unfinished = self._unfinished, set()
+            for mark in marks:
+                if not self._hunt(mark):
+                    self._later(mark)
+
+    def _later(self, mark: str) -> None:
+        self._unfinished.add(mark)
+        self.again_s = time.monotonic() + EXEC_HUNT_REST_S
+
+    def _hunt(self, mark: str) -> bool:
+        """False if there was no end of them."""
         wanted, hunted = f"{MARK}={mark}".encode(), set[int]()
         is_last = not self.leaders and os.getpid() != 1
         end_s = time.monotonic() + EXEC_HUNT_S
         while time.monotonic() < end_s:
             found = set[int]()
+            self._reap()
             for pid in children(os.getpid()) - self.leaders - self._others:
                 mark_of_it = read_mark(pid)
                 if pid in hunted or mark_of_it == wanted or (is_last and not mark_of_it):
@@ -88,7 +114,7 @@ class Orphans:
             hunted |= found
         return False
 
-    def reap(self) -> None:
+    def _reap(self) -> None:
         """Wait for those that have ended."""
         with suppress(ChildProcessError):
             while self._are_ours and (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)):

@@ -159,8 +159,7 @@ class Execution:
         os.close(self.pidfd)
         self.pidfd = -1
         self.orphans.leaders.discard(self.process.pid)
-        if not self.orphans.kill(self.mark):
-            log.error("%s left processes behind that multiply faster than they are killed", self.command.name)
+        self.orphans.kill(self.mark)
         self._end(Outcome(Status(state, number, len(output), len(error), flags, self._took_us()), output + error))
 
     def _took_us(self) -> int:

@@ -114,11 +114,12 @@ class CommandServer(DeskServer):
         return [(reply, peer) for reply in self.desk.hear(datagram, peer)]
 
     def turn(self) -> Outgoing:
-        self.desk.orphans.reap()
+        self.desk.orphans.turn(time.monotonic())
         return self.desk.turn()
 
     def deadlines(self) -> list[float]:
-        return [each.deadline_s for each in self.desk.executions() if each.deadline_s is not None]
+        due = [self.desk.orphans.again_s, *(each.deadline_s for each in self.desk.executions())]
+        return [each for each in due if each is not None]
 
     def watched(self) -> dict[int, Callable[[int], None]]:
         return {fd: each.ready for each in self.desk.executions() for fd in each.descriptors()}

@@ -51,8 +51,10 @@ EXEC_KILL_GRACE_S = 1.0
 """Time between SIGTERM and SIGKILL for a command at its time limit."""
 
 EXEC_HUNT_S = 0.25
-"""How long a command that has ended may make the server look for what it left behind; that is over in milliseconds, unless
-it multiplies faster than it is killed."""
+"""How long the server looks at once for what a command has left behind: a thousand processes."""
+
+EXEC_HUNT_REST_S = 1.0
+"""How long it serves before it goes on with those that were more."""
 
 EXEC_KEYS_MAX = 1024
 """Keys in one file."""
