@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from fastnet.command.keys import check_private
 from fastnet.errors import ConfigError, reason
-from fastnet.limits import EXEC_CLOCK_S, EXEC_NONCES_MAX
+from fastnet.limits import EXEC_CLOCK_S, EXEC_NONCES_FILE_BYTES_MAX, EXEC_NONCES_MAX
 
 NONCES_FILE = "~/.local/state/fastnet/exec.nonces"
 REWRITE_LINES = 1024
@@ -77,6 +77,9 @@ class Nonces:
                 os.close(fd)
 
     def _load(self, now_us: int) -> None:
+        if os.fstat(self._fd).st_size > EXEC_NONCES_FILE_BYTES_MAX:
+            cure = "Name another file with --nonces, or remove this one"
+            raise ConfigError(f"{self.path} has more than {EXEC_NONCES_FILE_BYTES_MAX} bytes", cure)
         data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):

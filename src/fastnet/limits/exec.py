@@ -29,6 +29,9 @@ until some are old enough to be forgotten."""
 EXEC_NONCES_MAX = 65536
 """Nonces not yet stale that a server keeps; at 60 bytes each in a file of 4 MB."""
 
+EXEC_NONCES_FILE_BYTES_MAX = 16 * MIB
+"""Largest file of nonces that is read: thrice as many as are kept, as stale ones stay for a while, of 83 bytes at most."""
+
 EXEC_CONCURRENT_MAX = 32
 """Commands one server runs at once, of all names together."""
 
@@ -84,6 +87,7 @@ EXEC_COMPLAINT_S = 60.0
 """Least time between two lines of the log about datagrams from strangers."""
 
 
+assert 3 * 83 * EXEC_NONCES_MAX <= EXEC_NONCES_FILE_BYTES_MAX, "a busy server could not read its own nonces"
 assert EXEC_PART_BYTES + 61 <= EXEC_DATAGRAM_BYTES_MAX, "a part would be cut up on the way"
 assert 100 * EXEC_MATCH_S <= EXEC_MATCH_REST_S, "who has a key could hold the server with a pattern"
 assert EXEC_TIMEOUT_S < EXEC_CLOCK_S, "a client would still try when its request is stale"
