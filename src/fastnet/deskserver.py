@@ -16,10 +16,11 @@ import logging
 import os
 import select
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from fastnet.access import AccessList
 from fastnet.config import ProcessConfig, check, option
@@ -32,6 +33,9 @@ from fastnet.process import Tell
 from fastnet.signals import RELOAD, REPORT, STOP, Signals
 from fastnet.transport import udp
 from fastnet.transport.contract import SocketOptions
+
+if TYPE_CHECKING:
+    from fastnet.metrics.prometheus import Family, MetricsServer
 
 log = logging.getLogger("fastnet")
 
@@ -58,6 +62,16 @@ class DeskStatistics:
     def as_dict(self) -> dict[str, int]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
+    def families(self, service: str) -> list[Family]:
+        """The same for Prometheus."""
+        return [family(service, each.name, each.metadata) for each in fields(self)]
+
+
+def family(service: str, name: str, metadata: Mapping[str, str]) -> Family:
+    kind = metadata["kind"]
+    full = f"{service}_{name}_total" if kind == "counter" else f"{service}_{name}"
+    return full, kind, metadata["about"], attrgetter(name)
+
 
 @dataclass(frozen=True)
 class DeskConfig:
@@ -82,8 +96,18 @@ class DeskConfig:
         return Endpoint("udp", self.host.removeprefix("[").removesuffix("]"), self.port)
 
 
+def listen_for_metrics(endpoint: Endpoint) -> MetricsServer:
+    """Loaded only when wanted: an HTTP server is large. Raises NetworkError."""
+    from fastnet.metrics.prometheus import MetricsServer
+
+    return MetricsServer(endpoint)
+
+
 class DeskServer:
     """One socket and one desk, polled until a signal ends it. A service overrides what is below the line."""
+
+    service: str
+    """Its name."""
 
     datagram_bytes_max: int
     """What is longer arrives one byte longer than this, for the desk to refuse."""
@@ -95,6 +119,7 @@ class DeskServer:
         self.access = AccessList.parse(config.allow, config.deny)
         self.stop_asked = 0
         self.drain_until_s = float("inf")
+        self.metrics: MetricsServer | None = None
 
     def run(self, process: ProcessConfig) -> int:
         """Open what a process has, serve, close everything. Returns the exit code; raises FastnetError."""
@@ -104,13 +129,15 @@ class DeskServer:
                 self.signals = stack.enter_context(Signals())
                 if process.pidfile is not None:
                     stack.enter_context(Pidfile(process.pidfile))
+                if process.metrics_endpoint is not None:
+                    self.metrics = stack.enter_context(listen_for_metrics(process.metrics_endpoint))
                 self.open(stack)
                 options = SocketOptions(rcvbuf=self.config.rcvbuf)
                 self.sock = stack.enter_context(udp.listen(self.config.endpoint, options))
                 self.endpoint = udp.name(self.sock, self.config.endpoint)
                 stack.callback(self.close)
                 self.opened()
-                self.say(self.event("listening", pid=os.getpid(), **self.about()))
+                self.say(self.event("listening", pid=os.getpid(), service=self.service, **self.about(), **self.show()))
                 return self.serve()
             except FastnetError as error:
                 log.error("%s", error, extra=TOLD)
@@ -118,6 +145,14 @@ class DeskServer:
             except Exception:
                 log.exception("unexpected", extra=TOLD)
                 raise
+
+    def show(self) -> dict[str, str]:
+        """The counters to Prometheus. Returns where, for the first event."""
+        if self.metrics is None:
+            return {"metrics": ""}
+        labels = {"service": self.service, "endpoint": str(self.endpoint)}
+        self.metrics.start([(labels, lambda: self.statistics)], self.statistics.families(self.service))
+        return {"metrics": self.metrics.url}
 
     def event(self, kind: str, **more: Any) -> dict[str, Any]:
         return {"event": kind, "endpoint": str(self.endpoint), **more}

@@ -83,6 +83,8 @@ class LogFile(logging.Handler):
     def __init__(self, path: str, option: str) -> None:
         super().__init__()
         self.path = path
+        self.is_whole = True
+        """Whether the last line is in it, all of it."""
         try:
             self._fd = open_log(path)
         except OSError as error:
@@ -90,10 +92,11 @@ class LogFile(logging.Handler):
             raise ConfigError(f"cannot write --{option} {path}: {reason(error)}", cure) from error
 
     def emit(self, record: logging.LogRecord) -> None:
+        line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
         try:
-            os.write(self._fd, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+            self.is_whole = os.write(self._fd, line) == len(line)
         except OSError:
-            return
+            self.is_whole = False
 
     def reopen(self) -> None:
         """Go on in a new file of the same name. Raises OSError, and then goes on in the old one."""
@@ -141,6 +144,10 @@ class Logs:
         handler.setFormatter(FORMATS[config.log_format]())
         self._handlers.append(handler)
         log.addHandler(handler)
+
+    def are_whole(self) -> bool:
+        """Whether each file has taken its last line."""
+        return all(handler.is_whole for handler in self._handlers if isinstance(handler, LogFile))
 
     def reopen(self) -> None:
         """After logrotate: go on in new files."""

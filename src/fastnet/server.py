@@ -68,6 +68,7 @@ class Server:
         engine = self.plan.engines.load(self.plan.choice.engine, self.plan.choice.backend)
         service = self.plan.service()
         if SERVICES[self.plan.config.service].loads:
+            service.answer_up_to(self.plan.limits.unproven_reply_bytes)
             self._reloader = Reloader(self.plan.config.file or "", self.plan.config.format, service.replace)
             self._reloader.load()
         self._stop = Stop()

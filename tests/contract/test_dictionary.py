@@ -21,7 +21,7 @@ from fastnet.server import Server
 from fastnet.service.dictionary_py import ELLIPSIS
 from fastnet.table import BACKENDS
 from tests.contract.test_datagram import Client, each_way, reaches
-from tests.peers import connect, settled
+from tests.peers import DEADLINE_S, connect, settled
 
 WORDS = {
     "cat": "Katze: das Tier",
@@ -135,6 +135,22 @@ def test_a_long_answer_is_cut_between_characters_unless_the_question_was_as_long
         assert client.ask(b"long".ljust(800, b"\0")).decode() == WORDS["long"]
         assert client.ask(b"long\n".ljust(801, b"\0")).decode() == WORDS["long"] + "\n"
     assert server.statistics().withheld == 0
+
+
+@each_way
+@pytest.mark.parametrize("question", [b"long", b"long\n"])
+@pytest.mark.parametrize("proof", ["unixgram", "any size"])
+def test_a_long_answer_is_whole_where_nobody_forges_or_any_size_is_asked_for(
+    engine, backend, serve, file, tmp_path, proof, question
+) -> None:
+    where = f"unixgram:{tmp_path}/desk" if proof == "unixgram" else "udp://127.0.0.1:0"
+    options = {"file": file, "engine": engine, "backend": backend, "answer_any_size": proof == "any size"}
+    server = serve("dictionary", where, **options)
+    with socket.socket(socket.AF_UNIX if proof == "unixgram" else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(DEADLINE_S)
+        sock.bind("" if proof == "unixgram" else ("127.0.0.1", 0))
+        sock.sendto(question, server.endpoint.path or (server.endpoint.host, server.endpoint.port))
+        assert sock.recv(65536).decode() == WORDS["long"] + "\n" * question.endswith(b"\n")
 
 
 @each_way

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import os
 import pwd
 import re
@@ -19,8 +20,8 @@ import pytest
 from fastnet.command import client
 from fastnet.errors import CommandDenied, NetworkError
 from fastnet.transport.dial import resolve
-from tests.commanding import SECRETS, Offer, offering, shell, write_keys
-from tests.commands import ENVIRONMENT, eventually, fastnet, finish, is_alive, running
+from tests.commanding import SECRETS, Offer, Remote, offering, serving, shell, write_keys
+from tests.commands import ENVIRONMENT, children, eventually, fastnet, finish, is_alive, running
 
 
 @pytest.fixture
@@ -107,6 +108,90 @@ def test_what_a_command_leaves_behind_is_gone_when_it_ends_and_delays_nobody(off
     eventually(lambda: not is_alive(int((tmp_path / "child").read_text())), "the end of the child")
 
 
+LEAVES = {
+    "child": "setsid sleep 64 & echo $! > {0}",
+    "orphan": "(setsid sleep 64 & echo $! > {0})",
+    "daemon": "(setsid sh -c 'sleep 64 & echo $! > {0}' > /dev/null 2>&1 &)",
+    "without a mark": "(env -i setsid sleep 64 & echo $! > {0})",
+    "group": "set -m; sleep 64 & echo $! > {0}",
+}
+
+
+@pytest.mark.parametrize("left", LEAVES)
+@pytest.mark.parametrize("ends", ["by itself", "late"])
+def test_what_made_a_session_of_its_own_ends_with_its_command(
+    offer: Offer, tmp_path: Path, left: str, ends: str
+) -> None:
+    script = f"{LEAVES[left].format(tmp_path / 'left')}; while ! [ -s {tmp_path}/left ]; do :; done"
+    remote = offer(it=shell(script + "; exec sleep 65" * (ends == "late"), time_limit_s=0.5 if ends == "late" else 20))
+    code, document = remote.json("it")
+    assert (code, document["seconds"] < 10) == (8 if ends == "late" else 0, True)
+    eventually(lambda: not is_alive(int((tmp_path / "left").read_text())), "the end of what was left")
+    eventually(lambda: not children(remote.server.pid), "that it was waited for")
+
+
+def test_a_crowd_that_was_left_behind_goes_and_the_server_serves_meanwhile(offer: Offer) -> None:
+    crowd = "i=0; while [ $i -lt 1500 ]; do setsid sleep 69 & i=$((i + 1)); done"
+    remote = offer(crowd=shell(crowd, time_limit_s=60), yes=shell("echo yes"))
+    assert remote.run("crowd").returncode == 0
+    assert remote.run("yes").stdout == "yes\n"
+    eventually(lambda: not children(remote.server.pid), "the end of the crowd")
+
+
+def test_what_another_command_started_lives_on(offer: Offer, tmp_path: Path) -> None:
+    long = f"(setsid sleep 66 & echo $! > {tmp_path}/left); exec sleep 67"
+    remote = offer(long=shell(long, time_limit_s=60), short=shell("(setsid sleep 66 &)"))
+    with running(*remote.asking("long")):
+        eventually(lambda: (tmp_path / "left").exists() and (tmp_path / "left").read_text(), "the long command")
+        assert remote.run("short").returncode == 0
+        left = int((tmp_path / "left").read_text())
+        assert is_alive(left)
+        eventually(
+            lambda: set(children(remote.server.pid)) >= {left} and len(children(remote.server.pid)) == 2, "one end"
+        )
+        remote.server.send(signal.SIGTERM)
+        remote.server.line("err", "waiting for 1 command")
+        remote.server.end()
+    assert not is_alive(left)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a server that may not kill its own command")
+@pytest.mark.parametrize("ends", ["at its limit", "with the server"])
+def test_a_command_that_may_not_be_killed_is_over_all_the_same(tmp_path: Path, ends: str) -> None:
+    os.chmod(tmp_path, 0o777)
+    is_late = ends == "at its limit"
+    script = "echo said; " * is_late + f"echo $$ > {tmp_path}/pid; exec sleep 68"
+    words = serving(tmp_path, it=shell(script, user="nobody", time_limit_s=0.5 if is_late else 60))
+    open_way(tmp_path)
+    with running(*words, preexec_fn=without_cap_kill) as server:
+        with running(*Remote(server, tmp_path / "keys").asking("it")) as client:
+            pid = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the command"))
+            try:
+                if not is_late:
+                    server.send(signal.SIGTERM)
+                    server.line("err", "waiting for 1 command")
+                    assert server.end()[0] == 130
+                assert client.end(None)[:2] == ((8, "said\n") if is_late else (9, ""))
+                assert is_alive(pid)
+            finally:
+                os.kill(pid, signal.SIGKILL)
+        if is_late:
+            assert f"process {pid} of it cannot be killed and runs on" in server.line("err", "cannot be killed")
+            eventually(lambda: not children(server.pid), "that it was waited for")
+
+
+def without_cap_kill() -> None:
+    """PR_CAPBSET_DROP of CAP_KILL: linux/prctl.h, linux/capability.h."""
+    ctypes.CDLL(None).prctl(24, *map(ctypes.c_ulong, (5, 0, 0, 0)))
+
+
+def open_way(folder: Path) -> None:
+    """Let other users reach a folder of this test."""
+    for parent in folder.parents:
+        if parent.stat().st_mode & 0o1 == 0:
+            parent.chmod(parent.stat().st_mode | 0o1)
+
+
 def test_output_beyond_the_limit_is_cut_and_said_and_the_status_is_the_commands_own(offer: Offer) -> None:
     remote = offer(flood=shell("head -c 10000000 /dev/zero | tr '\\0' a; echo e >&2; exit 4", output_bytes_max=5000))
     code, document = remote.json("flood")
@@ -126,7 +211,9 @@ def test_an_endless_writer_ends_at_its_time_limit_in_bounded_memory(offer: Offer
 def test_a_command_gets_its_own_environment_folder_and_input(offer: Offer) -> None:
     table = {"argv": ["/usr/bin/env"], "environment": {"A": "1 2"}}
     remote = offer(env=table, pwd={"argv": ["/bin/pwd"], "directory": "/usr"}, cat={"argv": ["/bin/cat"]})
-    assert remote.run("env").stdout.split("\n") == ["PATH=/usr/local/bin:/usr/bin:/bin", "A=1 2", ""]
+    *own, mark, end = remote.run("env").stdout.split("\n")
+    assert (own, end) == (["PATH=/usr/local/bin:/usr/bin:/bin", "A=1 2"], "")
+    assert re.fullmatch("FASTNET_EXECUTION=[0-9a-f]{16}", mark)
     assert remote.run("pwd").stdout == "/usr\n"
     assert (remote.run("cat").returncode, remote.run("cat").stdout) == (0, "")
 

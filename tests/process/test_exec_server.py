@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,3 +205,52 @@ def test_arguments_are_utf8_whatever_the_locale_of_the_server(tmp_path: Path) ->
     with running(*words, env=environment) as server:
         done = Remote(server, tmp_path / "keys").run("it", "grüße 世界")
         assert (done.returncode, done.stdout) == (0, "grüße 世界\n")
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_the_counters_are_shown_to_prometheus(tmp_path: Path, how: str) -> None:
+    words = serving(tmp_path, "--json", it=shell("true"))
+    where = {"env": ENVIRONMENT | {"FASTNET_METRICS": "0"}} if how == "environment" else {}
+    with running(*words, *(["--metrics", 0] if how == "option" else []), **where) as server:
+        event = server.event()
+        remote = finish("exec", "run", "--server", event["endpoint"], "--keys", tmp_path / "keys", "it")
+        assert remote.returncode == 0
+        with urllib.request.urlopen(event["metrics"], timeout=10) as answer:
+            page = answer.read().decode()
+        labels = f'{{service="exec",endpoint="{event["endpoint"]}"}}'
+        assert f"fastnet_exec_ran_total{labels} 1\n" in page
+        assert f"fastnet_exec_refused_total{labels} 0\n" in page
+        assert "# HELP fastnet_exec_strangers_total Datagrams that no key of ours signed.\n" in page
+        assert server.end()[0] == 0
+
+
+def test_what_cannot_be_logged_does_not_run(offer: Offer, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("x" * 99_999 + "\n")
+    remote = offer("--log-file", log, it=shell(f"echo x >> {tmp_path}/marks"))
+    full = resource.prlimit(remote.server.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+    assert remote.run("it").returncode == 0, "nobody could know yet"
+    for _ in range(2):
+        done = remote.run("it")
+        assert done.returncode == 5
+        assert "could not write its log, and runs nothing without a record" in done.stderr
+    resource.prlimit(remote.server.pid, resource.RLIMIT_FSIZE, full)
+    assert [remote.run("it").returncode for _ in range(2)] == [5, 0]
+    assert (tmp_path / "marks").read_text() == "x\n" * 2
+
+
+def test_nonces_that_were_removed_are_written_anew_and_those_of_others_left_alone(offer: Offer, tmp_path: Path) -> None:
+    remote, nonces = offer(it=shell("true")), tmp_path / "nonces"
+    assert remote.run("it").returncode == 0
+    nonces.unlink()
+    assert remote.run("it").returncode == 0
+    assert len(nonces.read_text().splitlines()) == 2
+    nonces.unlink()
+    with running(*serving(tmp_path, it=shell("true"))) as server:
+        second = Remote(server, tmp_path / "keys")
+        assert second.run("it").returncode == 0
+        done = remote.run("it")
+        assert (done.returncode, "the server cannot write its nonces" in done.stderr) == (5, True)
+        assert "another file has its place; restart this server" in remote.server.line("err", "nonces")
+        assert second.run("it").returncode == 0
+        assert len(nonces.read_text().splitlines()) == 2

@@ -12,6 +12,7 @@ import pytest
 from fastnet.command import desk as desk_module
 from fastnet.command import wire
 from fastnet.command.wire import Refusal
+from fastnet.limits import EXEC_MATCH_REST_S
 from tests.commanding import CHALLENGED, CLIENT, OTHER, SECRETS, Bench, kinds, shell
 
 
@@ -22,6 +23,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         mark=shell(f"echo x >> {tmp_path}/marks; echo done"),
         big=shell("seq 20000; seq 1000 >&2", output_bytes_max=200_000),
         wait=shell("sleep 30", concurrent_max=2),
+        trap={"argv": ["/bin/echo", "{1}"], "arguments": ["(a+)+b"]},
     )
     yield made
     made.close()
@@ -268,3 +270,29 @@ def test_fetching_what_nobody_ran_is_lost(bench: Bench) -> None:
     bench.exchange(asking)
     assert asking.refusal is not None
     assert asking.refusal.code == "lost"
+
+
+def test_a_key_whose_argument_took_too_long_waits_and_others_do_not(bench: Bench) -> None:
+    def ask(key: str, *words: str) -> str:
+        asking = bench.complete(bench.ask(*words, key=key))
+        return asking.refusal.code if asking.refusal else "ran"
+
+    assert ask("alice", "trap", "a" * 60) == "arguments"
+    assert (ask("alice", "trap", "ab"), ask("alice", "mark")) == ("busy", "busy")
+    assert (ask("bob", "trap", "ab"), ask("bob", "mark")) == ("ran", "ran")
+    bench.clocks.advance(EXEC_MATCH_REST_S)
+    assert (ask("alice", "trap", "ab"), ask("alice", "mark")) == ("ran", "ran")
+
+
+def test_a_key_that_asks_for_all_there_is_leaves_room_for_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "EXEC_RECORDS_MAX", 8)
+
+    def ask(key: str) -> bool:
+        asking = bench.ask("nothing", key=key)
+        for _ in range(2):
+            bench.exchange(asking)
+        return asking.refusal is not None
+
+    assert [ask("alice") for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [ask("bob") for _ in range(4)] == [True] * 2 + [False] * 2
+    assert bench.desk.statistics.ignored == 4

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from fastnet.command.keys import new_line, read_keys
-from fastnet.command.policy import Denied, Policy, permit, read_policy
+from fastnet.command.policy import Denied, Endless, Policy, permit, read_policy
 from fastnet.errors import ConfigError
 
 LS = 'argv = ["/bin/ls"'
@@ -48,6 +50,18 @@ def test_a_pattern_must_match_all_of_an_argument(path: Path, pattern: str, argum
     found = table(path, f"{LS}, '{{1}}']\narguments = ['{pattern}']")
     with pytest.raises(Denied, match="argument 1 of one does not match"):
         permit(found, "alice", ["one", argument])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+b", ".*.*.*.*.*.*b", "(a|a)*b", "(?=(a+)+b)a"], ids=["nested", "many", "twice", "ahead"]
+)
+def test_a_pattern_that_would_search_for_years_is_ended_and_denied(path: Path, pattern: str) -> None:
+    found = table(path, f"{LS}, '{{1}}']\narguments = ['{pattern}']")
+    before_s = time.process_time()
+    with pytest.raises(Endless, match="argument 1 of one takes too long to match"):
+        permit(found, "alice", ["one", "a" * 1000])
+    assert time.process_time() - before_s < 1
+    assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
 
 
 @pytest.mark.parametrize("count", [0, 2])

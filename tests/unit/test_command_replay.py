@@ -13,6 +13,7 @@ import pytest
 from fastnet.command import replay
 from fastnet.command.replay import REWRITE_LINES, WINDOW_US, Nonces, Seen
 from fastnet.errors import ConfigError
+from fastnet.limits import EXEC_NONCES_MAX
 
 NOW_US = 1_781_872_345_000_000
 SEEN = Seen("alice", bytes(range(16)))
@@ -176,3 +177,14 @@ def test_of_two_servers_that_start_at_once_one_gets_the_file(path: Path) -> None
     for each in got:
         each.close()
     assert (len(got), len(refused)) == (1, 7)
+
+
+def test_a_server_reads_as_many_nonces_as_it_may_have_written(load: Load, path: Path) -> None:
+    path.parent.mkdir()
+    name = "k" * 32
+    lines = (f"{NOW_US} {name} {number.to_bytes(16).hex()}\n" for number in range(EXEC_NONCES_MAX))
+    path.write_text("".join(lines))
+    path.chmod(0o600)
+    nonces = load()
+    assert nonces.is_full()
+    assert Seen(name, (EXEC_NONCES_MAX - 1).to_bytes(16)) in nonces

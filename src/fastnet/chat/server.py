@@ -11,9 +11,8 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 from fastnet.access import AccessList
 from fastnet.chat.backplane import check, open_backplane, shown
@@ -25,13 +24,9 @@ from fastnet.command.keys import read_keys
 from fastnet.config import ProcessConfig, option
 from fastnet.daemon import launch
 from fastnet.deskserver import DeskConfig, DeskServer, Outgoing, Peer
-from fastnet.endpoint import Endpoint
 from fastnet.errors import EXIT_OK, ConfigError
 from fastnet.limits import CHAT_DATAGRAM_BYTES_MAX, CHAT_RATE, DATAGRAMS_PER_TURN
 from fastnet.process import Tell, from_root
-
-if TYPE_CHECKING:
-    from fastnet.metrics.prometheus import MetricsServer
 
 log = logging.getLogger("fastnet")
 
@@ -41,17 +36,6 @@ PORT = 7513
 IP_RECVERR = 11
 IPV6_RECVERR = 25
 """linux/in.h and linux/in6.h; Python has no name for them."""
-
-FAMILIES = [
-    (
-        f"chat_{each.name}" + ("_total" if each.metadata["kind"] == "counter" else ""),
-        each.metadata["kind"],
-        each.metadata["about"],
-        attrgetter(each.name),
-    )
-    for each in fields(Statistics)
-]
-"""The statistics, for Prometheus."""
 
 THIS_HOST = ("127.0.0.0/8", "::1")
 
@@ -82,24 +66,23 @@ def run(config: ChatConfig, process: ProcessConfig, tell: Tell) -> int:
     if process.daemon:
         config = from_root(config, "key")
         process = from_root(process, "pidfile", "log_file", "error_log")
-        tell(launch(lambda to_launcher: ChatServer(config, to_launcher, process.metrics_endpoint).run(process)))
+        tell(launch(lambda to_launcher: ChatServer(config, to_launcher).run(process)))
         return EXIT_OK
-    return ChatServer(config, tell, process.metrics_endpoint).run(process)
+    return ChatServer(config, tell).run(process)
 
 
 class ChatServer(DeskServer):
     """One socket and one hall."""
 
     config: ChatConfig
+    service = "chat"
     hall: Hall
     elsewhere: Elsewhere
     gate: Gate | None = None
     datagram_bytes_max = CHAT_DATAGRAM_BYTES_MAX
 
-    def __init__(self, config: ChatConfig, tell: Tell, metrics: Endpoint | None) -> None:
+    def __init__(self, config: ChatConfig, tell: Tell) -> None:
         super().__init__(config, Statistics(), tell)
-        self.metrics_endpoint = metrics
-        self.metrics: MetricsServer | None = None
 
     def open(self, stack: ExitStack) -> None:
         trusted = AccessList.parse((*THIS_HOST, *self.config.trust))
@@ -107,32 +90,19 @@ class ChatServer(DeskServer):
         self.statistics = self.hall.statistics
         if self.config.key:
             self.gate = Gate(self.hall, read_keys(self.config.key))
-        if self.metrics_endpoint:
-            from fastnet.metrics.prometheus import MetricsServer
-
-            self.metrics = stack.enter_context(MetricsServer(self.metrics_endpoint))
         self.elsewhere = Elsewhere(self.hall, open_backplane(self.config.backplane))
         stack.callback(self.elsewhere.close)
         self.elsewhere.start()
 
     def opened(self) -> None:
-        """Ask for ICMP answers with their addresses, and show the counters."""
+        """Ask for ICMP answers with their addresses."""
         self.sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         if self.sock.family == socket.AF_INET6:
             self.sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-        if self.metrics:
-            labels = {"service": "chat", "endpoint": str(self.endpoint)}
-            self.metrics.start([(labels, lambda: self.statistics)], FAMILIES)
 
     def about(self) -> dict[str, Any]:
         keys = sorted(self.gate.keys) if self.gate else []
-        backplane = shown(self.config.backplane)
-        return {
-            "service": "chat",
-            "keys": keys,
-            "backplane": backplane,
-            "metrics": self.metrics.url if self.metrics else "",
-        }
+        return {"keys": keys, "backplane": shown(self.config.backplane)}
 
     def hear(self, datagram: bytes, peer: Peer) -> Outgoing:
         return self.gate.hear(datagram, peer) if self.gate else self.hall.hear(datagram, peer)

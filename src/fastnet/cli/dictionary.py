@@ -55,7 +55,7 @@ Examples:
 Exit codes: 0 all were answered, `unknown` too, 2 usage, 3 bad endpoint or input, 4 no answer, 130 interrupted.
 """
 
-LEFT_OUT = ("suffix", "answer_any_size")
+LEFT_OUT = ("suffix",)
 """Options of servers that mean nothing here."""
 
 

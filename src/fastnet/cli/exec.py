@@ -127,7 +127,7 @@ group.add_command(
     click.Command(
         "serve",
         callback=serve,
-        params=[*parameters(CommandConfig), *parameters(ProcessConfig, ("metrics",))],
+        params=[*parameters(CommandConfig), *parameters(ProcessConfig)],
         help=SERVE_HELP,
         epilog="Example: fastnet exec serve --allow-file commands.toml --log-file exec.log",
     )

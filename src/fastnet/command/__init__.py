@@ -5,6 +5,7 @@
     policy.py    what may run: the allow file
     replay.py    what was asked before: nonces in a file that outlives the server
     runner.py    one command: processes, time, output
+    orphans.py   what a command left behind
     desk.py      the server's judgement: a datagram in, datagrams out; no socket
     server.py    a socket, the commands and signals around the desk
     asking.py    the client's side of one command; no socket

@@ -29,17 +29,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastnet.command import wire
-from fastnet.command.policy import Command, Denied, Policy, permit
+from fastnet.command.orphans import Orphans
+from fastnet.command.policy import Command, Denied, Endless, Policy, permit
 from fastnet.command.replay import Nonces, Seen
 from fastnet.command.runner import Execution, Outcome
 from fastnet.command.wire import Refusal, Reply, Request, Status, WireError
-from fastnet.deskserver import DeskStatistics, Peer
+from fastnet.deskserver import DeskStatistics, Peer, counted
 from fastnet.limits import (
     EXEC_CLOCK_S,
     EXEC_COMPLAINT_S,
     EXEC_CONCURRENT_MAX,
     EXEC_COOKIE_S,
     EXEC_KEPT_BYTES_MAX,
+    EXEC_MATCH_REST_S,
     EXEC_RECORDS_MAX,
     EXEC_REST_MAX_S,
     EXEC_RESULT_S,
@@ -53,12 +55,12 @@ log = logging.getLogger("fastnet")
 class Statistics(DeskStatistics):
     """What came and what became of it. `ran` and `refused` are commands, the others datagrams."""
 
-    junk: int = 0
-    strangers: int = 0
-    challenged: int = 0
-    repeated: int = 0
-    ran: int = 0
-    refused: int = 0
+    junk: int = counted("Datagrams that are no requests.")
+    strangers: int = counted("Datagrams that no key of ours signed.")
+    challenged: int = counted("Requests whose address had yet to be proven.")
+    repeated: int = counted("Requests that had come before.")
+    ran: int = counted("Commands that were allowed to run.")
+    refused: int = counted("Commands that were refused.")
 
 
 @dataclass
@@ -105,10 +107,14 @@ class Desk:
         self.steady = steady
         self.statistics = Statistics()
         self.records: dict[Seen, Record] = {}
+        self.orphans = Orphans()
         self.is_stopping = False
+        self.is_recorded: Callable[[], bool] = lambda: True
+        """Whether what was logged last has been written. While it is not, nothing runs; each refusal is a line that tries."""
         self._cookie_secret = secrets.token_bytes(wire.MAC_BYTES)
         self._complain_s = -EXEC_COMPLAINT_S
         self._complained_of = 0
+        self._rests_until_s: dict[str, float] = {}
         self._hints = float(EXEC_STRANGERS_ANSWERED)
         self._hints_s = steady()
 
@@ -163,7 +169,7 @@ class Desk:
         if record is None:
             if request.kind != wire.RUN:
                 return [] if request.kind == wire.DONE else [refuse(request, LOST)]
-            if len(self.records) >= EXEC_RECORDS_MAX:
+            if not self._has_room(request.key_id):
                 self.statistics.ignored += 1
                 return []
             return [self._answer(self._new(request, words, peer))]
@@ -180,6 +186,11 @@ class Desk:
             return self._parts(record, record.outcome, wanted)
         return [self._answer(record)]
 
+    def _has_room(self, key_id: str) -> bool:
+        """One key may have as many records as there is room left for others, so that none fills the server alone."""
+        room = EXEC_RECORDS_MAX - len(self.records)
+        return room > 0 and (2 * room > EXEC_RECORDS_MAX or sum(seen.key_id == key_id for seen in self.records) < room)
+
     def _new(self, request: Request, words: list[str], peer: Peer) -> Record:
         """Decide about a nonce without a record, and make its record."""
         record = Record(Seen(request.key_id, request.nonce), words, peer, request.sequence, heard_s=self.steady())
@@ -192,7 +203,7 @@ class Desk:
             log.warning("%s: refused, %s: %s", title(record), denied.refusal.code, denied.refusal.text)
         else:
             self.statistics.ran += 1
-            record.execution = Execution(command, argv)
+            record.execution = Execution(command, argv, self.orphans)
         self.records[record.seen] = record
         return record
 
@@ -204,7 +215,15 @@ class Desk:
         if not self.nonces.is_fresh(asked_us, now_us):
             text = f"asked {abs(now_us - asked_us) / 1e6:.0f} s {'ago' if asked_us < now_us else 'ahead'}"
             raise Denied(Refusal("clock", text, now_us))
-        command, argv = permit(self.policy, record.seen.key_id, record.words)
+        if self.steady() < self._rests_until_s.get(record.seen.key_id, 0.0):
+            raise Denied(
+                Refusal("busy", f"an argument took too long to check; {record.seen.key_id} may ask again soon")
+            )
+        try:
+            command, argv = permit(self.policy, record.seen.key_id, record.words)
+        except Endless:
+            self._rests_until_s[record.seen.key_id] = self.steady() + EXEC_MATCH_REST_S
+            raise
         if self.is_stopping:
             raise Denied(Refusal("stopping", "the server is ending"))
         running = [each.execution.command for each in self.records.values() if each.execution and not each.outcome]
@@ -218,6 +237,8 @@ class Desk:
             or self.nonces.is_full()
         ):
             raise Denied(Refusal("busy", "the server runs or remembers as much as it can"))
+        if not self.is_recorded():
+            raise Denied(Refusal("broken", "the server could not write its log, and runs nothing without a record"))
         try:
             self.nonces.add(record.seen, asked_us, now_us)
         except OSError as error:

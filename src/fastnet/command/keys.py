@@ -74,6 +74,8 @@ def read_private(path: str, what: str, forbidden: int, missing: str) -> str:
         with open(fd, "rb") as file:
             found = os.fstat(fd)
             check_private(path, what, found, forbidden)
+            if found.st_size > FILE_BYTES_MAX:
+                raise ConfigError(f"{path} has {found.st_size} bytes", f"At most {FILE_BYTES_MAX}")
             return file.read(FILE_BYTES_MAX).decode("utf-8")
     except OSError as error:
         cure = missing if isinstance(error, FileNotFoundError) else "Name a file that this user may read"
@@ -85,8 +87,6 @@ def read_private(path: str, what: str, forbidden: int, missing: str) -> str:
 def check_private(path: str, what: str, found: os.stat_result, forbidden: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise ConfigError(f"the {what} {path} are not in a regular file", "Name a file")
-    if found.st_size > FILE_BYTES_MAX:
-        raise ConfigError(f"{path} has {found.st_size} bytes", f"At most {FILE_BYTES_MAX}")
     if found.st_uid not in (0, os.geteuid()):
         raise ConfigError(f"{path} belongs to user {found.st_uid}, who could change it", f"chown {os.geteuid()} {path}")
     if found.st_mode & forbidden:

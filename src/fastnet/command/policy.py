@@ -3,7 +3,7 @@
     [command.ping]
     argv = ["/usr/bin/ping", "-c", "{1}", "{2}"]     # the program and its arguments; {1} is the first one that was asked with
     arguments = ["[1-9]", "[a-z0-9.-]{1,253}"]       # a regular expression for each, which must match all of it
-    environment = { LANG = "C.UTF-8" }               # all there is beside PATH
+    environment = { LANG = "C.UTF-8" }               # all there is beside PATH and FASTNET_EXECUTION
     directory = "/"
     user = "nobody"                                  # another user than the server's: only when it runs as root
     time_limit_s = 10.0
@@ -16,6 +16,14 @@ Facts. There is no shell, so no argument can become a second command; but many p
 programs, and an argument that begins with "-" is an option wherever it stands.
 Decision: such an argument is refused unless `dashes` allows it; "--to={1}" is safe, as the dash is not the argument's.
 Patterns know ASCII only: \\d is ten digits, \\w no letters of other scripts. A file with one mistake is refused as a whole.
+
+Facts. A pattern like (a+)+b makes Python's re try every way to part its text, years of them for forty letters, and no other
+thread runs meanwhile. Which patterns do that cannot be read off their form: ([a-z]+\\.)+ is harmless, .*.*.*.*b is not.
+But re looks for signals while it searches, in the main thread, and a handler that raises ends the search.
+Decision: no pattern is refused at the start, which would hit harmless ones and miss others; the patterns of one request have
+EXEC_MATCH_S of processor time, counted by the kernel, and then the request is refused. desk.py lets that key wait, so that
+many such requests do not add up to the same. A process of its own for each match would cost more than the commands, and a
+library that never backtracks is a large thing to trust for a few words.
 """
 
 from __future__ import annotations
@@ -23,8 +31,10 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import signal
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +45,7 @@ from fastnet.errors import ConfigError
 from fastnet.limits import (
     EXEC_ARGUMENTS_MAX,
     EXEC_CONCURRENT_MAX,
+    EXEC_MATCH_S,
     EXEC_OUTPUT_BYTES,
     EXEC_OUTPUT_BYTES_MAX,
     EXEC_TIME_LIMIT_MAX_S,
@@ -53,6 +64,10 @@ class Denied(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.text)
         self.refusal = refusal
+
+
+class Endless(Denied):
+    """The patterns took too long over the arguments."""
 
 
 def denied(code: str, text: str) -> Denied:
@@ -79,14 +94,43 @@ class Command:
         """The argument vector to run. Raises Denied."""
         if len(arguments) != len(self.arguments):
             raise denied("arguments", f"{self.name} takes {many(len(self.arguments))}, not {len(arguments)}")
-        for number, (pattern, text) in enumerate(zip(self.arguments, arguments, strict=True), 1):
-            if not pattern.fullmatch(text):
-                raise denied("arguments", f"argument {number} of {self.name} does not match {pattern.pattern}")
+        self._match(arguments)
         argv = [PLACE.sub(lambda place: arguments[int(place[1]) - 1], item) for item in self.argv]
         for template, item in zip(self.argv, argv, strict=True):
             if item.startswith("-") and not template.startswith("-") and not self.dashes:
                 raise denied("arguments", f"an argument of {self.name} begins with - and could be taken for an option")
         return argv
+
+    def _match(self, arguments: list[str]) -> None:
+        """Raises Denied, and Endless when it takes too long."""
+        number, pattern = 0, None
+        try:
+            with processor_time(EXEC_MATCH_S):
+                for number, (pattern, text) in enumerate(zip(self.arguments, arguments, strict=True), 1):
+                    if not pattern.fullmatch(text):
+                        raise denied("arguments", f"argument {number} of {self.name} does not match {pattern.pattern}")
+        except TimeoutError:
+            what = f"argument {number} of {self.name} takes too long to match {pattern.pattern if pattern else ''}"
+            raise Endless(Refusal("arguments", what)) from None
+
+
+@contextmanager
+def processor_time(limit_s: float) -> Iterator[None]:
+    """Run what is inside for so long at most; what others do with the processor does not count. Only in the main thread.
+
+    Raises TimeoutError.
+    """
+
+    def over(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGVTALRM, over)
+    try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, limit_s)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def many(count: int) -> str:

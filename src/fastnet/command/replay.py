@@ -9,7 +9,8 @@ Decision: a nonce is on the disk (fdatasync) before its command starts, or the c
 raises a floor, and nothing asked before the floor is fresh, whatever the clock says. A file from the future is an error of
 the start, because until its time has come no request could be told from a repeated one. Half a last line is cut off: the
 command behind it was not started. The file is rewritten without the stale nonces when it is opened and when these are the
-larger half. One server holds it at a time, by flock(2) on the file as in pidfile.py.
+larger half. One server holds it at a time, by flock(2) on the file as in pidfile.py. When the file has been removed meanwhile
+it is written anew; when another one has its place, which may be another server's by now, nothing is remembered in either.
 Cost: one fdatasync a command, milliseconds on a real disk.
 """
 
@@ -22,7 +23,7 @@ from typing import NamedTuple
 
 from fastnet.command.keys import check_private
 from fastnet.errors import ConfigError, reason
-from fastnet.limits import EXEC_CLOCK_S, EXEC_NONCES_MAX
+from fastnet.limits import EXEC_CLOCK_S, EXEC_NONCES_FILE_BYTES_MAX, EXEC_NONCES_MAX
 
 NONCES_FILE = "~/.local/state/fastnet/exec.nonces"
 REWRITE_LINES = 1024
@@ -76,6 +77,9 @@ class Nonces:
                 os.close(fd)
 
     def _load(self, now_us: int) -> None:
+        if os.fstat(self._fd).st_size > EXEC_NONCES_FILE_BYTES_MAX:
+            cure = "Name another file with --nonces, or remove this one"
+            raise ConfigError(f"{self.path} has more than {EXEC_NONCES_FILE_BYTES_MAX} bytes", cure)
         data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
@@ -105,7 +109,7 @@ class Nonces:
 
     def add(self, seen: Seen, asked_us: int, now_us: int) -> None:
         """Remember a request for good. Raises OSError when the disk does not take it, and then it is not remembered."""
-        if self._lines > 2 * len(self.asked_us) + REWRITE_LINES:
+        if not self._is_in_place() or self._lines > 2 * len(self.asked_us) + REWRITE_LINES:
             self._rewrite(now_us)
         line = f"{asked_us} {seen.key_id} {seen.nonce.hex()}\n".encode("ascii")
         end = os.fstat(self._fd).st_size
@@ -119,6 +123,15 @@ class Nonces:
             raise
         self._lines += 1
         self.asked_us[seen] = asked_us
+
+    def _is_in_place(self) -> bool:
+        """Whether the file still has its name. Raises OSError if another one has it."""
+        try:
+            if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
+                return True
+        except FileNotFoundError:
+            return False
+        raise OSError("another file has its place; restart this server")
 
     def _forget(self, now_us: int) -> None:
         """Drop what is stale. Insertion is nearly in the order of time, so the front is where to look."""
@@ -142,11 +155,20 @@ class Nonces:
                 raise OSError("the disk took half a file")
             os.fsync(fd)
             os.rename(fresh, self.path)
+            self._sync_folder()
         except BaseException:
             os.close(fd)
             raise
         os.close(self._fd)
         self._fd, self._lines = fd, len(lines)
+
+    def _sync_folder(self) -> None:
+        """Or the name would be that of the old file after a power failure, without what is appended from now on."""
+        fd = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -7,14 +7,17 @@ Decision: each command leads a session and a group of its own. At the time limit
 later SIGKILL. When the leader has ended, whatever it left behind is killed before the leader is waited for, and output is
 what is in the pipes then. Output beyond the limit is read and dropped, so that the command does not block on it and its exit
 status stays its own. Nothing waits here: descriptors and deadlines are the server's to poll.
-Cost: a process that makes a session of its own (setsid(2)) escapes the kill, though not the end of the output; systemd's or
-a container's control group holds those.
+What made a session of its own (setsid(2)) is killed then too, with the rest of what the command started (orphans.py). A
+leader that we may not kill, as it runs as another user, is left to itself EXEC_KILL_GRACE_S after the SIGKILL: the execution
+ends without it, and the log says so.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
+import secrets
 import select
 import signal
 import subprocess
@@ -23,9 +26,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from fastnet.command.orphans import MARK, Orphans
 from fastnet.command.policy import PATH, Command
 from fastnet.command.wire import ERROR_CUT, EXITED, KILLED, OUTPUT_CUT, TIMED_OUT, UNSTARTED, Status
 from fastnet.limits import EXEC_KILL_GRACE_S, READ_BYTES
+
+log = logging.getLogger("fastnet")
 
 LAST_READS = 32
 """Reads from each pipe after the leader's end; a pipe holds 64 KiB, and who still writes then is not part of the command."""
@@ -65,21 +71,25 @@ class Stream:
 class Execution:
     """A command that runs. `outcome` is None until it has ended; then it holds no process and no descriptor."""
 
-    def __init__(self, command: Command, argv: list[str]) -> None:
+    def __init__(self, command: Command, argv: list[str], orphans: Orphans) -> None:
         """Start it. One that cannot be started has its outcome at once."""
         self.command = command
+        self.orphans = orphans
+        self.mark = secrets.token_hex(8)
         self.outcome: Outcome | None = None
         self.streams: dict[int, Stream] = {}
         self.room = command.output_bytes_max
         self.is_late = False
+        self.is_killed = False
         self.started_s = time.monotonic()
         self.deadline_s: float | None = self.started_s + command.time_limit_s
         try:
-            self.process, self.pidfd = start(command, argv)
+            self.process, self.pidfd = start(command, argv, self.mark)
         except (OSError, subprocess.SubprocessError, KeyError) as error:
             number = error.errno if isinstance(error, OSError) and error.errno else 0
             self._end(Outcome(Status(UNSTARTED, number)))
             return
+        orphans.leaders.add(self.process.pid)
         self.output, self.error = Stream(self.process.stdout), Stream(self.process.stderr)
         self.streams = {each.file.fileno(): each for each in (self.output, self.error)}
 
@@ -101,32 +111,56 @@ class Execution:
         """Enforce the time limit."""
         if self.deadline_s is None or now_s < self.deadline_s:
             return
+        if self.is_killed:
+            self._give_up()
+            return
+        self.is_killed = self.is_late
         kill_group(self.process.pid, signal.SIGKILL if self.is_late else signal.SIGTERM)
-        self.deadline_s = None if self.is_late else now_s + EXEC_KILL_GRACE_S
+        self.deadline_s = now_s + EXEC_KILL_GRACE_S
         self.is_late = True
 
     def kill(self) -> None:
-        """End it now, because the server ends. It is waited for."""
+        """End it now, because the server ends. It is waited for, as long as after a time limit."""
         if self.outcome is None:
             kill_group(self.process.pid, signal.SIGKILL)
-            select.select([self.pidfd], [], [])
-            self._leader_ended()
+            ended = select.select([self.pidfd], [], [], EXEC_KILL_GRACE_S)[0]
+            self._leader_ended() if ended else self._give_up()
 
     def _leader_ended(self) -> None:
         """The process is a zombie: take its group along, read what is left, and wait for it."""
         kill_group(self.process.pid, signal.SIGKILL)
+        self._read_last()
+        code = self.process.wait()
+        state = TIMED_OUT if self.is_late else KILLED if code < 0 else EXITED
+        self._close(state, abs(code))
+
+    def _give_up(self) -> None:
+        """The process does not end: end the execution without it."""
+        log.error("process %d of %s cannot be killed and runs on", self.process.pid, self.command.name)
+        self._read_last()
+        self.process.returncode = -signal.SIGKILL  # nobody waits for it but orphans.py
+        self._close(TIMED_OUT if self.is_late else KILLED, signal.SIGKILL)
+
+    def _read_last(self) -> None:
         for stream in list(self.streams.values()):
             for _ in range(LAST_READS):
                 kept = stream.read(self.room)
                 self.room -= max(0, kept)
                 if kept < 0 or (kept == 0 and not stream.cut):
                     break
-        code = self.process.wait()
-        state = TIMED_OUT if self.is_late else KILLED if code < 0 else EXITED
+
+    def _close(self, state: int, number: int) -> None:
+        """Give the descriptors back, end what the command left behind, and say how it ended."""
         output, error = bytes(self.output.kept), bytes(self.error.kept)
         flags = OUTPUT_CUT * self.output.cut | ERROR_CUT * self.error.cut
-        self.close()
-        self._end(Outcome(Status(state, abs(code), len(output), len(error), flags, self._took_us()), output + error))
+        self.streams.clear()
+        self.output.file.close()
+        self.error.file.close()
+        os.close(self.pidfd)
+        self.pidfd = -1
+        self.orphans.leaders.discard(self.process.pid)
+        self.orphans.kill(self.mark)
+        self._end(Outcome(Status(state, number, len(output), len(error), flags, self._took_us()), output + error))
 
     def _took_us(self) -> int:
         return int((time.monotonic() - self.started_s) * 1e6)
@@ -135,21 +169,13 @@ class Execution:
         self.outcome = outcome
         self.deadline_s = None
 
-    def close(self) -> None:
-        """Give the descriptors back."""
-        self.streams.clear()
-        self.output.file.close()
-        self.error.file.close()
-        os.close(self.pidfd)
-        self.pidfd = -1
 
-
-def start(command: Command, argv: list[str]) -> tuple[subprocess.Popen[bytes], int]:
+def start(command: Command, argv: list[str], mark: str) -> tuple[subprocess.Popen[bytes], int]:
     """A process and its pidfd. Texts are UTF-8, whatever the locale.
 
     Raises OSError (no program, no process, no descriptor), KeyError (the user is gone).
     """
-    environment = {"PATH": PATH} | dict(command.environment)
+    environment = {"PATH": PATH} | dict(command.environment) | {MARK: mark}
     process = subprocess.Popen(
         [item.encode() for item in argv],
         stdin=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -73,6 +74,7 @@ class CommandServer(DeskServer):
     """One socket, one desk, and the commands that run."""
 
     config: CommandConfig
+    service = "exec"
     desk: Desk
     datagram_bytes_max = EXEC_DATAGRAM_BYTES_MAX
 
@@ -84,9 +86,20 @@ class CommandServer(DeskServer):
         nonces = Nonces(self.config.nonces, time.time_ns() // 1000)
         stack.callback(nonces.close)
         self.desk = Desk(keys, policy, nonces)
+        self.desk.is_recorded = self.logs.are_whole
         self.statistics = self.desk.statistics
+        self.adopt_orphans(stack)
         if os.geteuid() == 0 and (as_root := [name for name, command in policy.items() if not command.user]):
             log.warning("these commands run as root: %s", ", ".join(as_root))
+
+    def adopt_orphans(self, stack: ExitStack) -> None:
+        """SIGCHLD wakes the poll, so that none of them waits long to be seen out."""
+        try:
+            self.desk.orphans.adopt()
+        except OSError as error:
+            log.warning("processes that make sessions of their own will outlive their commands: %s", error)
+            return
+        stack.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, lambda number, frame: None))
 
     def close(self) -> None:
         """Kill what still runs, and log it."""
@@ -95,16 +108,18 @@ class CommandServer(DeskServer):
         self.send_all(self.desk.turn())
 
     def about(self) -> dict[str, Any]:
-        return {"service": "exec", "keys": sorted(self.desk.keys), "commands": sorted(self.desk.policy)}
+        return {"keys": sorted(self.desk.keys), "commands": sorted(self.desk.policy)}
 
     def hear(self, datagram: bytes, peer: Peer) -> Outgoing:
         return [(reply, peer) for reply in self.desk.hear(datagram, peer)]
 
     def turn(self) -> Outgoing:
+        self.desk.orphans.turn(time.monotonic())
         return self.desk.turn()
 
     def deadlines(self) -> list[float]:
-        return [each.deadline_s for each in self.desk.executions() if each.deadline_s is not None]
+        due = [self.desk.orphans.again_s, *(each.deadline_s for each in self.desk.executions())]
+        return [each for each in due if each is not None]
 
     def watched(self) -> dict[int, Callable[[int], None]]:
         return {fd: each.ready for each in self.desk.executions() for fd in each.descriptors()}
@@ -135,7 +150,8 @@ def words(event: dict[str, Any]) -> str:
     match event["event"]:
         case "listening":
             keys, commands = ", ".join(event["keys"]), ", ".join(event["commands"])
-            return f"listening on {event['endpoint']} (commands: {commands}; keys: {keys})"
+            metrics = f"; metrics: {event['metrics']}" if event["metrics"] else ""
+            return f"listening on {event['endpoint']} (commands: {commands}; keys: {keys}{metrics})"
         case "draining":
             many = "1 command" if event["open"] == 1 else f"{event['open']} commands"
             return f"waiting for {many} for up to {event['seconds']:g} s; interrupt again to stop at once"

@@ -44,6 +44,10 @@ cdef class NativeDictionary(NativeService):
             )
         fn_shelf_put(&self.desk.shelf, words)
 
+    def answer_up_to(self, int unproven_reply_bytes):
+        """Cut what is longer than this and than its question. Before a loop runs."""
+        self.desk.phrases.unproven_reply_bytes = unproven_reply_bytes
+
     def __dealloc__(self):
         fn_words_drop(self.desk.shelf.newest)
 
@@ -62,7 +66,7 @@ def create():
     service.unknown, service.ellipsis = UNKNOWN + b"\n", ELLIPSIS + b"\n"
     service.desk.phrases.unknown, service.desk.phrases.ellipsis = service.unknown, service.ellipsis
     service.desk.phrases.unknown_bytes, service.desk.phrases.ellipsis_bytes = len(UNKNOWN), len(ELLIPSIS)
-    service.desk.phrases.unproven_reply_bytes = UNPROVEN_REPLY_BYTES
+    service.answer_up_to(UNPROVEN_REPLY_BYTES)
     fn_shelf_open(&service.desk.shelf)
     service.replace({})
     service.c.own = &service.desk

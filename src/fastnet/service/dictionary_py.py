@@ -5,7 +5,7 @@ answer back as a question, and `unknown` is no word either, so two servers could
 Decision: a text ends at its first NUL, blanks around it do not count, and who sent a newline gets one back. What is byte for
 byte our own `unknown` is not answered; who asks for that word pads it or adds a blank. A translation longer than an unproven
 address may be sent is cut between two characters and ends with an ellipsis; who wants more of it pads the question to the
-length of the answer. Over connections nothing is cut.
+length of the answer. Over connections, and where no address can be forged (Unix sockets), nothing is cut.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ def cut(translation: bytes, room: int) -> bytes:
 class Dictionary(Service):
     def __init__(self) -> None:
         self.entries: dict[bytes, bytes] = {}
+        self.unproven_reply_bytes = UNPROVEN_REPLY_BYTES
+
+    def answer_up_to(self, unproven_reply_bytes: int) -> None:
+        """Cut what is longer than this and than its question."""
+        self.unproven_reply_bytes = unproven_reply_bytes
 
     def replace(self, entries: dict[bytes, bytes]) -> None:
         """Answer from other entries from now on."""
@@ -50,7 +55,7 @@ class Dictionary(Service):
             return None
         translation = self.entries.get(word_of(text), UNKNOWN)
         newline = b"\n" if text.partition(b"\0")[0].endswith(b"\n") else b""
-        room = max(len(text), UNPROVEN_REPLY_BYTES) - len(newline)
+        room = max(len(text), self.unproven_reply_bytes) - len(newline)
         return (translation if len(translation) <= room else cut(translation, room), newline)
 
     def open(self, conn: Conn) -> Sequence[Item]:
