@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from fastnet.errors import TransferError
 from fastnet.limits import EXTENT_BYTES, STREAMS_MAX
 from fastnet.transfer.frames import HEAD, MAGIC, Kind, ProtocolError, pack_json
 from tests.fault.forger import Forger, Victim, digest_of, extent, file_row, finish, pack, receiving, tree
+from tests.peers import eventually
 
 FILE_BYTES = 2 * EXTENT_BYTES
 DATA = bytes(FILE_BYTES)
 NAME = "file"
+TCP_CLOSE = 7
+"""A state of tcp(7): after a FIN it would be CLOSE_WAIT."""
 
 
 class Liar(Forger):
@@ -149,3 +153,12 @@ def test_a_further_connection_needs_the_token_too(tmp_path: Path) -> None:
         with Forger(victim.dial(), "send", joins=ticket) as other:
             assert other.exactly(len(MAGIC)) == MAGIC
             assert b"token" in other.hear_until(Kind.ERROR)
+
+
+def test_a_receiver_that_gives_up_resets_and_does_not_merely_end(tmp_path: Path) -> None:
+    """A FIN is not heard by a sender that waits for room, and Linux may leave it waiting for a minute."""
+    with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
+        with lane(victim, liar.ticket) as further:
+            liar.sock.close()
+            eventually(lambda: further.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE)
+        assert isinstance(victim.end(), TransferError)

@@ -321,6 +321,9 @@ class Host:
                 return session.run()
         except FastnetError as error:
             say_farewell(opened.channel, error)
+            if isinstance(error, Broken) and self.greeting.role == "recv":
+                with suppress(OSError):
+                    reset_on_close(opened.channel.sock, True)
             raise
         finally:
             opened.channel.close()

@@ -149,7 +149,11 @@ def was_reset(sock: socket.socket) -> bool:
 
 
 def reset_on_close(sock: socket.socket, reset: bool) -> None:
-    """Whether close(2), or the end of this process, sends RST instead of FIN (SO_LINGER, socket(7)). Raises OSError."""
+    """Whether close(2), or the end of this process, sends RST instead of FIN (SO_LINGER, socket(7)). Raises OSError.
+
+    Whoever waits for room in our window does not hear a FIN, and Linux may keep the window of a socket that nobody has any
+    more closed for as long as net.ipv4.tcp_fin_timeout: a receiver that gives up therefore resets.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(reset), 0))
 
 

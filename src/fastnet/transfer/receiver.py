@@ -25,6 +25,7 @@ from fastnet.transfer.inbox import Inbox, Placed, check_space
 from fastnet.transfer.incoming import Incoming
 from fastnet.transfer.journal import Part
 from fastnet.transfer.lane import Lane
+from fastnet.transfer.meet import reset_on_close
 from fastnet.transfer.names import part_name
 from fastnet.transfer.packs_in import PacksIn
 from fastnet.transfer.proof import Proof
@@ -198,7 +199,9 @@ class Receiver(Session):
         return taker.writer or self._new_writer(taker.lane, index, entry)
 
     def work_lane(self, lane: Lane) -> None:
+        reset_on_close(lane.channel.sock, True)
         LaneTaker(lane, self._writer_in_turn).take_all()
+        reset_on_close(lane.channel.sock, False)
 
     def _writer_in_turn(self, taker: LaneTaker, index: int, ends: int) -> ExtentWriter:
         """Who takes an extent of this entry out of a further connection, as soon as it is its turn."""
