@@ -248,3 +248,28 @@ def test_a_bar_is_drawn_on_a_terminal_only(source, tmp_path) -> None:
 def running_on(terminal: int, where: Endpoint, target: Path, environment: dict[str, str]):  # type: ignore[no-untyped-def]
     command = fastnet("recv", where, "--raw", "--output", target)
     return subprocess.Popen(command, stderr=terminal, stdout=subprocess.DEVNULL, env=environment)
+
+
+@pytest.mark.parametrize("options", [[], ["--compress", "zstd"]], ids=["plain", "zstd"])
+@pytest.mark.parametrize(
+    ("output", "size"), [("a file", 0), ("a file", 3), ("a file", len(DATA)), ("-", 0), ("-", 60_000)]
+)
+def test_standard_input_arrives_whole(output, options, size, tmp_path) -> None:
+    """That is `tar c folder | fastnet send - host:9000`. What goes on to standard output fits a pipe here."""
+    if options:
+        pytest.importorskip("zstandard")
+    target = "-" if output == "-" else tmp_path / "got"
+    with running("recv", "--listen", 0, "--output", target) as receiver:
+        where = receiver.line("err" if output == "-" else "out", "listening on ").split()[2]
+        done = subprocess.run(
+            fastnet("send", "-", where, *options),
+            input=DATA[:size],
+            capture_output=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        got = receiver.process.communicate(timeout=DEADLINE_S)[0] if output == "-" else b""
+        assert receiver.process.wait(DEADLINE_S) == 0
+    assert (got if output == "-" else (tmp_path / "got").read_bytes()) == DATA[:size]
+    assert [path.name for path in tmp_path.iterdir()] == ([] if output == "-" else ["got"])
