@@ -164,14 +164,6 @@ def test_same_host_connections_are_not_paced(source, tmp_path) -> None:
     assert report["congestion"] in ("cubic", "reno")
 
 
-def test_congestion_control_that_is_not_there_is_an_error(source, tmp_path) -> None:
-    with running("send", source, "--listen", 0, "--raw", "--congestion", "carrier-pigeon") as sender:
-        finish("recv", sender.endpoint(), "--raw", "--output", tmp_path / "got")
-        code, _, err = sender.end(None)
-    assert code == 3
-    assert "cannot use --congestion carrier-pigeon" in err
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -273,3 +265,29 @@ def test_standard_input_arrives_whole(output, options, size, tmp_path) -> None:
         assert receiver.process.wait(DEADLINE_S) == 0
     assert (got if output == "-" else (tmp_path / "got").read_bytes()) == DATA[:size]
     assert [path.name for path in tmp_path.iterdir()] == ([] if output == "-" else ["got"])
+
+
+@pytest.mark.parametrize(("size", "unit"), [(0, ""), (3, "kB/s"), (len(DATA), "/s")], ids=["empty", "small", "large"])
+def test_the_speed_has_digits_to_read(size, unit, source, tmp_path) -> None:
+    source.write_bytes(DATA[:size])
+    with running("recv", "--listen", 0, "--into", tmp_path / "inbox") as receiver:
+        done = finish("send", source, receiver.endpoint())
+        told = done.stdout + receiver.end(None)[1]
+    assert done.returncode == 0, done.stderr
+    assert " 0.000 " not in re.sub("[0-9.]+ CPU s", "", told)
+    assert told.count(unit) == 2 if unit else "/s" not in told
+
+
+@pytest.mark.parametrize("mode", [[], ["--raw"]], ids=["proven", "raw"])
+@pytest.mark.parametrize("keep_open", [[], ["--keep-open"]], ids=["once", "keep-open"])
+def test_an_unknown_congestion_control_is_said_before_anybody_comes(keep_open, mode, source) -> None:
+    done = finish("send", source, "--listen", 0, "--congestion", "nosuch", *mode, *keep_open)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr.startswith("fastnet: cannot use --congestion nosuch: ")
+
+
+def test_a_mover_that_cannot_receive_is_said_before_anybody_comes(tmp_path) -> None:
+    done = finish("recv", "--listen", 0, "--into", tmp_path, "--mover", "sendfile")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert done.stderr == "fastnet: sendfile cannot receive. Movers that can: splice, copy.\n"
