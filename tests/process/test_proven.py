@@ -354,6 +354,17 @@ def test_nobody_comes(inbox) -> None:
     assert told.value.errno == errno.ETIMEDOUT
 
 
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_folder_made_for_what_never_came_is_gone_again(was_there, tree, inbox) -> None:
+    if was_there:
+        inbox.mkdir()
+    with pytest.raises(fastnet.NetworkError):
+        fastnet.receive("tcp://127.0.0.1:0", into=inbox, wait_s=0.1)
+    assert inbox.exists() == was_there
+    transfer([tree], into=inbox, dry_run=True)
+    assert inbox.exists() == was_there
+
+
 @pytest.mark.parametrize("options", [{"digest": "crc"}, {"speed": 1}])
 def test_a_wrong_option_is_a_configuration_error(options, tree) -> None:
     with pytest.raises(ConfigError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from fastnet.endpoint import Endpoint
@@ -199,7 +199,10 @@ def _inbox(
         folder, name = os.path.split(path) if path else (os.fsdecode(into or "."), "")
         if path and (not name or os.path.isdir(path)):
             raise TransferRefused(f"{path} is a folder", "Say --into for a folder", ErrorCode.TARGET)
+        is_new = not os.path.lexists(folder or ".")
         root = stack.enter_context(Root(folder or "."))
+        if is_new:
+            stack.callback(remove_if_empty, folder)
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else "not a path"
         where = path or os.fsdecode(into or ".")
@@ -207,6 +210,12 @@ def _inbox(
             f"cannot write {where}: {why}", "Check the path and its permissions", ErrorCode.TARGET
         ) from error
     return Inbox(root, overwrite, name or None), STDOUT
+
+
+def remove_if_empty(folder: str) -> None:
+    """The folder that was made for what would come, when nothing came."""
+    with suppress(OSError):
+        os.rmdir(folder)
 
 
 def state_folder() -> str:
