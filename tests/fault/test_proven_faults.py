@@ -153,7 +153,7 @@ def test_a_source_that_shrinks_fails_on_both_sides_and_leaves_no_file(source, in
     for side in (sender, receiver):
         assert isinstance(side.error, TransferError)
         assert "shrank" in str(side.error)
-    assert os.listdir(inbox) == []
+    assert not inbox.exists()
 
 
 def test_a_source_that_is_written_to_fails_on_both_sides_and_leaves_no_file(source, inbox) -> None:
