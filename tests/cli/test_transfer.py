@@ -168,6 +168,7 @@ def test_same_host_connections_are_not_paced(source, tmp_path) -> None:
     ("arguments", "says"),
     [
         (("send", "FILE"), "Where to?"),
+        (("send", "FILE", "host:1", "--listen", "0"), "either host:1 or --listen, not both"),
         (("send", "FILE", "--raw"), "Where to?"),
         (("send", "FILE", "host:1", "--raw", "--tls"), "--tls does not go with --raw"),
         (("send", "FILE", "host:1", "--raw", "--limit-rate", "1M"), "--limit-rate does not go with --raw"),
