@@ -123,7 +123,7 @@ def test_a_closed_standard_input_is_sent_as_an_empty_stream(mode: list[str], tmp
     with running("recv", "--listen", 0, *mode, "--output", tmp_path / "got") as receiver:
         done = in_shell("send", "-", receiver.endpoint(), *mode, redirection="<&-")
         assert (done.returncode, done.stderr) == (0, "")
-        assert receiver.end()[0] == 0
+        assert receiver.end(None)[0] == 0
     assert (tmp_path / "got").read_bytes() == b""
 
 
