@@ -144,6 +144,7 @@ def test_a_port_in_use_names_it_and_says_how_to_find_who_has_it(option: str, wor
     assert failed.returncode == 4
     assert f"cannot listen on tcp://127.0.0.1:{port}: address already in use. " in failed.stderr
     assert f"sport = :{port}" in failed.stderr
+    assert "--port" not in failed.stderr, "it may be the port of --metrics, of --listen or of a TOML file"
 
 
 def test_a_privileged_port_names_the_permission_that_is_missing() -> None:

@@ -164,18 +164,11 @@ def test_same_host_connections_are_not_paced(source, tmp_path) -> None:
     assert report["congestion"] in ("cubic", "reno")
 
 
-def test_congestion_control_that_is_not_there_is_an_error(source, tmp_path) -> None:
-    with running("send", source, "--listen", 0, "--raw", "--congestion", "carrier-pigeon") as sender:
-        finish("recv", sender.endpoint(), "--raw", "--output", tmp_path / "got")
-        code, _, err = sender.end(None)
-    assert code == 3
-    assert "cannot use --congestion carrier-pigeon" in err
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("send", "FILE"), "Where to?"),
+        (("send", "FILE", "host:1", "--listen", "0"), "either host:1 or --listen, not both"),
         (("send", "FILE", "--raw"), "Where to?"),
         (("send", "FILE", "host:1", "--raw", "--tls"), "--tls does not go with --raw"),
         (("send", "FILE", "host:1", "--raw", "--limit-rate", "1M"), "--limit-rate does not go with --raw"),
@@ -248,3 +241,54 @@ def test_a_bar_is_drawn_on_a_terminal_only(source, tmp_path) -> None:
 def running_on(terminal: int, where: Endpoint, target: Path, environment: dict[str, str]):  # type: ignore[no-untyped-def]
     command = fastnet("recv", where, "--raw", "--output", target)
     return subprocess.Popen(command, stderr=terminal, stdout=subprocess.DEVNULL, env=environment)
+
+
+@pytest.mark.parametrize("options", [[], ["--compress", "zstd"]], ids=["plain", "zstd"])
+@pytest.mark.parametrize(
+    ("output", "size"), [("a file", 0), ("a file", 3), ("a file", len(DATA)), ("-", 0), ("-", 60_000)]
+)
+def test_standard_input_arrives_whole(output, options, size, tmp_path) -> None:
+    """That is `tar c folder | fastnet send - host:9000`. What goes on to standard output fits a pipe here."""
+    if options:
+        pytest.importorskip("zstandard")
+    target = "-" if output == "-" else tmp_path / "got"
+    with running("recv", "--listen", 0, "--output", target) as receiver:
+        where = receiver.line("err" if output == "-" else "out", "listening on ").split()[2]
+        done = subprocess.run(
+            fastnet("send", "-", where, *options),
+            input=DATA[:size],
+            capture_output=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        got = receiver.process.communicate(timeout=DEADLINE_S)[0] if output == "-" else b""
+        assert receiver.process.wait(DEADLINE_S) == 0
+    assert (got if output == "-" else (tmp_path / "got").read_bytes()) == DATA[:size]
+    assert [path.name for path in tmp_path.iterdir()] == ([] if output == "-" else ["got"])
+
+
+@pytest.mark.parametrize(("size", "unit"), [(0, ""), (3, "kB/s"), (len(DATA), "/s")], ids=["empty", "small", "large"])
+def test_the_speed_has_digits_to_read(size, unit, source, tmp_path) -> None:
+    source.write_bytes(DATA[:size])
+    with running("recv", "--listen", 0, "--into", tmp_path / "inbox") as receiver:
+        done = finish("send", source, receiver.endpoint())
+        told = done.stdout + receiver.end(None)[1]
+    assert done.returncode == 0, done.stderr
+    assert " 0.000 " not in re.sub("[0-9.]+ CPU s", "", told)
+    assert told.count(unit) == 2 if unit else "/s" not in told
+
+
+@pytest.mark.parametrize("mode", [[], ["--raw"]], ids=["proven", "raw"])
+@pytest.mark.parametrize("keep_open", [[], ["--keep-open"]], ids=["once", "keep-open"])
+def test_an_unknown_congestion_control_is_said_before_anybody_comes(keep_open, mode, source) -> None:
+    done = finish("send", source, "--listen", 0, "--congestion", "nosuch", *mode, *keep_open)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr.startswith("fastnet: cannot use --congestion nosuch: ")
+
+
+def test_a_mover_that_cannot_receive_is_said_before_anybody_comes(tmp_path) -> None:
+    done = finish("recv", "--listen", 0, "--into", tmp_path, "--mover", "sendfile")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert done.stderr == "fastnet: sendfile cannot receive. Movers that can: splice, copy.\n"

@@ -6,10 +6,12 @@ done a few times here.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
 import resource
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -151,7 +153,7 @@ def test_a_source_that_shrinks_fails_on_both_sides_and_leaves_no_file(source, in
     for side in (sender, receiver):
         assert isinstance(side.error, TransferError)
         assert "shrank" in str(side.error)
-    assert os.listdir(inbox) == []
+    assert not inbox.exists()
 
 
 def test_a_source_that_is_written_to_fails_on_both_sides_and_leaves_no_file(source, inbox) -> None:
@@ -339,3 +341,32 @@ def test_nothing_of_a_transfer_reads_the_clock_that_jumps() -> None:
         if path.name != "certificate.py":  # certificates have dates
             assert "time.time(" not in path.read_text(), path
             assert "datetime" not in path.read_text(), path
+
+
+KEPT = ["a name that looks alike.fastnet-part", ".other.fastnet-part"]
+
+
+@pytest.mark.parametrize("became", ["small", "whole"])
+def test_what_a_killed_receiver_left_goes_when_no_run_will_go_on_with_it(became, source, inbox) -> None:
+    broken_off(source, inbox, 2 * EXTENT_BYTES, lambda: "cut")
+    for name in KEPT:
+        (inbox / name).write_bytes(b"kept")
+    assert {PART, JOURNAL} < set(os.listdir(inbox))
+    if became == "small":
+        source.write_bytes(b"short now")
+    else:
+        shutil.copy2(source, inbox / "file")
+    transfer([source], into=inbox, dry_run=True)
+    assert {PART, JOURNAL} < set(os.listdir(inbox)), "a dry run changes nothing"
+    transfer([source], into=inbox)
+    assert (inbox / "file").read_bytes() == source.read_bytes()
+    assert sorted(os.listdir(inbox)) == sorted([*KEPT, "file"])
+
+
+def test_what_another_receiver_is_writing_is_not_taken_for_left_over(source, inbox) -> None:
+    broken_off(source, inbox, 2 * EXTENT_BYTES, lambda: "cut")
+    source.write_bytes(b"short now")
+    with open(inbox / PART, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        transfer([source], into=inbox)
+    assert {PART, JOURNAL, "file"} == set(os.listdir(inbox))

@@ -172,6 +172,35 @@ def test_a_receiver_killed_at_random_bytes_leaves_no_wrong_file(target, inbox, r
             path.unlink()
 
 
+def test_what_a_killed_receiver_left_is_gone_with_the_next_one_and_nothing_else_is(target, inbox) -> None:
+    foreign = [".target.part", ".target.notes.part", ".other.0123abcd.part", "target.0123abcd.part", ".target.0123abcd"]
+    for name in foreign:
+        (inbox / name).write_bytes(b"kept")
+    (inbox / ".target.0123abcd.part").symlink_to("nowhere")
+    with receiving(target) as victim, connect(victim.endpoint()) as sock:
+        sock.sendall(b"0" * 1000)
+        eventually(lambda: partial_bytes(inbox) == [1000], "the bytes in the temporary file")
+        victim.end(signal.SIGKILL)
+    with receiving(target) as busy, connect(busy.endpoint()) as other:
+        other.sendall(b"1" * 2000)
+        eventually(lambda: partial_bytes(inbox) == [2000], "the first one gone")
+        with receiving(target) as command, connect(command.endpoint()) as sock:
+            sock.sendall(DATA)
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock) == b""
+            assert command.end(None)[0] == 0
+        assert partial_bytes(inbox) == [2000], "it is still written to"
+    assert target.read_bytes() == DATA
+    busy.end(signal.SIGKILL)
+    assert set(foreign) < set(left(inbox))
+    assert (inbox / ".target.0123abcd.part").is_symlink()
+
+
+def partial_bytes(inbox: Path) -> list[int]:
+    """Of each temporary file."""
+    return sorted(path.stat().st_size for path in inbox.glob(".target.????????.part") if not path.is_symlink())
+
+
 @rounds
 def test_a_sender_killed_at_random_bytes_never_makes_a_wrong_file(target, inbox, rounds) -> None:
     """Whatever the moment: either the whole file under its name, or nothing at all."""

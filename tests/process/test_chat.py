@@ -154,7 +154,7 @@ def test_a_server_that_stays_away_is_given_up(endpoint: Endpoint) -> None:
         code, _, said = ada.end()
         assert (code, said) == (
             4,
-            f"fastnet: {where}: no answer within 3 s; 1 messages were not taken. The host is down, a firewall drops the "
+            f"fastnet: {where}: no answer within 3 s; 1 message was not taken. The host is down, a firewall drops the "
             "packets, or it needs a longer --timeout.\n",
         )
 

@@ -214,7 +214,7 @@ def test_a_server_that_is_killed_leaves_the_terminal_as_it_was_and_a_sentence_on
         ada.shows("1 to be sent")
         assert ada.ends() == 4
         after = ada.bytes.rpartition(b"\x1b[?1049l")[2].decode()
-        assert "no answer within 3 s; 1 messages were not taken" in after
+        assert "no answer within 3 s; 1 message was not taken" in after
 
 
 def test_a_name_that_is_taken_leaves_the_terminal_as_it_was(endpoint: Endpoint) -> None:

@@ -294,7 +294,7 @@ def test_a_dry_run_says_what_would_travel_and_moves_nothing(tree, inbox) -> None
         assert sender.join().moved_bytes == 0
         receiver.join()
     assert any("dry run: 5 files" in text for text in sender.texts())
-    assert os.listdir(inbox) == []
+    assert not inbox.exists()
 
 
 def test_filters_choose_below_folders(tree, inbox) -> None:
@@ -324,7 +324,7 @@ def test_what_is_no_file_is_left_out_and_told(source, inbox) -> None:
 def test_a_receiver_takes_no_more_than_it_allows(policy, says, tree, inbox) -> None:
     with pytest.raises(TransferRefused, match=says):
         transfer([tree], into=inbox, policy=policy)
-    assert os.listdir(inbox) == []
+    assert not inbox.exists()
 
 
 def test_with_fsync_everything_is_synced_before_the_word(tree, inbox, monkeypatch) -> None:
@@ -355,7 +355,7 @@ def test_a_disk_without_room_is_said_before_a_byte_travels(tree, inbox, monkeypa
 
     with pytest.raises(TransferRefused, match="has room for"):
         transfer([tree], into=inbox)
-    assert os.listdir(inbox) == []
+    assert not inbox.exists()
 
 
 def test_a_file_of_holes_may_be_larger_than_the_disk(source, inbox) -> None:
@@ -372,6 +372,17 @@ def test_nobody_comes(inbox) -> None:
     with pytest.raises(fastnet.NetworkError) as told:
         fastnet.receive("tcp://127.0.0.1:0", into=inbox, wait_s=0.1)
     assert told.value.errno == errno.ETIMEDOUT
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_folder_made_for_what_never_came_is_gone_again(was_there, tree, inbox) -> None:
+    if was_there:
+        inbox.mkdir()
+    with pytest.raises(fastnet.NetworkError):
+        fastnet.receive("tcp://127.0.0.1:0", into=inbox, wait_s=0.1)
+    assert inbox.exists() == was_there
+    transfer([tree], into=inbox, dry_run=True)
+    assert inbox.exists() == was_there
 
 
 @pytest.mark.parametrize("options", [{"digest": "crc"}, {"speed": 1}])

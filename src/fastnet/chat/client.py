@@ -254,7 +254,7 @@ class Member:
         if self.owed_since_s is None or time.monotonic() - self.owed_since_s < self.timeout_s:
             return
         unsaid = len(self.talking.waiting)
-        lost = f"; {unsaid} messages were not taken" if unsaid else ""
+        lost = f"; {unsaid} message{'s were' if unsaid > 1 else ' was'} not taken" if unsaid else ""
         why = f"{self.endpoint}: no answer within {self.timeout_s:g} s{lost}"
         cure = CURES[errno.ETIMEDOUT]
         if not self.has_heard:

@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):  # closed, as by `<&-`: a socket would get its number
+        from fastnet.clients.stdio import occupy_standard_descriptors
+
+        occupy_standard_descriptors()
     if sys.argv[1:] == ["--version"]:
         from fastnet import __version__
 
-        print(f"fastnet {__version__}")
-        return
+        with contextlib.suppress(OSError):  # a full disk, a reader that left: told as for every command, below
+            print(f"fastnet {__version__}", flush=True)
+            return
     try:
         from fastnet.cli.main import run
 

@@ -24,7 +24,6 @@ from fastnet.chat.wire import ChatError
 from fastnet.cli.exec import read_server
 from fastnet.cli.options import collect, parameters
 from fastnet.cli.serve import say
-from fastnet.clients.stdio import occupy_standard_descriptors
 from fastnet.command.keys import read_keys
 from fastnet.config import ProcessConfig
 from fastnet.limits import CHAT_TIMEOUT_S, CLIENT_TIMEOUT_MAX_S
@@ -121,7 +120,6 @@ group.add_command(
 @click.option("--plain", is_flag=True, help="Line by line on a terminal too, without a screen of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
 def join(server: str, name: str, room: str, key: str | None, timeout_s: float, plain: bool, as_json: bool) -> None:
-    occupy_standard_descriptors()
     try:
         talking = Talking(name, room)
     except ChatError as error:

@@ -14,7 +14,7 @@ import click
 
 from fastnet.clients.connect import Conversation, Outcome, Watch
 from fastnet.clients.connect_udp import DatagramConversation
-from fastnet.clients.stdio import Input, Output, interruptible, occupy_standard_descriptors
+from fastnet.clients.stdio import Input, Output, interruptible
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
 from fastnet.limits import BUSY_POLL_US_MAX, CLIENT_TIMEOUT_MAX_S, CONNECT_TIMEOUT_S, LAST_REPLIES_S
@@ -66,7 +66,6 @@ def connect(endpoint: str, port: str | None, udp: bool, timeout_s: float | None,
         raise click.BadParameter(
             f"{timeout_s:g} is not more than 0 and at most {CLIENT_TIMEOUT_MAX_S:g} seconds", param_hint="--timeout"
         )
-    occupy_standard_descriptors()
     where = read_endpoint(endpoint, port, udp)
     talk = talk_in_datagrams if TRANSPORTS[where.transport].datagrams else talk_in_stream
     with closing(Output()) as target, interruptible() as wake_fd:

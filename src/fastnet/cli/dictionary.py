@@ -18,7 +18,6 @@ import click
 from fastnet.cli.options import collect, parameters
 from fastnet.cli.serve import SIGNALS, teller
 from fastnet.clients.dictionary import Answer, Lookup, unfit
-from fastnet.clients.stdio import occupy_standard_descriptors
 from fastnet.config import ProcessConfig, ServerConfig, from_environment
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError, printable
@@ -105,7 +104,6 @@ dictionary.add_command(
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a word.")
 def lookup(words: tuple[str, ...], server: str, timeout_s: float, as_json: bool) -> None:
-    occupy_standard_descriptors()
     for word in words:
         if why := unfit(word):
             raise click.BadParameter(f"{printable(word)!r} is no word: {why}", param_hint="WORD")

@@ -19,6 +19,9 @@ from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAG
 
 DEBUG_VARIABLE = "FASTNET_LOG_LEVEL"
 
+OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What printing fails with, and no other call that may end here: a full disk, a limit, a terminal that hung up, `>&-`."""
+
 COMMANDS = {
     "echo": ("fastnet.cli.serve", "Echo server (RFC 862): every byte goes back to its sender."),
     "discard": ("fastnet.cli.serve", "Discard server (RFC 863): reads everything, answers nothing."),
@@ -29,8 +32,8 @@ COMMANDS = {
         "fastnet.cli.connect",
         "Talk to a server: standard input to the socket, the socket to standard output.",
     ),
-    "send": ("fastnet.cli.send", "Send a file to one receiver, or to each that connects."),
-    "recv": ("fastnet.cli.recv", "Receive a file; it appears under its name when it is whole."),
+    "send": ("fastnet.cli.send", "Send files and folders to a receiver, which confirms them."),
+    "recv": ("fastnet.cli.recv", "Receive files and folders; each gets its name when it is whole."),
     "chat": ("fastnet.cli.chat", "Group chat: serve one, or join it."),
     "exec": ("fastnet.cli.exec", "Remote commands: serve the few that are allowed, run one elsewhere."),
     "up": ("fastnet.cli.up", "Run a set of servers from a TOML file."),
@@ -74,6 +77,9 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # `fastnet dict`; a class of click 8.2 and later
+            print(error.format_message(), file=sys.stderr)
+            return EXIT_USAGE
         return complain(usage_line(error), EXIT_USAGE, as_json)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
@@ -88,8 +94,9 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EIO) or error.filename is not None:
-            return complain(f"{error.filename or 'standard output'}: {reason(error)}", EXIT_UNEXPECTED, as_json)
+        if error.errno in OUTPUT_FAILS or error.filename is not None:
+            what = error.filename or "cannot write to standard output"
+            return complain(f"{what}: {reason(error)}", EXIT_UNEXPECTED, as_json)
         return unexpected(error, as_json)
     except Exception as error:
         return unexpected(error, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -66,6 +67,8 @@ ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate", "compress", "s
 def send(paths: tuple[str, ...], listen: str | None, keep_open: bool, raw: bool, **given: Any) -> None:
     if listen is None and len(paths) < 2:
         raise click.UsageError("Where to? Give an ENDPOINT after the file, or --listen PORT")
+    if listen is not None and len(paths) > 1 and ":" in paths[-1] and not os.path.lexists(paths[-1]):
+        raise click.UsageError(f"Where to? Give either {paths[-1]} or --listen, not both")
     check_sides(listen, keep_open, given["wait_s"], given["retry_s"])
     files, to = (paths, "") if listen is not None else (paths[:-1], paths[-1])
     if keep_open and "-" in files:

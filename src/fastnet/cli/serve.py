@@ -66,10 +66,10 @@ def teller(as_json: bool) -> Tell:
 
 
 def say(stream: TextIO, text: str) -> None:
-    """Write a line. If whoever read it is gone, or the terminal, peers are not: serving goes on unheard."""
+    """Write a line. If whoever read it is gone, or there is no output (`>&-`), peers are not: serving goes on unheard."""
     try:
         print(printable(text), file=stream, flush=True)
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):
+        if error.errno not in (errno.EPIPE, errno.EIO, errno.EBADF):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

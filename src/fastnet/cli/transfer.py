@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 NAMES_SHOWN = 20
+SMALLEST_SHOWN = 0.01
+"""Of a speed in a unit; what is slower is shown in the next smaller one."""
 """Entries that `--ask` lists."""
 
 SECONDS = click.FloatRange(0, CLIENT_TIMEOUT_MAX_S, min_open=True)
@@ -156,11 +158,22 @@ def summary(report: TransferReport) -> str:
     congestion = f", {report.congestion}" if report.congestion else ""
     streams = f", {report.streams} streams" if report.streams > 1 else ""
     files = f"{report.files} file{'s' if report.files != 1 else ''}, " if report.mode != "raw" else ""
+    said = f"{verb} {files}{report.moved_bytes} bytes {way} {report.peer} in {report.seconds:.3f} s"
+    if not report.moved_bytes:
+        return said
     return (
-        f"{verb} {files}{report.moved_bytes} bytes {way} {report.peer} in {report.seconds:.3f} s: "
-        f"{report.gb_per_s:.3f} GB/s, {report.cpu_seconds:.3f} CPU s, {report.mover} ({report.mover_reason})"
+        f"{said}: {speed(report.gb_per_s)}, {report.cpu_seconds:.3f} CPU s, {report.mover} ({report.mover_reason})"
         f"{congestion}{streams}"
     )
+
+
+def speed(gb_per_s: float) -> str:
+    """In the unit that leaves digits to read: a small file is over before it can be fast."""
+    for unit in ("GB/s", "MB/s"):
+        if gb_per_s >= SMALLEST_SHOWN:
+            return f"{gb_per_s:.3f} {unit}"
+        gb_per_s *= 1000
+    return f"{gb_per_s:.3f} kB/s"
 
 
 def proof(report: TransferReport) -> str:
@@ -170,7 +183,7 @@ def proof(report: TransferReport) -> str:
     skipped = f"; {report.skipped_bytes} bytes were there already" if report.skipped_bytes else ""
     there = (
         f"; there {report.peer_mover}, {report.peer_cpu_seconds:.3f} CPU s"
-        if report.peer_cpu_seconds is not None
+        if report.moved_bytes and report.peer_cpu_seconds is not None
         else ""
     )
     return f"{said} {report.confirmed_bytes} bytes under their final names{digest}{skipped}{there}"

@@ -118,15 +118,20 @@ def full(error: OSError) -> str:
 
 
 def occupy_standard_descriptors() -> None:
-    """Put /dev/null where descriptor 0, 1 or 2 is closed, so that no socket gets that number and is taken for it.
+    """Put something where descriptor 0, 1 or 2 is closed, so that no socket gets that number and is taken for it.
 
-    A closed input reads as empty. A closed output stays an error for whoever has something to write to it.
+    A closed input reads as empty. A closed output stays an error for whoever has something to write to it: a program
+    that runs cannot be written to, nor be opened anew for writing, as /dev/null can.
     """
-    for fd, flags in ((STDIN, os.O_RDONLY), (STDOUT, os.O_RDONLY), (STDERR, os.O_WRONLY)):
+    for fd, path, flags in (
+        (STDIN, os.devnull, os.O_RDONLY),
+        (STDOUT, "/proc/self/exe", os.O_RDONLY),
+        (STDERR, os.devnull, os.O_WRONLY),
+    ):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, flags)  # takes the lowest free number, which is fd
+            os.open(path, flags)  # takes the lowest free number, which is fd
     for name, fd in (("stdout", STDOUT), ("stderr", STDERR)):
         if getattr(sys, name) is None:
             with suppress(OSError):

@@ -102,6 +102,8 @@ UNPROVEN_EXTENTS = 4
 
 PACE_S = 0.25
 """`--limit-rate` may catch up on so much of silence at once."""
+PACE_STEP_S = 0.01
+"""And lets go of so much at once at least: less keeps a processor busy, more comes in bursts."""
 
 REASON_CHARACTERS = 1000
 """What is kept of a sentence that the other side says."""

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, TransferError, TransferRefused, UnsupportedError, reason
 from fastnet.limits import STREAMS_MAX
+from fastnet.mover import choose
 from fastnet.transfer import compress
+from fastnet.transfer.congestion import check
 from fastnet.transfer.digest import ALGORITHMS, Algorithm
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.greet import Greeting
@@ -66,7 +68,7 @@ def send(
     from fastnet.transfer.sender import Sender
     from fastnet.transfer.tree import Filter, walk
 
-    settled, chosen = _options(options), chosen or Filter()
+    settled, chosen = _options(options, "send"), chosen or Filter()
     names = [os.fsdecode(each) for each in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     if not names:
         raise ConfigError("there is nothing to send", "Name a file or a folder")
@@ -131,7 +133,7 @@ def receive(
     from fastnet.transfer.inbox import OVERWRITE
     from fastnet.transfer.receiver import Policy, Receiver
 
-    settled, policy = _options(options), policy or Policy()
+    settled, policy = _options(options, "receive"), policy or Policy()
     if overwrite not in OVERWRITE:
         raise ConfigError(f"overwrite is {overwrite!r}", f"It is one of {', '.join(OVERWRITE)}")
     if into is not None and output is not None:
@@ -161,7 +163,7 @@ def receive(
         return _run(host, endpoint, listen)
 
 
-def _options(given: dict[str, Any]) -> Options:
+def _options(given: dict[str, Any], direction: str) -> Options:
     try:
         options = Options(**given)
     except TypeError as error:
@@ -172,6 +174,9 @@ def _options(given: dict[str, Any]) -> Options:
         raise ConfigError(f"there cannot be {options.streams} streams", f"Between 1 and {STREAMS_MAX}")
     if options.compress not in ("", compress.NAME):
         raise ConfigError(f"there is no compression {options.compress!r}", f"Known is {compress.NAME}")
+    check(options.congestion)
+    if options.mover != "auto":
+        choose(direction, -1, options.mover, options.backend)
     return options
 
 
@@ -194,7 +199,10 @@ def _inbox(
         folder, name = os.path.split(path) if path else (os.fsdecode(into or "."), "")
         if path and (not name or os.path.isdir(path)):
             raise TransferRefused(f"{path} is a folder", "Say --into for a folder", ErrorCode.TARGET)
+        is_new = not os.path.lexists(folder or ".")
         root = stack.enter_context(Root(folder or "."))
+        if is_new:
+            stack.callback(remove_if_empty, folder)
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else "not a path"
         where = path or os.fsdecode(into or ".")
@@ -202,6 +210,12 @@ def _inbox(
             f"cannot write {where}: {why}", "Check the path and its permissions", ErrorCode.TARGET
         ) from error
     return Inbox(root, overwrite, name or None), STDOUT
+
+
+def remove_if_empty(folder: str) -> None:
+    """The folder that was made for what would come, when nothing came."""
+    with suppress(OSError):
+        os.rmdir(folder)
 
 
 def state_folder() -> str:

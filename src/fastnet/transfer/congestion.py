@@ -35,6 +35,13 @@ def settle(sock: socket.socket, wanted: str = "auto") -> str:
     return in_use(sock)
 
 
+def check(wanted: str) -> None:
+    """Raises ConfigError, before anybody connects, for an algorithm that `settle` could not set."""
+    if wanted != "auto":
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            set_congestion(sock, wanted)
+
+
 def in_use(sock: socket.socket) -> str:
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, NAME_BYTES).partition(b"\0")[0].decode()
 

@@ -69,7 +69,7 @@ class Inbox:
             self._check_single(entries)
         in_the_way: list[str] = []
         for index, entry in enumerate(entries):
-            parts = placed.parts[index] if self.only is None else (self.only,)
+            parts = self.named(placed, index)
             if self.root is None:
                 placed.places[index] = parts
             elif entry.kind == STREAM and self.only is None:
@@ -84,6 +84,10 @@ class Inbox:
             exist = "exists already and differs" if len(in_the_way) == 1 else "exist already and differ"
             raise TransferRefused(f"{names}{more} {exist}", cure, ErrorCode.EXISTS)
         return placed
+
+    def named(self, placed: Placed, index: int) -> tuple[str, ...]:
+        """Where an entry goes if nothing is in its way."""
+        return placed.parts[index] if self.only is None else (self.only,)
 
     def make_folders(self, placed: Placed) -> None:
         """Before the first file. Raises OSError."""

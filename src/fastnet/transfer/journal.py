@@ -14,9 +14,10 @@ import json
 import os
 import struct
 import zlib
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
+from fastnet.errors import TransferRefused
 from fastnet.transfer.digest import Algorithm
 from fastnet.transfer.entry import Entry
 from fastnet.transfer.names import journal_name
@@ -156,6 +157,14 @@ class Part(Unfinished):
             os.close(self._journal)
         self._journal = -1
         super().close()
+
+
+def discard(root: Root, parts: tuple[str, ...]) -> None:
+    """Remove what a killed receiver has left of a file. What somebody is writing to, and what cannot be removed, stays."""
+    with suppress(OSError, TransferRefused), closing(Unfinished(root, parts)) as file:
+        with suppress(FileNotFoundError):
+            root.unlink((*parts[:-1], journal_name(parts[-1])))
+        file.remove()
 
 
 def without_overlaps(extents: list[Extent]) -> list[Extent]:

@@ -60,7 +60,7 @@ def read(channel: Channel, expect: Callable[[Kind], Frame], files_max: int, byte
         channel.deadline = began + channel.stall_s + weight / MANIFEST_BYTES_S_MIN
         rows = field(fields, "entries", list, [])
         if len(entries) + len(rows) > files_max:
-            message = f"the sender wants to send more than {files_max} files"
+            message = f"the sender wants to send more than {files_max} file{'s' if files_max > 1 else ''}"
             raise TransferRefused(message, "Allow more with --max-files", ErrorCode.LIMIT)
         if not rows and not field(fields, "last", bool, False):
             raise ProtocolError("an empty part of the manifest")

@@ -24,7 +24,7 @@ from fastnet.errors import TransferError, TransferUnconfirmed, reason
 from fastnet.limits import GREETING_PAUSE_S, HELLO_S, LAST_WORDS_BYTES_MAX, MOVER_SLICE_S, TRANSFER_STALL_S
 from fastnet.mover import MoverChoice, choose
 from fastnet.mover.contract import Mover
-from fastnet.transfer.congestion import settle
+from fastnet.transfer.congestion import check, settle
 from fastnet.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.transfer.extent import WITHOUT_END, Stalled, receive_extent, send_extent
 from fastnet.transfer.frames import GREETING
@@ -47,6 +47,9 @@ class RawOptions:
     mover: str = "auto"
     backend: str = "auto"
     thanks: bytes = b""
+
+    def __post_init__(self) -> None:
+        check(self.congestion)
 
 
 class RawSession:

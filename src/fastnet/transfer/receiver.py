@@ -23,7 +23,7 @@ from fastnet.transfer.frames import Kind, ProtocolError, field, pack_json, unpac
 from fastnet.transfer.greet import as_error
 from fastnet.transfer.inbox import Inbox, Placed, check_space
 from fastnet.transfer.incoming import Incoming
-from fastnet.transfer.journal import Part
+from fastnet.transfer.journal import Part, discard
 from fastnet.transfer.lane import Lane
 from fastnet.transfer.meet import reset_on_close
 from fastnet.transfer.names import part_name
@@ -130,7 +130,7 @@ class Receiver(Session):
     def _send_plan(self, placed: Placed, data_bytes: int, dry_run: bool) -> None:
         held = []
         if self.inbox.root is not None:
-            self._parts = self._left_parts(self.inbox.root, placed)
+            self._parts = self._left_parts(self.inbox.root, placed, dry_run)
             for index, part in self._parts.items():
                 held.append([index, [[each.offset, each.count, each.digest.hex()] for each in part.held]])
                 self.skipped_bytes += sum(each.count for each in part.held)
@@ -142,13 +142,17 @@ class Receiver(Session):
         self.skipped_bytes += sum(placed.entries[index].size for index in placed.skip)
         self.channel.send(pack_json(Kind.PLAN, {"skip": placed.skip, "held": held, "dry_run": dry_run}))
 
-    def _left_parts(self, root: Root, placed: Placed) -> dict[int, Part]:
-        """Files of which a former run has left something, locked."""
+    def _left_parts(self, root: Root, placed: Placed, dry_run: bool) -> dict[int, Part]:
+        """Files of which a former run has left something, locked. What nobody goes on with goes: it is small now, or here."""
         left = {}
-        for index, place in placed.places.items():
-            entry = placed.entries[index]
-            if entry.size > PACKED_FILE_BYTES and root.lstat((*place[:-1], part_name(place[-1]))) is not None:
+        for index in (*placed.places, *placed.skip):
+            entry, place = placed.entries[index], placed.places.get(index) or self.inbox.named(placed, index)
+            if place[:-1] in placed.absent or root.lstat((*place[:-1], part_name(place[-1]))) is None:
+                continue
+            if index in placed.places and entry.size > PACKED_FILE_BYTES:
                 left[index] = Part(root, place, entry, self.algorithm)
+            elif not dry_run:
+                discard(root, place)
         return left
 
     # Frames

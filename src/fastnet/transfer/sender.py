@@ -61,6 +61,7 @@ class Sender(Session):
         self.is_compressed = compressor is not None
         self.out = LaneSender(self.trunk, self.algorithm, pace, compressor, self.look)
         self.file: Outgoing | None = None
+        self._stream_extents = 0
         self.proof = Proof(self.algorithm)
         self.failed: list[tuple[int, Unsendable]] = []
         self.lost = 0
@@ -125,8 +126,8 @@ class Sender(Session):
 
     def _send_end(self, fields: dict[str, Any]) -> None:
         """With as many extents as were begun: some may still be on their way in other lanes."""
-        extents = self.file.frames if self.file is not None else 0
-        self.file = None
+        extents = self.file.frames if self.file is not None else self._stream_extents
+        self.file, self._stream_extents = None, 0
         self.channel.send(pack_json(Kind.END, fields | {"extents": extents}))
 
     def _send_file(self, index: int, entry: Entry, place: str, held: list[Extent]) -> bytes:
@@ -199,6 +200,7 @@ class Sender(Session):
                     continue
                 if not data:
                     return size, digest.of_size(size)
+                self._stream_extents += 1
                 extent = self.out.send_held(index, size, data)
                 digest.add(extent.offset, extent.count, extent.digest)
                 size += len(data)

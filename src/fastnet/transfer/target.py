@@ -1,17 +1,19 @@
 """Where the bytes of a raw transfer go: a file that appears under its name only when it is whole, or a stream.
 
 Facts. rename(2) replaces a file at one instant, within one file system; link(2) does not replace. A process killed with
-SIGKILL removes nothing.
-Decision: bytes go to `.NAME.RANDOM.part` in the same folder, made anew (O_EXCL). When all is there it is linked (overwrite
-"never") or renamed ("always") to its name. On any failure it is removed. What a killed receiver leaves is a .part file, never
-a wrong NAME.
+SIGKILL removes nothing; its locks (flock(2)) are gone.
+Decision: bytes go to `.NAME.RANDOM.part` in the same folder, made anew (O_EXCL) and locked. When all is there it is linked
+(overwrite "never") or renamed ("always") to its name. On any failure it is removed. What a killed receiver leaves is a .part
+file, never a wrong NAME; nobody goes on with that, so the next one that receives NAME removes it.
 A target that exists and is no regular file (/dev/null, a FIFO) is written to as it is.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import stat
 from contextlib import suppress
 from types import TracebackType
@@ -23,6 +25,9 @@ from fastnet.transfer.events import ErrorCode
 
 STDOUT = 1
 OVERWRITE = ("never", "always")
+RANDOM_BYTES = 4
+PART_TAIL = b".part"
+TAIL_BYTES = 1 + 2 * RANDOM_BYTES + len(PART_TAIL)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -72,9 +77,9 @@ class Target:
                 self.fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
                 return
             folder, name = os.path.split(os.fsencode(self.path))
-            tail = b"." + os.urandom(4).hex().encode() + b".part"
-            self.temporary = os.fsdecode(os.path.join(folder, b"." + name[: NAME_BYTES_MAX - 1 - len(tail)] + tail))
-            self.fd = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            head = os.path.join(folder, b"." + name[: NAME_BYTES_MAX - 1 - TAIL_BYTES])
+            sweep(head)
+            self.temporary, self.fd = open_locked(head)
         except (OSError, ValueError) as error:
             self.temporary = ""
             raise self._cannot_write(error) from error
@@ -124,6 +129,45 @@ class Target:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def open_locked(head: bytes) -> tuple[str, int]:
+    """A new file, locked: its path and descriptor. Another one when a sweeper was between its making and its lock."""
+    while True:
+        path = head + b"." + os.urandom(RANDOM_BYTES).hex().encode() + PART_TAIL
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        if lock(fd) is not False and os.fstat(fd).st_nlink:
+            return os.fsdecode(path), fd
+        os.close(fd)
+
+
+def sweep(head: bytes) -> None:
+    """Remove what killed receivers have left of this name: regular files of this user that nobody has locked."""
+    folder, name = os.path.split(head)
+    ours = re.compile(re.escape(name) + rb"\.[0-9a-f]{%d}" % (2 * RANDOM_BYTES) + re.escape(PART_TAIL))
+    for each in os.listdir(folder or b"."):
+        if not ours.fullmatch(each):
+            continue
+        path = os.path.join(folder, each)
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                found = os.fstat(fd)
+                if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and lock(fd):
+                    os.unlink(path)
+            finally:
+                os.close(fd)
+
+
+def lock(fd: int) -> bool | None:
+    """Whether it is ours now; None where the file system has no locks, and so nothing can be known to be left over."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def cannot_write(name: str, error: OSError | ValueError) -> TransferError:
