@@ -159,6 +159,8 @@ def test_a_receiver_that_gives_up_resets_and_does_not_merely_end(tmp_path: Path)
     """A FIN is not heard by a sender that waits for room, and Linux may leave it waiting for a minute."""
     with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
         with lane(victim, liar.ticket) as further:
+            kind, length = HEAD.unpack(further.exactly(HEAD.size))
+            assert (kind, len(further.exactly(length))) == (Kind.ALIVE, length), "it has joined"
             liar.sock.close()
             eventually(lambda: further.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE)
         assert isinstance(victim.end(), TransferError)

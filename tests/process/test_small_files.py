@@ -79,7 +79,7 @@ def test_where_every_file_must_have_a_name_all_arrive_too(source: Path, inbox: P
         def scatter(*arguments: object) -> Scattered:
             return Scattered(0, 0, b"")
 
-    monkeypatch.setattr(packs_in, "choose", lambda name, backend: NoCall)
+    monkeypatch.setattr(packs_in, "choose", lambda name, backend: (NoCall, "python"))
     transfer([source], into=inbox, backend=backend)
     assert same_tree(source, inbox / "source")
 
