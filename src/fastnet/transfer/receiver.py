@@ -203,9 +203,8 @@ class Receiver(Session):
         return taker.writer or self._new_writer(taker.lane, index, entry)
 
     def work_lane(self, lane: Lane) -> None:
-        reset_on_close(lane.channel.sock, True)
+        reset_on_close(lane.channel.sock, True)  # in the end, too: nothing but the sender's bytes ever travels here
         LaneTaker(lane, self._writer_in_turn).take_all()
-        reset_on_close(lane.channel.sock, False)
 
     def _writer_in_turn(self, taker: LaneTaker, index: int, ends: int) -> ExtentWriter:
         """Who takes an extent of this entry out of a further connection, as soon as it is its turn."""
