@@ -97,7 +97,9 @@ class ServerConfig:
     def __post_init__(self) -> None:
         check(self)
         if not isinstance(self.service, str) or self.service not in SERVICES:
-            raise ConfigError(f"there is no service {self.service!r}", f"There are: {', '.join(SERVICES)}")
+            known = ", ".join(name for name in SERVICES if name != "handler")
+            own = "; `fastnet chat serve` and `fastnet exec serve` are commands of their own"
+            raise ConfigError(f"there is no service {self.service!r}", f"There are: {known}{own}")
         if self.port > PORT_MAX:
             raise ConfigError(f"port {self.port} is out of range", f"Ports go from 0 (pick one) to {PORT_MAX}")
         if self.ttl is not None and self.ttl > 255:

@@ -74,6 +74,10 @@ REFUSED = {
     "out of range": (ECHO + "port = 70000\n", "[[server]] number 1: port 70000 is out of range"),
     "no service": ("[[server]]\nport = 1\n", "[[server]] number 1: service is missing"),
     "bad service": ('[[server]]\nservice = "ecko"\n', "number 1: there is no service 'ecko'. There are: echo"),
+    "service of its own": (
+        '[[server]]\nservice = "chat"\n',
+        "`fastnet chat serve` and `fastnet exec serve` are commands",
+    ),
     "service table": ("[[server]]\nservice = {a = 1}\n", "[[server]] number 1: there is no service"),
     "one bracket": ('[server]\nservice = "echo"\n', "server is not a list of tables. Write [[server]]"),
     "no server": ("[process]\n", "there is no server in it"),

@@ -39,6 +39,8 @@ def test_without_keys_nothing_starts(tmp_path: Path) -> None:
     assert "holds no key, and without one nobody is let in. Make one: (umask 077;" in done.stderr
     (tmp_path / "keys").unlink()
     assert finish(*words).returncode == 3
+    done = finish(*words, "--keys", tmp_path / "no" / "keys")
+    assert f"Make one: (umask 077; mkdir -p {tmp_path}/no; fastnet exec key NAME >> {tmp_path}/no/keys)" in done.stderr
 
 
 def test_without_an_allow_file_nothing_starts(tmp_path: Path) -> None:

@@ -23,7 +23,13 @@ SECRET_BYTES = 32
 FILE_BYTES_MAX = MIB
 
 KEYS_FILE = "~/.config/fastnet/exec.keys"
-CURE = "Make one: (umask 077; fastnet exec key NAME >> {})"
+
+
+def cure(path: str) -> str:
+    """How to have a key there."""
+    folder = os.path.dirname(path)
+    first = f"mkdir -p {folder}; " if folder and not os.path.isdir(folder) else ""
+    return f"Make one: (umask 077; {first}fastnet exec key NAME >> {path})"
 
 
 def new_line(key_id: str) -> str:
@@ -36,7 +42,7 @@ def new_line(key_id: str) -> str:
 def read_keys(path: str) -> dict[str, bytes]:
     """The secrets by id, in the order of the file; at least one. Raises ConfigError."""
     keys: dict[str, bytes] = {}
-    for number, line in enumerate(read_private(path, "keys", 0o077, CURE.format(path)).splitlines(), 1):
+    for number, line in enumerate(read_private(path, "keys", 0o077, cure(path)).splitlines(), 1):
         words = line.partition("#")[0].split()
         where = f"{path}: line {number}"
         if not words:
@@ -47,7 +53,7 @@ def read_keys(path: str) -> dict[str, bytes]:
             raise ConfigError(f"{where}: {words[0]} is there a second time", "Give each key an id of its own")
         keys[words[0]] = secret(words[1], where)
     if not keys:
-        raise ConfigError(f"{path} holds no key, and without one nobody is let in", CURE.format(path))
+        raise ConfigError(f"{path} holds no key, and without one nobody is let in", cure(path))
     if len(keys) > EXEC_KEYS_MAX:
         raise ConfigError(f"{path} holds {len(keys)} keys", f"At most {EXEC_KEYS_MAX}")
     return keys
