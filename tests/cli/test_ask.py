@@ -42,6 +42,23 @@ def test_the_answer_counts(terminal, tmp_path: Path, answer: bytes, codes: tuple
     assert (tmp_path / "inbox" / "file").exists() == (codes == (0, 0))
 
 
+def test_the_question_shows_what_would_come(terminal, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(b"content")
+    (tmp_path / "folder" / "link").symlink_to("file")
+    with asking(tmp_path / "inbox", terminal[1]) as receiver:
+        with running("send", tmp_path / "folder", receiver.endpoint()) as sender:
+            shown = read_until(receiver.process.stderr.fileno(), QUESTION).decode()
+            sender.end(signal.SIGINT)
+        receiver.end(None)
+    assert sorted(shown.splitlines()) == [
+        "  folder/",
+        "  folder/file  7 bytes",
+        "  folder/link -> file",
+        f"3 entries, of which 7 bytes would come. {QUESTION.decode()}",
+    ]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_sender_that_goes_ends_the_question(terminal, tmp_path: Path, number: int) -> None:
     """Nobody types anything."""

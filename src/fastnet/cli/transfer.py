@@ -19,7 +19,7 @@ from fastnet.errors import FastnetError, printable
 from fastnet.limits import CLIENT_TIMEOUT_MAX_S, MOVER_SLICE_S, TRANSFER_STALL_S
 from fastnet.mover import MOVERS
 from fastnet.table import BACKENDS
-from fastnet.transfer.entry import Entry
+from fastnet.transfer.entry import FOLDER, LINK, STREAM, Entry
 from fastnet.transfer.events import TransferEvent
 from fastnet.transfer.report import TransferReport
 
@@ -192,10 +192,11 @@ def proof(report: TransferReport) -> str:
 def ask_person(entries: list[Entry], wanted_bytes: int, look: Callable[[], None]) -> bool:
     """Show what would come, on standard error, and ask; for as long as `look` raises nothing."""
     for entry in entries[:NAMES_SHOWN]:
-        print(f"  {printable(entry.path)}  {entry.size} bytes", file=sys.stderr)
+        print(f"  {printable(described(entry))}", file=sys.stderr)
     if len(entries) > NAMES_SHOWN:
         print(f"  and {len(entries) - NAMES_SHOWN} more", file=sys.stderr)
-    print(f"{len(entries)} entries, {wanted_bytes} bytes. Take them? [y/N] ", end="", file=sys.stderr, flush=True)
+    count = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+    print(f"{count}, of which {wanted_bytes} bytes would come. Take them? [y/N] ", end="", file=sys.stderr, flush=True)
     keyboard = select.poll()
     keyboard.register(sys.stdin, select.POLLIN)
     try:
@@ -205,6 +206,12 @@ def ask_person(entries: list[Entry], wanted_bytes: int, look: Callable[[], None]
         print(file=sys.stderr)  # the question stands alone on its line
         raise
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def described(entry: Entry) -> str:
+    """A line of a list, as `ls -F` would mark it."""
+    how = {FOLDER: "/", LINK: f" -> {entry.extra}", STREAM: "  a stream"}
+    return entry.path + how.get(entry.kind, f"  {entry.size} bytes")
 
 
 @contextmanager

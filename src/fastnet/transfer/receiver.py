@@ -101,7 +101,7 @@ class Receiver(Session):
         entries = given.entries
         self.placed = placed = self.inbox.place(entries)
         if self.policy.ask is not None and not self.policy.ask(entries, placed.wanted_bytes, self._look_while_asking):
-            raise TransferRefused("the person at the receiver said no", "", ErrorCode.REFUSED)
+            raise TransferRefused("who was asked at the receiver said no", "", ErrorCode.REFUSED)
         dry_run = given.dry_run or self.options.dry_run
         self._send_plan(placed, given.data_bytes, dry_run)
         self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
