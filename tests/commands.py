@@ -22,9 +22,10 @@ DEADLINE_S = 30.0
 
 ROOT = Path(__file__).resolve().parent.parent
 
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("FASTNET_")} | {
-    "PYTHONWARNINGS": "",
-}
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if not name.startswith("FASTNET_") and name != "PYTHONUNBUFFERED"
+} | {"PYTHONWARNINGS": ""}
+"""What a stranger's shell has: output into a pipe or a file is buffered, and flushed at the end."""
 
 
 def fastnet(*arguments: object) -> list[str]:

@@ -91,15 +91,22 @@ def run(arguments: list[str] | None = None) -> int:
         return complain(error.message, error.exit_code, as_json, error.cure, getattr(error, "code", ""))
     except BrokenPipeError:
         # The reader of our output went away (`fastnet doctor | head -1`): not an error, and nothing left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return EXIT_OK
     except OSError as error:
-        if error.errno in OUTPUT_FAILS or error.filename is not None:
-            what = error.filename or "cannot write to standard output"
-            return complain(f"{what}: {reason(error)}", EXIT_UNEXPECTED, as_json)
+        if error.filename is not None:
+            return complain(f"{error.filename}: {reason(error)}", EXIT_UNEXPECTED, as_json)
+        if error.errno in OUTPUT_FAILS:
+            drop_output()
+            return complain(f"cannot write to standard output: {reason(error)}", EXIT_UNEXPECTED, as_json)
         return unexpected(error, as_json)
     except Exception as error:
         return unexpected(error, as_json)
+
+
+def drop_output() -> None:
+    """What is still buffered goes nowhere: Python would try once more at its end, and complain in its own way."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def wants_json(arguments: list[str]) -> bool:
