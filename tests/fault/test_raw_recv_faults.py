@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fastnet.transfer.target import sweep
 from tests.commands import Running, connect, eventually, finish, read_all, running
 from tests.connect_peers import ABORT
 from tests.fault.test_raw_send_faults import DATA, reset
@@ -360,3 +361,8 @@ def test_a_raw_receiver_that_connects_to_a_sender_without_raw_gets_no_empty_file
         sender.line(containing="was sent away")
         sender.end()
     assert left(inbox) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_not_swept_and_no_error(tmp_path: Path) -> None:
+    """A drop box: one may put files there and not look. Root may look everywhere, so the folder is none at all."""
+    sweep(os.fsencode(tmp_path / "nothing" / ".name"))

@@ -145,7 +145,10 @@ def sweep(head: bytes) -> None:
     """Remove what killed receivers have left of this name: regular files of this user that nobody has locked."""
     folder, name = os.path.split(head)
     ours = re.compile(re.escape(name) + rb"\.[0-9a-f]{%d}" % (2 * RANDOM_BYTES) + re.escape(PART_TAIL))
-    for each in os.listdir(folder or b"."):
+    names: list[bytes] = []
+    with suppress(OSError):  # a folder may be written to and not listed
+        names = os.listdir(folder or b".")
+    for each in names:
         if not ours.fullmatch(each):
             continue
         path = os.path.join(folder, each)
