@@ -154,13 +154,14 @@ class PartWriter(ExtentWriter):
         mover = self.lane.mover_for("receive", self.part.fd, algorithm)
         if channel.is_tls:
             self._unproven.append(Unproven(offset, count, None, self._copy(offset, count)))
-        elif hasher := self.lane.hash_along(mover, algorithm):
-            channel.receive_file(mover, self.part.fd, offset, count)
-            self._unproven.append(Unproven(offset, count, None, hasher.digest()))
         else:
+            hasher = self.lane.hash_along(mover, algorithm)
             channel.receive_file(mover, self.part.fd, offset, count)
-            work = self.lane.pool.submit(algorithm.of_extent, self.part.fd, offset, count)
-            self._unproven.append(Unproven(offset, count, work))
+            if hasher:
+                self._unproven.append(Unproven(offset, count, None, hasher.digest()))
+            else:
+                work = self.lane.pool.submit(algorithm.of_extent, self.part.fd, offset, count)
+                self._unproven.append(Unproven(offset, count, work))
         self.ends = offset + count
         self.file.arrive()
 
