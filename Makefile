@@ -52,10 +52,10 @@ bench: build
 	$(BIN)/python -m bench.run
 
 sanitize: build
-	$(PYTHON) tests/run_sanitized.py
+	$(PYTHON) tools/run_sanitized.py
 
 test-versions:
-	$(PYTHON) tests/run_versions.py
+	$(PYTHON) tools/run_versions.py
 
 dist: build
 	$(BIN)/python -m pip install -q build

@@ -3,7 +3,7 @@
     python -m bench.dictionary            native, pure, and a Python function with a dict on the native loop
     python -m bench.dictionary --smoke    does it still run? The numbers mean nothing
 
-Decision: the server has the first processor this process may use, the load the last. The load (bench/words_load.c) keeps
+Decision: the server has the first processor this process may use, the load the last. The load (bench/dictionary_load.c) keeps
 8 x 16 questions on their way, checks every answer, and asks for a word that is not there one time in sixteen.
 What to read: answers/s is what was measured, with the load's speed in it; CPU us is the server's own, per answer, and
 answers/s/core what follows from it.
@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import host, peers
-from bench.peers import RCVBUF_BYTES, Peer
+from bench import contestant, host
+from bench.contestant import RCVBUF_BYTES, Peer
 
 ENTRIES, SOCKETS, WINDOW = 100_000, 8, 16
 SECONDS, ROUNDS = 3.0, 5
@@ -67,7 +67,7 @@ def build(into: Path) -> Path:
     if compiler is None:
         sys.exit("bench.dictionary: there is no C compiler to build the load with")
     binary = into / "words_load"
-    subprocess.run([compiler, "-O2", "-o", str(binary), str(Path(__file__).parent / "words_load.c")], check=True)
+    subprocess.run([compiler, "-O2", "-o", str(binary), str(Path(__file__).parent / "dictionary_load.c")], check=True)
     return binary
 
 
@@ -88,7 +88,7 @@ def servers(file: Path) -> dict[str, Peer]:
 
 def measure(peer: Peer, load: Path, seconds: float) -> Turn:
     usable = sorted(os.sched_getaffinity(0))
-    with peers.running(peer, usable[0]) as (pid, endpoint):
+    with contestant.running(peer, usable[0]) as (pid, endpoint):
         numbers(load, endpoint.port, WARMUP_S, usable[-1])
         before_ns = host.cpu_ns(pid)
         answers, lost, wrong, took_s = numbers(load, endpoint.port, seconds, usable[-1])

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import fastnet
-from fastnet.dictfile import load
+from fastnet.apps.dictionary.file import load
 from fastnet.service.dictionary_py import UNKNOWN, word_of
 
 

@@ -27,11 +27,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import host, peers
-from bench.peers import GROUPS, YARDSTICKS, Peer, PeerFailed
+from bench import contestant, host
+from bench.contestant import GROUPS, YARDSTICKS, Peer, PeerFailed
 from bench.scenarios import CANONICAL, SCENARIOS, Scenario
 from fastnet.load.contract import LoadPlan
-from fastnet.load.session import run
+from fastnet.load.run import run
 
 SCHEMA_VERSION = 1
 SECONDS, ROUNDS, WARMUP_S = 3.0, 5, 0.5
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     raise_descriptor_limit()
     with tempfile.TemporaryDirectory() as built:
-        known = peers.all_peers(Path(built))
+        known = contestant.all_peers(Path(built))
         settings = settings_of(options, list(known))
         report_head(settings)
         cells = measure_all(settings, known)
@@ -172,7 +172,7 @@ def after_turn(cell: Cell, peer: Peer, settings: Settings) -> Cell:
 def measure(peer: Peer, scenario: Scenario, settings: Settings) -> Turn:
     """Raises PeerFailed when what came back is not what was sent."""
     cpu_ns: list[int] = []
-    with peers.running(peer, settings.server_cpu, scenario.busy_poll_us) as (pid, endpoint):
+    with contestant.running(peer, settings.server_cpu, scenario.busy_poll_us) as (pid, endpoint):
         plan = LoadPlan(
             endpoint,
             connections=scenario.connections,

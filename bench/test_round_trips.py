@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import peers
-from fastnet.engine import ENGINES
+from bench import contestant
+from fastnet.engine.stream import ENGINES
 from fastnet.limits import KIB
-from fastnet.load.session import bound_to
-from fastnet.table import BACKENDS
+from fastnet.load.run import bound_to
+from fastnet.registry import BACKENDS
 
 ROUND_TRIPS = 200
 PATIENCE_S = 10.0
@@ -40,7 +40,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 def client(engine: str, backend: str) -> Iterator[socket.socket]:
     """A connection to `fastnet echo` in a process of its own, on the processor of this one."""
     cpu = min(os.sched_getaffinity(0))
-    with bound_to(cpu), peers.running(peers.fastnet(engine, backend), cpu) as (_, endpoint):
+    with bound_to(cpu), contestant.running(contestant.fastnet(engine, backend), cpu) as (_, endpoint):
         with socket.create_connection((endpoint.host, endpoint.port), PATIENCE_S) as connected:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield connected

@@ -40,7 +40,7 @@ from typing import IO
 
 import fastnet
 from bench import host
-from bench.transfer_peers import FILE_WAYS, TREE_WAYS, YARDSTICK, Part, Place, Way
+from bench.transfer_contestant import FILE_WAYS, TREE_WAYS, YARDSTICK, Part, Place, Way
 
 SCHEMA_VERSION = 1
 GIB = 1 << 30

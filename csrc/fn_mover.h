@@ -1,4 +1,4 @@
-/* File to socket and back: the steps of the three movers (the contract is mover/contract.py, slices are in fn_slice.h).
+/* File to socket and back: the steps of the three movers (the contract is mover/contract.py, slices are in fn_mover_slice.h).
 
 Facts and decisions are those of the pure twins, mover/copy_py.py, sendfile_py.py and splice_py.py; the names are the same.
 A step returns the bytes that are through, 0 at the end of the source, or -errno (-EAGAIN: nothing to move now).

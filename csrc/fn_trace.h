@@ -1,4 +1,4 @@
-/* One record for each connection that ends, written to a pipe that a Python thread reads and logs (trace.py).
+/* One record for each connection that ends, written to a pipe that a Python thread reads and logs (metrics/connection_log.py).
 
 Facts. A loop holds no GIL, and a forked child must not touch Python, so neither can log. A write of at most PIPE_BUF
 bytes to a pipe is atomic (pipe(7)), so all loops and children of a server can share one pipe.
@@ -20,7 +20,7 @@ struct fn_trace {
     uint8_t why; /* enum fn_closed */
     uint8_t pad[19];
 };
-_Static_assert(sizeof(struct fn_trace) == 64, "trace.py unpacks 64 bytes");
+_Static_assert(sizeof(struct fn_trace) == 64, "metrics/connection_log.py unpacks 64 bytes");
 
 static inline void fn_trace_open(struct fn_trace *trace, const struct sockaddr_storage *peer) {
     *trace = (struct fn_trace){.opened_ns = fn_now_ns(), .family = peer->ss_family};

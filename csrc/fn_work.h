@@ -1,4 +1,4 @@
-/* What one loop is given: numbers and pointers, read-only but for its own counters (the contract is engine/contract.py). */
+/* What one loop is given: numbers and pointers, read-only but for its own counters (the contract is engine/stream/contract.py). */
 #ifndef FN_WORK_H
 #define FN_WORK_H
 

@@ -22,14 +22,14 @@ import pytest
 from hypothesis import settings
 
 import fastnet
-from fastnet.datagram import DATAGRAMS
-from fastnet.engine import ENGINES
-from fastnet.server import Server
+from fastnet.engine.datagram import DATAGRAMS
+from fastnet.engine.stream import ENGINES
+from fastnet.registry import BACKENDS
+from fastnet.server.server import Server
 from fastnet.service import SERVICES
-from fastnet.table import BACKENDS
 from fastnet.transport import TRANSPORTS
-from tests.leftovers import Leftovers
-from tests.peers import Peer, connect
+from tests.support.clients import Peer, connect
+from tests.support.leaks import Leftovers
 
 for number in (signal.SIGINT, signal.SIGHUP):
     # A suite started in the background or under nohup inherits these as ignored, and so would every child it tests.

@@ -38,21 +38,24 @@ _HOME = {
     "Endpoint": "endpoint",
     "FastnetError": "errors",
     "NetworkError": "errors",
-    "Server": "server",
+    "Server": "server.server",
     "Statistics": "metrics.counters",
     "TransferError": "errors",
-    "TransferEvent": "transfer.events",
+    "TransferEvent": "apps.transfer.events",
     "TransferRefused": "errors",
-    "TransferReport": "transfer.report",
+    "TransferReport": "apps.transfer.report",
     "TransferUnconfirmed": "errors",
     "UnsupportedError": "errors",
-    "receive": "transfer.api",
-    "send": "transfer.api",
+    "receive": "apps.transfer.api",
+    "send": "apps.transfer.api",
     "serve": "api",
 }
 
 if TYPE_CHECKING:
     from fastnet.api import serve
+    from fastnet.apps.transfer.api import receive, send
+    from fastnet.apps.transfer.events import TransferEvent
+    from fastnet.apps.transfer.report import TransferReport
     from fastnet.endpoint import Endpoint
     from fastnet.errors import (
         ConfigError,
@@ -64,10 +67,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from fastnet.metrics.counters import Statistics
-    from fastnet.server import Server
-    from fastnet.transfer.api import receive, send
-    from fastnet.transfer.events import TransferEvent
-    from fastnet.transfer.report import TransferReport
+    from fastnet.server.server import Server
 
 
 def __getattr__(name: str) -> object:

@@ -17,10 +17,10 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastnet import api
-from fastnet.server import Server
-from fastnet.transfer import api as transfers
-from fastnet.transfer.events import OnEvent, TransferEvent
-from fastnet.transfer.report import TransferReport
+from fastnet.apps.transfer import api as transfers
+from fastnet.apps.transfer.events import OnEvent, TransferEvent
+from fastnet.apps.transfer.report import TransferReport
+from fastnet.server.server import Server
 
 T = TypeVar("T")
 

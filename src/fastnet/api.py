@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastnet.config import ServerConfig
+from fastnet.config.server import ServerConfig
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
-from fastnet.plan import make_plan
-from fastnet.server import Server
+from fastnet.server.plan import make_plan
+from fastnet.server.server import Server
 from fastnet.transport import TRANSPORTS
 
 Handler = Callable[[memoryview, Any], bytes | None]
@@ -26,7 +26,7 @@ def serve(service: str | Handler, endpoint: str = "tcp://127.0.0.1:0", **options
     (`handler_errors`) and logged once a second.
     endpoint: tcp://HOST:PORT or udp://HOST:PORT (port 0 picks one, no host is every address), unix:PATH, or unixgram:PATH for
     datagrams.
-    options: any field of fastnet.config.ServerConfig, such as engine="epoll", backend="native", workers=4, drain=2.0
+    options: any field of fastnet.config.server.ServerConfig, such as engine="epoll", backend="native", workers=4, drain=2.0
     (seconds), idle_timeout=60.0 (seconds), max_connections=1000.
     Raises ConfigError, NetworkError (address in use, not permitted), UnsupportedError (engine or backend absent).
     """

@@ -61,7 +61,7 @@ class NetworkError(FastnetError, OSError):
 
 
 class TransferError(FastnetError):
-    """A transfer did not end well. code: a stable word (transfer/events.py). report: the TransferReport so far, or None."""
+    """A transfer did not end well. code: a stable word (apps/transfer/events.py). report: the TransferReport so far, or None."""
 
     exit_code = 5
 

@@ -36,7 +36,7 @@ def pidfd() -> None:
 def io_uring() -> None:
     """Receive through a ring as the uring engine does, or without that extension only set one up."""
     try:
-        probe = import_module("fastnet.engine.uring_c").probe
+        probe = import_module("fastnet.engine.stream.uring_c").probe
     except ImportError:
         probe = set_up_ring
     try:
@@ -107,7 +107,7 @@ def abstract() -> None:
 
 
 def kernel_tls() -> None:
-    if cause := import_module("fastnet.transfer.tls").kernel_tls():
+    if cause := import_module("fastnet.transport.tls").kernel_tls():
         raise UnsupportedError(cause)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Running, running
-from tests.connect_peers import read_until
+from tests.support.cli_process import Running, running
+from tests.support.connect_peers import read_until
 
 QUESTION = b"Take them? [y/N] "
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.connect_peers import (
+from tests.support.connect_peers import (
     DEADLINE_S,
     client,
     command,

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastnet.clients.connect import QuitLine
-from tests.connect_peers import DEADLINE_S, client, echo, peer, read_until, say, swallow, talk_until_enough
+from fastnet.apps.connect.stream import QuitLine
+from tests.support.connect_peers import DEADLINE_S, client, echo, peer, read_until, say, swallow, talk_until_enough
 
 HINT = b"q alone on a line, or Ctrl-D, ends the input"
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastnet.clients.connect_udp import DatagramConversation, Lines
-from fastnet.clients.stdio import Input, Output
+from fastnet.apps.connect.datagram import DatagramConversation, Lines
+from fastnet.apps.connect.stdio import Input, Output
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError
 from fastnet.limits import DATAGRAM_BYTES_MAX
-from fastnet.transport.dial import Address
-from tests.connect_peers import DEADLINE_S, client, free_port, read_until, run
+from fastnet.transport.connect import Address
+from tests.support.connect_peers import DEADLINE_S, client, free_port, read_until, run
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 import fastnet as library
 from fastnet.limits import LOOKUP_FIRST_WAIT_S
-from tests.commands import DEADLINE_S, ENVIRONMENT, ROOT, fastnet, finish
+from tests.support.cli_process import DEADLINE_S, ENVIRONMENT, ROOT, fastnet, finish
 
 FILE = ROOT / "docs" / "example-words.txt"
 

@@ -7,11 +7,12 @@ import subprocess
 
 import pytest
 
-from fastnet import doctor, probes
-from fastnet.engine import ENGINES
+from fastnet import probes
+from fastnet.apps import doctor
+from fastnet.engine.stream import ENGINES
 from fastnet.mover import MOVERS
 from fastnet.service import SERVICES
-from tests.commands import ENVIRONMENT, fastnet, finish
+from tests.support.cli_process import ENVIRONMENT, fastnet, finish
 
 
 def test_the_report_names_everything_there_is() -> None:
@@ -33,7 +34,7 @@ def test_the_report_as_json_has_a_schema_version_and_the_same_facts() -> None:
 
 
 def test_what_is_missing_is_listed_with_the_reason() -> None:
-    hide = "import sys; sys.modules['fastnet.engine.epoll_c'] = None; from fastnet.cli import main; main()"
+    hide = "import sys; sys.modules['fastnet.engine.stream.epoll_c'] = None; from fastnet.cli import main; main()"
     done = subprocess.run(
         [fastnet()[0], "-c", hide, "doctor", "--json"], env=ENVIRONMENT, capture_output=True, timeout=30, check=True
     )

@@ -11,7 +11,7 @@ import pytest
 
 from fastnet.cli.main import COMMANDS, fastnet
 from fastnet.service import SERVICES
-from tests.commands import ROOT, finish, running
+from tests.support.cli_process import ROOT, finish, running
 
 COMMAND_LINE = re.compile(r"^\s*(?:Example: )?(fastnet .*)$", re.MULTILINE)
 

@@ -18,7 +18,7 @@ import pytest
 
 from fastnet.endpoint import Endpoint
 from fastnet.limits import METRICS_CONNECTIONS_MAX
-from tests.commands import ENVIRONMENT, connect, echoes, eventually, fastnet, finish, read_all, running
+from tests.support.cli_process import ENVIRONMENT, connect, echoes, eventually, fastnet, finish, read_all, running
 
 READY = re.compile(
     r"listening on tcp://127\.0\.0\.1:\d+ \(engine (\w+), backend (\w+), ((?:worker processes|workers) \d+)\)"
@@ -64,7 +64,7 @@ def test_draining_is_an_event_too() -> None:
 
 
 def test_a_fallback_is_explained_in_the_ready_line() -> None:
-    hide = "import sys; sys.modules['fastnet.engine.epoll_c'] = None; from fastnet.cli import main; main()"
+    hide = "import sys; sys.modules['fastnet.engine.stream.epoll_c'] = None; from fastnet.cli import main; main()"
     server = subprocess.Popen(
         [fastnet()[0], "-c", hide, "echo", "--engine", "epoll"],
         stdout=subprocess.PIPE,
@@ -153,8 +153,8 @@ def test_a_privileged_port_names_the_permission_that_is_missing() -> None:
     if os.getuid() == 0:
         # The interpreter and the sources may be unreadable for another user, so only the bind is done as one.
         code = (
-            "import os, sys; from fastnet.cli.main import run; import fastnet.process, fastnet.cli.serve;"
-            "import fastnet.transport.tcp, fastnet.engine.epoll_py, fastnet.service.echo_py; import encodings.idna;"
+            "import os, sys; from fastnet.cli.main import run; import fastnet.process.run, fastnet.cli.servers;"
+            "import fastnet.transport.tcp, fastnet.engine.stream.epoll_py, fastnet.service.echo_py; import encodings.idna;"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
             "sys.exit(run(['echo', '--port', '1', '--backend', 'python', '--engine', 'epoll']))"
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastnet import __version__
-from tests.commands import DEADLINE_S, ENVIRONMENT, eventually, fastnet, finish, running
+from tests.support.cli_process import DEADLINE_S, ENVIRONMENT, eventually, fastnet, finish, running
 
 HEAVY = ["click", "rich", "logging", "asyncio", "http.server", "tomllib", "ctypes"]
 
@@ -39,11 +39,16 @@ UNUSED = [
     *("ssl", "hashlib", "_hashlib", "hmac", "secrets", "random"),  # only with --tls, a token, or another digest
     *("concurrent.futures", "logging"),  # only for large files
     *("rich", "asyncio", "subprocess", "shutil", "tempfile", "pathlib", "urllib.parse"),
-    *("fastnet.transfer.raw", "fastnet.transfer.raw_send", "fastnet.transfer.raw_recv", "fastnet.transfer.tls"),
+    *(
+        "fastnet.apps.transfer.raw.session",
+        "fastnet.apps.transfer.raw.send",
+        "fastnet.apps.transfer.raw.receive",
+        "fastnet.transport.tls",
+    ),
 ]
 """What a transfer of small files without options has no use for: loading them takes longer than sending a thousand files."""
 
-OTHER_SIDE = {"send": "fastnet.transfer.receiver", "recv": "fastnet.transfer.sender"}
+OTHER_SIDE = {"send": "fastnet.apps.transfer.session.receiver", "recv": "fastnet.apps.transfer.session.sender"}
 
 RUN = """
 import json, sys

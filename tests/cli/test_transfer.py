@@ -16,11 +16,11 @@ import pytest
 
 from fastnet.endpoint import Endpoint
 from fastnet.mover import MOVERS
-from fastnet.table import BACKENDS
+from fastnet.registry import BACKENDS
 from tests.cli.test_examples import examples
-from tests.commands import DEADLINE_S, fastnet, finish, running
 from tests.conftest import why_skip
-from tests.connect_peers import free_port
+from tests.support.cli_process import DEADLINE_S, fastnet, finish, running
+from tests.support.connect_peers import free_port
 
 DATA = bytes(range(256)) * 5000
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastnet.endpoint import Endpoint
-from tests.commands import ROOT, connect, echoes, finish, read_all, running
+from tests.support.cli_process import ROOT, connect, echoes, finish, read_all, running
 
 ECHO = '[[server]]\nservice = "echo"\n'
 

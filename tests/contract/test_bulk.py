@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastnet.limits import KIB, RING_BULK_BYTES, RING_BULK_READS
-from tests.peers import Peer, pattern, settled
+from tests.support.clients import Peer, pattern, settled
 
 LONG = pattern(4 * RING_BULK_BYTES)
 SHORT = pattern(100)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fastnet.load.contract import LoadPlan
-from fastnet.load.session import run
-from fastnet.table import BACKENDS
-from tests.commands import finish
-from tests.peers import Peer, eventually, pattern
+from fastnet.load.run import run
+from fastnet.registry import BACKENDS
+from tests.support.cli_process import finish
+from tests.support.clients import Peer, eventually, pattern
 
 LONG_US = 1_000_000
 """Longer than a peer of the same machine takes to answer, however busy that is."""

@@ -1,4 +1,4 @@
-"""The contract of backplanes (chat/backplane/contract.py), for each row."""
+"""The contract of backplanes (apps/chat/backplane/contract.py), for each row."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from fastnet.chat.backplane import BACKPLANES, check, open_backplane, redis_py, shown
-from fastnet.chat.backplane.contract import BACK, HERE, SAID, Backplane, Taken
-from fastnet.chat.backplane.memory_py import Memory
+from fastnet.apps.chat.backplane import BACKPLANES, check, open_backplane, redis_streams, shown
+from fastnet.apps.chat.backplane.contract import BACK, HERE, SAID, Backplane, Taken
+from fastnet.apps.chat.backplane.memory import Memory
 from fastnet.errors import ConfigError, NetworkError
 from fastnet.limits import CHAT_STREAM_ENTRIES
-from tests.commands import DEADLINE_S, ROOT, eventually
-from tests.redis_server import RedisServer, needs_redis, redis_server
+from tests.support.cli_process import DEADLINE_S, ROOT, eventually
+from tests.support.redis_server import RedisServer, needs_redis, redis_server
 
 ROWS = [pytest.param(name, marks=needs_redis if name == "redis" else ()) for name in BACKPLANES]
 Open = Callable[[], Backplane]
@@ -154,7 +154,7 @@ def test_B3_B5_after_an_outage_everything_arrives_on_both_sides(how: str, tmp_pa
 def test_B3_the_oldest_of_too_many_are_dropped_and_of_here_only_the_last_is_kept(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_py, "CHAT_BACKLOG_MAX", 10)
+    monkeypatch.setattr(redis_streams, "CHAT_BACKLOG_MAX", 10)
     one, two = started(open_backplane(server.url)), started(open_backplane(server.url))
     server.pause()
     dropped = sum(one.publish(SAID, i + 1, f"{i}") + one.publish(HERE, i + 500, f"here {i}") for i in range(100))
@@ -175,8 +175,8 @@ def test_B4_what_nobody_takes_stays_where_it_is(server: RedisServer) -> None:
     for i in range(1000):
         one.publish(SAID, i + 1, f"{i}")
     eventually(lambda: server.ask(b"XLEN fastnet:chat:said") == b":1000\r\n", "all in the stream")
-    assert isinstance(two, redis_py.Redis)
-    assert len(two._arrived) <= 2 * redis_py.BATCH
+    assert isinstance(two, redis_streams.Redis)
+    assert len(two._arrived) <= 2 * redis_streams.BATCH
     assert [entry for _, entry in take(two, 1000)] == [f"{i}" for i in range(1000)]
     one.close()
     two.close()
@@ -184,7 +184,7 @@ def test_B4_what_nobody_takes_stays_where_it_is(server: RedisServer) -> None:
 
 @needs_redis
 def test_the_streams_are_bounded(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(redis_py.KEPT, SAID, 100)
+    monkeypatch.setitem(redis_streams.KEPT, SAID, 100)
     end = started(open_backplane(server.url))
     for i in range(2000):
         end.publish(SAID, i + 1, f"{i}")

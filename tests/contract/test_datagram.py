@@ -1,4 +1,4 @@
-"""What every datagram loop keeps (datagram/contract.py), native and pure, and that both count the same."""
+"""What every datagram loop keeps (engine/datagram/contract.py), native and pure, and that both count the same."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastnet
-from fastnet.datagram import DATAGRAMS
+from fastnet.engine.datagram import DATAGRAMS
 from fastnet.errors import ConfigError
 from fastnet.limits import DATAGRAM_BYTES_MAX
-from fastnet.server import Server
-from fastnet.table import BACKENDS
-from tests.commands import finish
-from tests.peers import DEADLINE_S, eventually, pattern
+from fastnet.registry import BACKENDS
+from fastnet.server.server import Server
+from tests.support.cli_process import finish
+from tests.support.clients import DEADLINE_S, eventually, pattern
 
 UDP_SEGMENT = 103
 ROWS = [(name, backend) for name in DATAGRAMS for backend in BACKENDS if DATAGRAMS[name].module(backend)]

@@ -15,10 +15,10 @@ import pytest
 
 from fastnet.endpoint import Endpoint
 from fastnet.limits import DATAGRAM_BYTES_MAX, READ_BYTES
-from tests.commands import Running, running
 from tests.conftest import Serve
 from tests.contract.test_datagram import Client, counts, each_way, reaches
-from tests.peers import DEADLINE_S, pattern
+from tests.support.cli_process import Running, running
+from tests.support.clients import DEADLINE_S, pattern
 
 KERNEL_BYTES = 2304
 """More than the kernel charges the receive buffer for a datagram of 500 bytes."""

@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastnet
-from fastnet.datagram import DATAGRAMS
 from fastnet.endpoint import Endpoint
-from fastnet.engine import ENGINES
+from fastnet.engine.datagram import DATAGRAMS
+from fastnet.engine.stream import ENGINES
 from fastnet.errors import ConfigError
 from fastnet.limits import DICTIONARY_LINE_BYTES_MAX, UNPROVEN_REPLY_BYTES
-from fastnet.server import Server
+from fastnet.registry import BACKENDS
+from fastnet.server.server import Server
 from fastnet.service.dictionary_py import ELLIPSIS
-from fastnet.table import BACKENDS
 from tests.contract.test_datagram import Client, each_way, reaches
-from tests.peers import DEADLINE_S, connect, settled
+from tests.support.clients import DEADLINE_S, connect, settled
 
 WORDS = {
     "cat": "Katze: das Tier",

@@ -1,4 +1,4 @@
-"""What engine/contract.py promises while a server runs (E1 to E7); the ends of it are in test_engine_ends.py."""
+"""What engine/stream/contract.py promises while a server runs (E1 to E7); the ends of it are in test_engine_ends.py."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastnet.engine import ENGINES
+from fastnet.engine.stream import ENGINES
 from fastnet.limits import KIB, MIB, READ_BYTES
 from tests.conftest import Dial, Serve
-from tests.leftovers import descriptors
-from tests.loops import prepared, running
-from tests.peers import Peer, connect, eventually, pattern, settled, statistics_reach
+from tests.support.clients import Peer, connect, eventually, pattern, settled, statistics_reach
+from tests.support.engine import prepared, running
+from tests.support.leaks import descriptors
 
 STUCK_MS = 150
 """A send buffer that has had no room for so long is full."""

@@ -1,4 +1,4 @@
-"""How connections and servers end: idle, reset, drained, stopped (engine/contract.py, E1 and E8 to E12)."""
+"""How connections and servers end: idle, reset, drained, stopped (engine/stream/contract.py, E1 and E8 to E12)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from fastnet.limits import KIB, MIB
 from tests.conftest import Dial, Serve
-from tests.loops import prepared, running
-from tests.peers import Peer, connect, eventually, pattern, settled, statistics_reach
+from tests.support.clients import Peer, connect, eventually, pattern, settled, statistics_reach
+from tests.support.engine import prepared, running
 
 STORM = 300
 

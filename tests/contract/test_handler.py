@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastnet
-from fastnet.datagram import DATAGRAMS
+from fastnet.engine.datagram import DATAGRAMS
 from fastnet.errors import ConfigError
 from fastnet.limits import DATAGRAM_BYTES_MAX, UNPROVEN_REPLY_BYTES
-from fastnet.server import Server
-from fastnet.table import BACKENDS
+from fastnet.registry import BACKENDS
+from fastnet.server.server import Server
 from tests.contract.test_datagram import Client, counts, each_way, reaches
-from tests.peers import eventually, pattern
+from tests.support.clients import eventually, pattern
 
 
 def shout(data: memoryview, peer: Any) -> bytes:

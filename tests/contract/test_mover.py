@@ -16,9 +16,9 @@ import pytest
 
 from fastnet.limits import MIB, MOVER_STEP_BYTES
 from fastnet.mover.contract import STREAM
-from tests.connect_peers import ABORT
-from tests.movers import made, opened, pair, rows
-from tests.peers import eventually
+from tests.support.clients import eventually
+from tests.support.connect_peers import ABORT
+from tests.support.movers import made, opened, pair, rows
 
 DATA = os.urandom(300_001)
 

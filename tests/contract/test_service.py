@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from fastnet.engine import ENGINES
+from fastnet.engine.stream import ENGINES
 from fastnet.limits import KIB, SUFFIX_BYTES_MAX
 from fastnet.service import SERVICES
 from fastnet.service.chargen_py import LINE_CHARACTERS, PRINTABLE
 from fastnet.service.contract import END, Conn, Item, Service
 from tests.conftest import Dial, Serve
-from tests.loops import running
-from tests.peers import connect, eventually, pattern, settled, statistics_reach
+from tests.support.clients import connect, eventually, pattern, settled, statistics_reach
+from tests.support.engine import running
 
 OPENS, CLOSES, EOFS, DATAS, TALKS = range(5)
 

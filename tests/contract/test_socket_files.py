@@ -17,7 +17,7 @@ from fastnet.transport import TRANSPORTS, unix
 from fastnet.transport.contract import SocketOptions
 from tests.conftest import Serve
 from tests.contract.test_unixgram import Client
-from tests.peers import DEADLINE_S
+from tests.support.clients import DEADLINE_S
 
 
 @pytest.mark.parametrize("dead", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["stream", "datagram"])

@@ -14,7 +14,7 @@ from fastnet.errors import ConfigError, NetworkError
 from fastnet.transport import TRANSPORTS, tcp, unix
 from fastnet.transport.contract import SocketOptions
 from tests.conftest import Dial, Serve
-from tests.peers import connect
+from tests.support.clients import connect
 
 HAS_IPV6 = socket.has_dualstack_ipv6()
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="no IPv6 here")
@@ -240,7 +240,7 @@ def test_an_abstract_name_leaves_no_file_and_is_free_again(serve: Serve, dial: D
 
 def test_a_server_that_cannot_start_leaves_nothing_open(serve: Serve, tmp_path, monkeypatch) -> None:
     """T4. `nothing_left` checks the descriptors; the socket file is checked here."""
-    from fastnet import server
+    from fastnet.server import server
 
     def no_memory(rows: int) -> None:
         raise OSError(errno.ENOMEM, "no memory")

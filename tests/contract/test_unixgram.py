@@ -1,4 +1,4 @@
-"""Datagrams over Unix sockets: what every datagram loop keeps there (datagram/contract.py), and what differs from UDP."""
+"""Datagrams over Unix sockets: what every datagram loop keeps there (engine/datagram/contract.py), and what differs from UDP."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 import fastnet
 from fastnet.limits import SEND_PATIENCE_S, UNIXGRAM_BYTES_MAX
 from fastnet.load.contract import LoadPlan
-from fastnet.load.session import run
+from fastnet.load.run import run
 from fastnet.metrics.counters import Statistics
-from fastnet.server import Server
-from fastnet.table import BACKENDS
+from fastnet.registry import BACKENDS
+from fastnet.server.server import Server
 from tests.conftest import Serve
 from tests.contract import test_datagram as datagram
 from tests.contract.test_datagram import ROWS, each_way
-from tests.peers import DEADLINE_S, eventually, pattern, statistics_reach
+from tests.support.clients import DEADLINE_S, eventually, pattern, statistics_reach
 
 QUEUE = 1 + int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
 """Datagrams that a socket holds before a sender has to wait."""

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fastnet.limits import KIB, MIB
-from fastnet.server import Server
+from fastnet.server.server import Server
 from tests.conftest import STREAMS, Dial, Serve
-from tests.peers import Peer, pattern, statistics_reach
+from tests.support.clients import Peer, pattern, statistics_reach
 
 REFERENCE = ("epoll", "python")
 SUFFIX = " [suffix]"

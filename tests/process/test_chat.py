@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from fastnet.chat import wire
+from fastnet.apps.chat import wire
 from fastnet.endpoint import Endpoint
-from tests.chatting import joined, serving, textbook
-from tests.commands import DEADLINE_S, ENVIRONMENT, fastnet, finish, running
-from tests.lossy import Lossy
-from tests.peers import while_flooded
+from tests.support.chat import joined, serving, textbook
+from tests.support.cli_process import DEADLINE_S, ENVIRONMENT, fastnet, finish, running
+from tests.support.clients import while_flooded
+from tests.support.lossy_network import Lossy
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fastnet.endpoint import Endpoint
-from tests.chatting import joined, serving, textbook
-from tests.commands import ENVIRONMENT, ROOT, Running, daemon, finish
-from tests.redis_server import RedisServer, needs_redis, redis_server
+from tests.support.chat import joined, serving, textbook
+from tests.support.cli_process import ENVIRONMENT, ROOT, Running, daemon, finish
+from tests.support.redis_server import RedisServer, needs_redis, redis_server
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ import pyte
 import pytest
 
 from fastnet.endpoint import Endpoint
-from tests.chatting import joined, serving, textbook
-from tests.commands import DEADLINE_S, ENVIRONMENT, fastnet
+from tests.support.chat import joined, serving, textbook
+from tests.support.cli_process import DEADLINE_S, ENVIRONMENT, fastnet
 
 
 class Seat:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastnet.endpoint import Endpoint
-from tests.commands import connect, daemon, echoes, eventually, fastnet, finish, is_alive, running
+from tests.support.cli_process import connect, daemon, echoes, eventually, fastnet, finish, is_alive, running
 
 
 def test_the_launcher_returns_when_the_daemon_listens_and_says_where(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_launcher_that_is_killed_before_the_daemon_listens_leaves_no_daemon(tm
     """Its pipe breaks; a daemon nobody heard of must not stay. Shown with an output that is closed for the launcher."""
     code = (
         "import os, sys\n"
-        "from fastnet.daemon import leave\n"
+        "from fastnet.process.daemon import leave\n"
         "source, target = os.pipe()\n"
         "os.close(source)\n"
         "if os.fork() == 0:\n"
@@ -231,7 +231,7 @@ def test_a_launcher_that_is_killed_before_the_daemon_listens_leaves_no_daemon(tm
     )
     from subprocess import run as run_process
 
-    from tests.commands import ENVIRONMENT
+    from tests.support.cli_process import ENVIRONMENT
 
     run_process([fastnet()[0], "-c", code], env=ENVIRONMENT, check=True, timeout=30)
     eventually(lambda: (tmp_path / "broken").exists(), "the daemon to notice")

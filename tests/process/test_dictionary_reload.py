@@ -16,9 +16,9 @@ import pytest
 
 from fastnet.endpoint import Endpoint
 from fastnet.limits import RELOAD_SETTLE_S
+from fastnet.registry import BACKENDS
 from fastnet.service import SERVICES
-from fastnet.table import BACKENDS
-from tests.commands import DEADLINE_S, Running, children, daemon, eventually, running
+from tests.support.cli_process import DEADLINE_S, Running, children, daemon, eventually, running
 
 WORDS = 5000
 

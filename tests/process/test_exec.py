@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from fastnet.command import client
+from fastnet.apps.exec import client
 from fastnet.errors import CommandDenied, NetworkError
-from fastnet.transport.dial import resolve
-from tests.commanding import SECRETS, Offer, Remote, offering, serving, shell, write_keys
-from tests.commands import ENVIRONMENT, children, eventually, fastnet, finish, is_alive, running
+from fastnet.transport.connect import resolve
+from tests.support.cli_process import ENVIRONMENT, children, eventually, fastnet, finish, is_alive, running
+from tests.support.exec import SECRETS, Offer, Remote, offering, serving, shell, write_keys
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commanding import AS_ROOT, Offer, Remote, offering, serving, shell, write_keys, write_policy
-from tests.commands import ENVIRONMENT, ROOT, daemon, eventually, finish, is_alive, running
+from tests.support.cli_process import ENVIRONMENT, ROOT, daemon, eventually, finish, is_alive, running
+from tests.support.exec import AS_ROOT, Offer, Remote, offering, serving, shell, write_keys, write_policy
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import fastnet
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError
-from tests.commands import connect, echoes
+from tests.support.cli_process import connect, echoes
 
 STARTS = 200
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fastnet.endpoint import Endpoint
-from tests.commands import (
+from tests.support.cli_process import (
     ENVIRONMENT,
     Running,
     children,

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import fastnet
-from fastnet.config import ServerConfig
+from fastnet.config.server import ServerConfig
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
 from fastnet.limits import SPARE_DESCRIPTORS
-from fastnet.plan import make_plan
-from fastnet.table import BACKENDS
-from tests.commands import children, connect, echoes, eventually, finish, running
+from fastnet.registry import BACKENDS
+from fastnet.server.plan import make_plan
+from tests.support.cli_process import children, connect, echoes, eventually, finish, running
 
 USABLE = sorted(os.sched_getaffinity(0))
 

@@ -1,4 +1,4 @@
-"""csrc/fn_mover.h and csrc/fn_slice.h"""
+"""csrc/fn_mover.h and csrc/fn_mover_slice.h"""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -24,7 +24,7 @@ cdef extern from "fn_mover.h" nogil:
     ssize_t fn_splice_in(fn_mover *m, int sock, int file, int64_t offset, size_t count)
 
 
-cdef extern from "fn_slice.h" nogil:
+cdef extern from "fn_mover_slice.h" nogil:
     int fn_move_some(
         fn_mover *m, fn_step step, int out, int sock, int file, int64_t offset, uint64_t count, uint32_t slice_ms,
         uint64_t *moved, int *ended,

@@ -1,6 +1,6 @@
 """The `fastnet` command: one module a command, and this front door.
 
-`fastnet --version` must answer before click is imported (docs/numbers.md, row "start-up"), so it is answered here.
+`fastnet --version` must answer before click is imported (docs/benchmarks.md, row "start-up"), so it is answered here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 def main() -> None:
     """Run the command line and exit with its code."""
     if None in (sys.stdin, sys.stdout, sys.stderr):  # closed, as by `<&-`: a socket would get its number
-        from fastnet.clients.stdio import occupy_standard_descriptors
+        from fastnet.apps.connect.stdio import occupy_standard_descriptors
 
         occupy_standard_descriptors()
     if sys.argv[1:] == ["--version"]:

@@ -14,20 +14,20 @@ from typing import Any
 
 import click
 
-from fastnet.chat.client import Member
-from fastnet.chat.output import Place, Plain, on_a_screen
-from fastnet.chat.sealed import Seal
-from fastnet.chat.server import PORT, ChatConfig, words
-from fastnet.chat.server import run as run_server
-from fastnet.chat.talking import Event, Talking
-from fastnet.chat.wire import ChatError
+from fastnet.apps.chat.authentication import Seal
+from fastnet.apps.chat.client import Member
+from fastnet.apps.chat.client_protocol import Event, Talking
+from fastnet.apps.chat.server import PORT, ChatConfig, words
+from fastnet.apps.chat.server import run as run_server
+from fastnet.apps.chat.ui.view import Place, Plain, on_a_screen
+from fastnet.apps.chat.wire import ChatError
 from fastnet.cli.exec import read_server
 from fastnet.cli.options import collect, parameters
-from fastnet.cli.serve import say
-from fastnet.command.keys import read_keys
-from fastnet.config import ProcessConfig
+from fastnet.cli.servers import say
+from fastnet.config.server import ProcessConfig
 from fastnet.limits import CHAT_TIMEOUT_S, CLIENT_TIMEOUT_MAX_S
-from fastnet.process import Tell
+from fastnet.process.run import Tell
+from fastnet.security.keys import read_keys
 
 HELP = """Group chat over UDP, for fastnet and for textbook programs.
 

@@ -12,14 +12,14 @@ from dataclasses import replace
 
 import click
 
-from fastnet.clients.connect import Conversation, Outcome, Watch
-from fastnet.clients.connect_udp import DatagramConversation
-from fastnet.clients.stdio import Input, Output, interruptible
+from fastnet.apps.connect.datagram import DatagramConversation
+from fastnet.apps.connect.stdio import Input, Output, interruptible
+from fastnet.apps.connect.stream import Conversation, Outcome, Watch
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
 from fastnet.limits import BUSY_POLL_US_MAX, CLIENT_TIMEOUT_MAX_S, CONNECT_TIMEOUT_S, LAST_REPLIES_S
 from fastnet.transport import TRANSPORTS
-from fastnet.transport.dial import dial, resolve
+from fastnet.transport.connect import dial, resolve
 
 HELP = """Talk to a server: standard input goes to the socket, and the socket to standard output, both at once.
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import click
 
+from fastnet.apps.dictionary.client import Answer, Lookup, unfit
 from fastnet.cli.options import collect, parameters
-from fastnet.cli.serve import SIGNALS, teller
-from fastnet.clients.dictionary import Answer, Lookup, unfit
-from fastnet.config import ProcessConfig, ServerConfig, from_environment
+from fastnet.cli.servers import SIGNALS, teller
+from fastnet.config.server import ProcessConfig, ServerConfig, from_environment
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError, printable
 from fastnet.limits import CLIENT_TIMEOUT_MAX_S, LOOKUP_TIMEOUT_S
-from fastnet.process import run
+from fastnet.process.run import run
 from fastnet.service.dictionary_py import UNKNOWN
 
 RELOADS = SIGNALS.replace("HUP opens log files anew.\n", "HUP opens log files anew\nand reads FILE. ")

@@ -7,7 +7,7 @@ import textwrap
 
 import click
 
-from fastnet.doctor import as_document, examine
+from fastnet.apps.doctor import as_document, examine
 
 HELP = """What this host and this build support, and why not.
 

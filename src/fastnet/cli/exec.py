@@ -16,18 +16,17 @@ from typing import Any
 
 import click
 
+from fastnet.apps.exec import wire
+from fastnet.apps.exec.client import Key
+from fastnet.apps.exec.client import run as run_remote
+from fastnet.apps.exec.client_protocol import Result
+from fastnet.apps.exec.server import PORT, CommandConfig, words
+from fastnet.apps.exec.server import run as run_server
+from fastnet.apps.exec.server_protocol import ending, signal_name
 from fastnet.cli.connect import bracketed
 from fastnet.cli.options import collect, parameters
-from fastnet.cli.serve import say
-from fastnet.command import wire
-from fastnet.command.asking import Result
-from fastnet.command.client import Key
-from fastnet.command.client import run as run_remote
-from fastnet.command.desk import ending, signal_name
-from fastnet.command.keys import KEYS_FILE, new_line, read_keys
-from fastnet.command.server import PORT, CommandConfig, words
-from fastnet.command.server import run as run_server
-from fastnet.config import ProcessConfig
+from fastnet.cli.servers import say
+from fastnet.config.server import ProcessConfig
 from fastnet.endpoint import Endpoint
 from fastnet.errors import (
     EXIT_COMMAND_FAILED,
@@ -39,7 +38,8 @@ from fastnet.errors import (
     printable,
 )
 from fastnet.limits import EXEC_CLOCK_S, EXEC_TIMEOUT_S
-from fastnet.process import Tell
+from fastnet.process.run import Tell
+from fastnet.security.keys import KEYS_FILE, new_line, read_keys
 
 HELP = """Remote commands over UDP: only those the server's allow file names, only for who has a key.
 

@@ -23,10 +23,10 @@ OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What printing fails with, and no other call that may end here: a full disk, a limit, a terminal that hung up, `>&-`."""
 
 COMMANDS = {
-    "echo": ("fastnet.cli.serve", "Echo server (RFC 862): every byte goes back to its sender."),
-    "discard": ("fastnet.cli.serve", "Discard server (RFC 863): reads everything, answers nothing."),
-    "chargen": ("fastnet.cli.serve", "Character generator (RFC 864): an endless pattern of lines."),
-    "daytime": ("fastnet.cli.serve", "Daytime server (RFC 867): the date and time, then the end."),
+    "echo": ("fastnet.cli.servers", "Echo server (RFC 862): every byte goes back to its sender."),
+    "discard": ("fastnet.cli.servers", "Discard server (RFC 863): reads everything, answers nothing."),
+    "chargen": ("fastnet.cli.servers", "Character generator (RFC 864): an endless pattern of lines."),
+    "daytime": ("fastnet.cli.servers", "Daytime server (RFC 867): the date and time, then the end."),
     "dict": ("fastnet.cli.dictionary", "Dictionary: serve a file of words, or look words up."),
     "connect": (
         "fastnet.cli.connect",

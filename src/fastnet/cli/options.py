@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fastnet.config import build, from_environment, options, value_type
+from fastnet.config.server import build, from_environment, options, value_type
 
 
 def parameter(config: type[Any], each: dataclasses.Field[Any]) -> click.Option:

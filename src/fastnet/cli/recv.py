@@ -11,12 +11,19 @@ from typing import Any
 
 import click
 
-from fastnet.cli.proven import SIDE_OPTIONS, as_options, bytes_of, proven_options, refuse_in_raw_mode, warn_if_open
+from fastnet.apps.transfer.session.listen import dial_endpoint, is_open_to_others, listen_endpoint
+from fastnet.apps.transfer.target.placement import OVERWRITE
 from fastnet.cli.send import check_sides, common_fields, run_until_signal
-from fastnet.cli.transfer import Show, ask_person, common_options, interrupted_by, warn_of_strangers
+from fastnet.cli.transfer_options import (
+    SIDE_OPTIONS,
+    as_options,
+    bytes_of,
+    proven_options,
+    refuse_in_raw_mode,
+    warn_if_open,
+)
+from fastnet.cli.transfer_output import Show, ask_person, common_options, interrupted_by, warn_of_strangers
 from fastnet.limits import LAST_WORDS_BYTES, MANIFEST_FILES_MAX
-from fastnet.transfer.inbox import OVERWRITE
-from fastnet.transfer.meet import dial_endpoint, is_open_to_others, listen_endpoint
 
 HELP = """Receive files and folders: from a sender that listens at ENDPOINT, or with --listen from the one that connects.
 
@@ -84,8 +91,8 @@ def recv(
 def receive_proven(
     endpoint: str | None, output: str | None, overwrite: str, listen: str | None, given: dict[str, Any], show: Show
 ) -> None:
-    from fastnet.transfer.api import receive
-    from fastnet.transfer.receiver import Policy
+    from fastnet.apps.transfer.api import receive
+    from fastnet.apps.transfer.session.receiver import Policy
 
     if given["into"] is not None and output is not None:
         raise click.UsageError("--into or --output: a folder for whatever comes, or a name for one file")
@@ -127,8 +134,8 @@ def receive_raw(
     given: dict[str, Any],
     show: Show,
 ) -> None:
-    from fastnet.transfer.raw import RawOptions
-    from fastnet.transfer.raw_recv import await_push, pull
+    from fastnet.apps.transfer.raw.receive import await_push, pull
+    from fastnet.apps.transfer.raw.session import RawOptions
 
     if output is None:
         raise click.UsageError("Raw mode carries no name; give one with --output FILE, or - for standard output")

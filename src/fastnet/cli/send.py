@@ -11,11 +11,18 @@ from typing import Any
 
 import click
 
-from fastnet.cli.proven import SIDE_OPTIONS, as_options, bytes_of, proven_options, refuse_in_raw_mode, warn_if_open
-from fastnet.cli.transfer import Show, common_options, interrupted_by, two_signals, warn_of_strangers
+from fastnet.apps.transfer.digest import ALGORITHMS
+from fastnet.apps.transfer.session.listen import dial_endpoint, is_open_to_others, listen_endpoint
+from fastnet.cli.transfer_options import (
+    SIDE_OPTIONS,
+    as_options,
+    bytes_of,
+    proven_options,
+    refuse_in_raw_mode,
+    warn_if_open,
+)
+from fastnet.cli.transfer_output import Show, common_options, interrupted_by, two_signals, warn_of_strangers
 from fastnet.limits import STREAMS_MAX
-from fastnet.transfer.digest import ALGORITHMS
-from fastnet.transfer.meet import dial_endpoint, is_open_to_others, listen_endpoint
 
 HELP = """Send files and folders: to a receiver that listens at ENDPOINT, or with --listen to the one that connects.
 
@@ -88,8 +95,8 @@ def send(paths: tuple[str, ...], listen: str | None, keep_open: bool, raw: bool,
 def send_proven(
     files: tuple[str, ...], to: str, listen: str | None, keep_open: bool, given: dict[str, Any], show: Show
 ) -> None:
-    from fastnet.transfer.api import send as send_files
-    from fastnet.transfer.tree import Filter
+    from fastnet.apps.transfer.api import send as send_files
+    from fastnet.apps.transfer.source.walk import Filter
 
     common = common_fields(given)
     choices = {"digest": given["digest"], "compress": given["compress"] or "", "streams": given["streams"] or 1}
@@ -131,8 +138,8 @@ def common_fields(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def send_raw(path: str, to: str, listen: str | None, keep_open: bool, given: dict[str, Any], show: Show) -> None:
-    from fastnet.transfer.raw import RawOptions
-    from fastnet.transfer.raw_send import offer, push
+    from fastnet.apps.transfer.raw.send import offer, push
+    from fastnet.apps.transfer.raw.session import RawOptions
 
     options = RawOptions(**common_fields(given))
     if listen is None:

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from fastnet.cli.options import parameters
-from fastnet.cli.serve import SIGNALS, teller
-from fastnet.config import ProcessConfig, build, from_environment, options
-from fastnet.configfile import read
-from fastnet.process import run
+from fastnet.cli.servers import SIGNALS, teller
+from fastnet.config.file import read
+from fastnet.config.server import ProcessConfig, build, from_environment, options
+from fastnet.process.run import run
 
 HELP = f"""Run a set of servers from a TOML file.
 

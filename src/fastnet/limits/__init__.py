@@ -9,6 +9,6 @@ each file, so that a change that breaks one fails at import.
 from fastnet.limits.chat import *
 from fastnet.limits.dictionary import *
 from fastnet.limits.exec import *
-from fastnet.limits.servers import *
-from fastnet.limits.transfers import *
+from fastnet.limits.server import *
+from fastnet.limits.transfer import *
 from fastnet.limits.units import *

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastnet.limits.servers import UNPROVEN_REPLY_BYTES
+from fastnet.limits.server import UNPROVEN_REPLY_BYTES
 
 CHAT_DATAGRAM_BYTES_MAX = 1232
 """Largest datagram of a chat; EXEC_DATAGRAM_BYTES_MAX says why."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastnet.table import Row, Table
+from fastnet.registry import Row, Table
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ FIELDS = (
     "handler_errors",
     *(f"closed_{why}" for why in CLOSED_REASONS),
 )
-"""The words of a row, in the order of FN_COUNTERS in csrc/fn_counters.h; cdefs/work_c.pyx compares the two at import."""
+"""The words of a row, in the order of FN_COUNTERS in csrc/fn_counters.h; engine/work_c.pyx compares the two at import."""
 
 ACCEPTED, ACCEPT_PAUSES, BYTES_IN, BYTES_OUT, MESSAGES, PARKED_BYTES = range(6)
 SPINS_PAID, SPINS_VAIN, REPLIES, UNANSWERED, UNSENT, TRUNCATED, KERNEL_DROPS = range(8, 15)
@@ -64,7 +64,7 @@ class Statistics:
     Datagrams are `messages`. replies: sent. unanswered: from a peer that is not let in, or a port that would answer back.
     unsent: refused by the kernel. truncated: longer than any buffer. kernel_drops: the socket's buffer was full, as far as
     a later datagram has told (SO_RXQ_OVFL). withheld: replies longer than an unproven address gets (D8 of
-    datagram/contract.py). handler_errors: calls of a Python handler that raised, or returned what is no reply.
+    engine/datagram/contract.py). handler_errors: calls of a Python handler that raised, or returned what is no reply.
     """
 
     accepted: int

@@ -1,6 +1,6 @@
 """File to socket and back, how: one row a mover. To add one, write its file and its row.
 
-`choose` settles which one moves a file, by what the file is, where it is and what was measured there (docs/numbers.md).
+`choose` settles which one moves a file, by what the file is, where it is and what was measured there (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fastnet import probes
 from fastnet.errors import UnsupportedError
 from fastnet.mover.contract import Mover
-from fastnet.table import BACKENDS, Row, Table
+from fastnet.registry import BACKENDS, Row, Table
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def able(direction: str) -> list[str]:
 def best(direction: str, file_fd: int, is_tapped: bool) -> tuple[tuple[str, ...], str]:
     """Movers for this file, the best first, and why.
 
-    A copy through a buffer in the cache is cheaper than none and a second look at the page cache (docs/numbers.md).
+    A copy through a buffer in the cache is cheaper than none and a second look at the page cache (docs/benchmarks.md).
     """
     status = os.fstat(file_fd)
     if not stat.S_ISREG(status.st_mode):

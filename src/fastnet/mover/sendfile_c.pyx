@@ -1,7 +1,7 @@
 """Send with sendfile(2), native: csrc/fn_mover.h. Twin: sendfile_py.py."""
 
 from fastnet.cdefs.mover cimport fn_sendfile_in, fn_sendfile_out
-from fastnet.cdefs.mover_c cimport NativeMover
+from fastnet.mover._base_c cimport NativeMover
 
 
 cdef class Mover(NativeMover):

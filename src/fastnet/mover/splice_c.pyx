@@ -1,7 +1,7 @@
 """Move with splice(2) through a pipe, native: csrc/fn_mover.h. Twin: splice_py.py."""
 
 from fastnet.cdefs.mover cimport fn_splice_in, fn_splice_out
-from fastnet.cdefs.mover_c cimport NativeMover
+from fastnet.mover._base_c cimport NativeMover
 
 from fastnet.mover._pipe import open_pipe
 

@@ -4,7 +4,7 @@ from libc.stdio cimport snprintf
 from libc.time cimport time
 
 from fastnet.cdefs.service cimport FN_END, FN_SCRATCH_BYTES, fn_reply, fn_reply_add, fn_service
-from fastnet.cdefs.work_c cimport NativeService
+from fastnet.engine.work_c cimport NativeService
 
 cdef const char **WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 cdef const char **MONTHS = [

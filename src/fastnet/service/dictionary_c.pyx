@@ -6,11 +6,11 @@ Connections are served by the twin: a line may come in pieces, and a native serv
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from fastnet.cdefs.service cimport fn_calls, fn_service
-from fastnet.cdefs.words cimport (
+from fastnet.cdefs.dictionary cimport (
     fn_lookup, fn_phrases, fn_shelf, fn_shelf_open, fn_shelf_put, fn_shelf_take, fn_word_room, fn_words, fn_words_add,
     fn_words_drop, fn_words_new,
 )
-from fastnet.cdefs.work_c cimport NativeService
+from fastnet.engine.work_c cimport NativeService
 
 from fastnet.limits import DICTIONARY_ARENA_BYTES_MAX, UNPROVEN_REPLY_BYTES
 from fastnet.service.dictionary_py import ELLIPSIS, UNKNOWN

@@ -1,6 +1,6 @@
 """Discard (RFC 863), native: a table without `data`, so the kernel drops TCP bytes uncopied. Twin: discard_py.py."""
 
-from fastnet.cdefs.work_c cimport NativeService
+from fastnet.engine.work_c cimport NativeService
 
 
 def create():

@@ -13,7 +13,7 @@ from libc.stdint cimport uint16_t, uint32_t
 from fastnet.cdefs.counters cimport fn_count
 from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply_add, fn_service
 from fastnet.cdefs.sys cimport sockaddr_storage
-from fastnet.cdefs.work_c cimport NativeService
+from fastnet.engine.work_c cimport NativeService
 
 from fastnet.limits import HANDLER_PEERS_KEPT
 from fastnet.service.handler_py import Failures, as_bytes

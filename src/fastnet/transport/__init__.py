@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastnet.limits import DATAGRAM_BYTES_MAX, UNIXGRAM_BYTES_MAX
-from fastnet.table import Row, Table
+from fastnet.registry import Row, Table
 
 
 @dataclass(frozen=True)

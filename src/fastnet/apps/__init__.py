@@ -1,0 +1,1 @@
+"""Applications, each a folder with the same stems: wire, client_protocol, client, server_protocol, server."""

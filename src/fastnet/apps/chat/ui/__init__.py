@@ -1,0 +1,1 @@
+"""The chat's terminal: screen, layout, key input and what is shown."""

@@ -1,0 +1,223 @@
+"""The same conversation in datagrams: each line of input is one datagram, each reply is written as it is.
+
+Facts. UDP has no end of stream, no backpressure and no connection: a refusal is an ICMP message that comes back some
+time after the datagram, as an error of the next call on a connected socket (udp(7)); on loopback it is there at once.
+A name may have an address that the server is not bound to (localhost is ::1 and 127.0.0.1), and only a refusal tells.
+Consequence: the end is a matter of time. After the end of input we listen for `last_replies_s` after the last byte
+moved.
+Decision: a line keeps its newline, so that what goes out is what came in. A refusal before the first reply moves on
+to the next address of the name and repeats the last datagram; later, or without a next address, it is an error.
+Over a Unix socket there is one address, a full queue of the server holds us back, and a refusal comes at once.
+Cost: over a real network the datagrams sent between the first one and its refusal are lost. UDP may lose any of them
+anyway.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections import deque
+
+from fastnet.apps.connect.stdio import Input, Output, ReaderGone
+from fastnet.apps.connect.stream import Q_LINES, Outcome, Silence, Watch
+from fastnet.endpoint import Endpoint
+from fastnet.errors import NetworkError, reason
+from fastnet.limits import LAST_REPLIES_S, READ_BYTES
+from fastnet.transport import TRANSPORTS
+from fastnet.transport.connect import Address, cure_of, dial_datagram
+
+NOTHING = memoryview(b"")
+
+
+class Lines:
+    """Cuts input into lines, however it arrives. Holds at most one read more than the longest line."""
+
+    def __init__(self, line_bytes_max: int) -> None:
+        self.line_bytes_max = line_bytes_max
+        self._text = b""
+        self._start = 0
+        self._has_ended = False
+
+    def feed(self, data: bytes) -> None:
+        self._text = self._text[self._start :] + data
+        self._start = 0
+
+    def end(self) -> None:
+        """No more input: the last line may go without its newline."""
+        self._has_ended = True
+
+    def put_back(self, line: bytes) -> None:
+        """The line taken last is the next one again."""
+        self._text = line + self._text[self._start :]
+        self._start = 0
+
+    def take(self) -> bytes | None:
+        """The next line with its newline, or None. Raises NetworkError when it does not fit a datagram."""
+        start = self._start
+        end = self._text.find(b"\n", start, start + self.line_bytes_max) + 1
+        if end == 0:
+            end = len(self._text)
+            if end - start > self.line_bytes_max:
+                raise NetworkError(
+                    f"a line of the input has more than {self.line_bytes_max} bytes and does not fit a datagram",
+                    "Cut it into shorter lines, or use a stream: tcp:// or unix:",
+                    errno.EMSGSIZE,
+                )
+            if end == start or not self._has_ended:
+                return None
+        self._start = end
+        return self._text[start:end]
+
+
+class DatagramConversation:
+    """A datagram socket between an input and an output. `run` returns when the last replies are in.
+
+    addresses: where the endpoint may be, best first; taken from the front as they are tried.
+    last_replies_s: how long to listen after the end of input, counted from the last byte in either direction.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        addresses: deque[Address],
+        source: Input,
+        target: Output,
+        last_replies_s: float = LAST_REPLIES_S,
+        watch: Watch | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.addresses = addresses
+        self.source = source
+        self.target = target
+        self.sock = self.open()
+        bytes_max = TRANSPORTS[endpoint.transport].datagram_bytes_max
+        self.lines = Lines(bytes_max)
+        self.text = memoryview(bytearray(READ_BYTES))
+        self.reply = memoryview(bytearray(max(READ_BYTES, bytes_max)))
+        self.outgoing: bytes | None = None
+        self.last_sent: bytes | None = None
+        self.parked = NOTHING
+        self.has_ended = False
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.replies = 0
+        self.silence = Silence(last_replies_s)
+        self.watch = watch or Watch()
+
+    def run(self) -> Outcome:
+        """Send line by line and write replies, until the input has ended and nothing more comes.
+
+        Raises NetworkError (refused, unreachable, a line too long) and FastnetError (our own input or output fails).
+        """
+        try:
+            while not (self.is_listening() and self.silence.is_over()):
+                self.turn()
+        except ReaderGone:
+            return Outcome(self.sent_bytes, self.received_bytes, "reader")
+        return Outcome(self.sent_bytes, self.received_bytes, "both")
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def open(self) -> socket.socket:
+        sock = dial_datagram(self.endpoint, self.addresses)
+        sock.setblocking(False)
+        return sock
+
+    def is_listening(self) -> bool:
+        """All that is left is to wait for the server."""
+        return self.has_ended and self.outgoing is None and not self.parked
+
+    def turn(self) -> None:
+        """Wait once and move what can be moved. Replies and refusals come before the next line."""
+        if not self.is_listening():
+            self.silence.broken()
+        ready = self.watch.wait(self.interest(), self.silence.left_s() if self.is_listening() else None)
+        if self.parked:
+            self.write()
+        elif ready.get(self.sock.fileno(), 0) & ~select.POLLOUT:
+            self.receive()
+        if self.outgoing is None and self.source.fd in ready:
+            self.read()
+        elif self.outgoing is not None and ready.get(self.sock.fileno(), 0) & select.POLLOUT:
+            self.send()
+
+    def interest(self) -> dict[int, int]:
+        masks = {}
+        of_socket = 0
+        if self.outgoing is not None:
+            of_socket |= select.POLLOUT
+        elif not self.has_ended:
+            masks[self.source.fd] = select.POLLIN
+        if self.parked:
+            masks[self.target.fd] = select.POLLOUT
+        else:
+            of_socket |= select.POLLIN
+        if of_socket:
+            masks[self.sock.fileno()] = of_socket
+        return masks
+
+    def read(self) -> None:
+        count = self.source.read_into(self.text)
+        if count is None:
+            return
+        if count:
+            self.lines.feed(bytes(self.text[:count]))
+        else:
+            self.has_ended = True
+            self.lines.end()
+        self.next_line()
+
+    def next_line(self) -> None:
+        self.outgoing = self.lines.take()
+        if self.outgoing is not None and self.source.is_terminal and self.outgoing.removesuffix(b"\n") in Q_LINES:
+            self.outgoing = None
+            self.has_ended = True
+
+    def send(self) -> None:
+        assert self.outgoing is not None
+        try:
+            self.sock.send(self.outgoing)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.refused(error)
+            return
+        self.sent_bytes += len(self.outgoing)
+        self.last_sent = self.outgoing
+        self.silence.broken()
+        self.next_line()
+
+    def receive(self) -> None:
+        try:
+            count = self.sock.recv_into(self.reply)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.refused(error)
+            return
+        self.replies += 1
+        self.received_bytes += count
+        self.parked = self.reply[:count]
+        self.silence.broken()
+        if self.parked:
+            self.write()
+
+    def write(self) -> None:
+        self.parked = self.parked[self.target.write(self.parked) :]
+
+    def refused(self, error: OSError) -> None:
+        """Go on with the next address of the name, or give up."""
+        if error.errno != errno.ECONNREFUSED or self.replies or not self.addresses:
+            cure = cure_of(self.endpoint, error.errno)
+            counts = f"after {self.sent_bytes} bytes sent and {self.received_bytes} received"
+            raise NetworkError(f"{self.endpoint}: {reason(error)}, {counts}", cure, error.errno) from error
+        self.sock.close()
+        self.sock = self.open()
+        self.silence.broken()
+        if self.last_sent is not None:
+            self.sent_bytes -= len(self.last_sent)
+            if self.outgoing is not None:
+                self.lines.put_back(self.outgoing)
+            self.outgoing, self.last_sent = self.last_sent, None

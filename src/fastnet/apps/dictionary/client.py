@@ -1,0 +1,214 @@
+"""Ask a dictionary server for words: over UDP with attempts that wait longer and longer, or in lines over a connection.
+
+Facts. A datagram may be lost, either way, and an answer does not say which word it is for. A late answer to one word, taken
+for that to the next, would put every further word in the wrong place.
+Decision: each word has a socket of its own, so an answer to an earlier one finds nobody; the attempts of one word share it,
+for an answer to any of them is right. A refusal may be one address of several, or a server that is just starting: the next
+address is asked at once, and the first again after the wait.
+A server may send no more than came, or 512 bytes, to an address that has not proven itself: an answer that was cut for that
+reason is asked for again with a question padded to its size.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from contextlib import closing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+from fastnet.endpoint import Endpoint
+from fastnet.errors import NetworkError, reason
+from fastnet.limits import (
+    DICTIONARY_TRANSLATION_BYTES_MAX,
+    DICTIONARY_WORD_BYTES_MAX,
+    LOOKUP_FIRST_WAIT_S,
+    LOOKUP_TIMEOUT_S,
+    READ_BYTES,
+    UNPROVEN_REPLY_BYTES,
+)
+from fastnet.service.dictionary_py import ELLIPSIS, UNKNOWN
+from fastnet.transport import TRANSPORTS
+from fastnet.transport.connect import dial, dial_datagram, resolve
+
+PADDED_BYTES = (1400, DICTIONARY_TRANSLATION_BYTES_MAX + len(ELLIPSIS))
+"""Sizes of a question whose answer was cut: what a packet takes, and then the longest translation."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """translation: None for an unknown word. attempts: questions sent for it."""
+
+    word: str
+    translation: str | None
+    attempts: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "word": self.word,
+            "found": self.translation is not None,
+            "translation": self.translation,
+            "attempts": self.attempts,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+class Line(Protocol):
+    """A way to a server. addresses: how many of them can be asked at once after a refusal."""
+
+    addresses: int
+
+    def exchange(self, word: bytes, wait_s: float, left_s: float) -> bytes:
+        """One attempt. wait_s: of this one; left_s: of all. Raises TimeoutError and other OSErrors."""
+
+    def again(self) -> None:
+        """The last attempt failed."""
+
+    def close(self) -> None:
+        """Give the socket back."""
+
+
+class Datagrams:
+    """The questions for one word."""
+
+    def __init__(self, addresses: deque[Any], endpoint: Endpoint, bytes_least: int = 0) -> None:
+        self._addresses, self._endpoint, self._bytes_least = addresses, endpoint, bytes_least
+        self.addresses = len(addresses)
+        self._sock: socket.socket | None = None
+
+    def exchange(self, word: bytes, wait_s: float, left_s: float) -> bytes:
+        if self._sock is None:
+            self._sock = dial_datagram(self._endpoint, deque([self._addresses[0]]))
+        self._sock.settimeout(wait_s)
+        self._sock.send((word + b"\0").ljust(self._bytes_least, b"\0"))
+        return self._sock.recv(READ_BYTES)
+
+    def again(self) -> None:
+        """Ask the next address, if there is one."""
+        if self.addresses > 1:
+            self.close()
+            self._addresses.rotate(-1)
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+class Stream:
+    """A connection, made when it is needed and again when it broke."""
+
+    addresses = 1
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._sock: socket.socket | None = None
+        self._heard = b""
+
+    def exchange(self, word: bytes, wait_s: float, left_s: float) -> bytes:
+        deadline_s = time.monotonic() + left_s
+        if self._sock is None:
+            self._sock, self._heard = dial(self._endpoint, timeout_s=left_s), b""
+        self._sock.settimeout(max(0.001, deadline_s - time.monotonic()))
+        self._sock.sendall(word + b"\n")
+        while b"\n" not in self._heard:
+            self._sock.settimeout(max(0.001, deadline_s - time.monotonic()))
+            more = self._sock.recv(READ_BYTES)
+            if not more:
+                raise ConnectionResetError("the server closed the connection")
+            self._heard += more
+        answer, _, self._heard = self._heard.partition(b"\n")
+        return answer
+
+    def again(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+class Lookup:
+    """A dictionary server to be asked. Use it as a context.
+
+    timeout_s: for each word, all its attempts together. Raises NetworkError (no such host) and ConfigError (port 0).
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout_s: float = LOOKUP_TIMEOUT_S) -> None:
+        self.endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._is_datagrams = TRANSPORTS[endpoint.transport].datagrams
+        self._addresses = deque(resolve(endpoint, timeout_s=timeout_s)) if self._is_datagrams else deque()
+        self._stream = Stream(endpoint)
+
+    def ask(self, word: str) -> Answer:
+        """The translation of a word. Raises NetworkError when none has come in time."""
+        began_s = time.monotonic()
+        question = word.encode("utf-8", "surrogateescape")
+        if not self._is_datagrams:
+            text, attempts = self._ask(self._stream, word, question, began_s)
+        else:
+            attempts = 0
+            for bytes_least in (0, *PADDED_BYTES):
+                with closing(Datagrams(self._addresses, self.endpoint, bytes_least)) as line:
+                    text, more = self._ask(line, word, question, began_s)
+                attempts += more
+                if len(text) + len(ELLIPSIS) < UNPROVEN_REPLY_BYTES or not text.endswith(ELLIPSIS):
+                    break
+        seconds = time.monotonic() - began_s
+        found = None if text == UNKNOWN else text.decode("utf-8", "replace")
+        return Answer(word, found, attempts, seconds)
+
+    def _ask(self, line: Line, word: str, question: bytes, began_s: float) -> tuple[bytes, int]:
+        """The answer to a question, and how many attempts it took."""
+        deadline_s, wait_s = began_s + self._timeout_s, LOOKUP_FIRST_WAIT_S
+        attempts = refused = 0
+        failure: OSError | None = None
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            attempts += 1
+            try:
+                return line.exchange(question, min(wait_s, left_s), left_s), attempts
+            except TimeoutError:
+                refused = 0
+            except OSError as error:
+                failure, refused = error, refused + 1
+                if refused >= line.addresses:
+                    time.sleep(max(0.0, min(wait_s, deadline_s - time.monotonic())))
+                    refused = 0
+            line.again()
+            wait_s *= 2
+        raise no_answer(self.endpoint, word, attempts, self._timeout_s, failure)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Lookup:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def no_answer(endpoint: Endpoint, word: str, attempts: int, timeout_s: float, failure: OSError | None) -> NetworkError:
+    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    why = f": {reason(failure)}" if failure is not None else ""
+    cure = "Check host and port, or start the server: fastnet dict serve --file FILE"
+    number = failure.errno if failure is not None else None
+    return NetworkError(f"no answer to {word!r} from {endpoint} in {timeout_s:g} s and {times}{why}", cure, number)
+
+
+def unfit(word: str) -> str:
+    """Why a text cannot be asked for, or ""."""
+    if not word.strip():
+        return "it is empty"
+    if "\0" in word or "\n" in word:
+        return "it has a newline or a NUL character in it"
+    if len(word.encode("utf-8", "surrogateescape")) > DICTIONARY_WORD_BYTES_MAX:
+        return f"it has more than {DICTIONARY_WORD_BYTES_MAX} bytes"
+    return ""

@@ -1,0 +1,191 @@
+"""What this host and this build support, and what will bite: facts in sections, each with a hint where one is due.
+
+A doctor must not need health: every fact is looked up on its own, and one that cannot be had says why instead of ending the
+report. Nothing is changed, and nothing but loopback is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastnet import __version__, limits
+from fastnet.engine.datagram import DATAGRAMS
+from fastnet.engine.stream import ENGINES
+from fastnet.errors import FastnetError
+from fastnet.mover import MOVERS
+from fastnet.probes import FEATURES, why_not
+from fastnet.registry import BACKENDS, Table, build_note
+from fastnet.server.selection import choose
+from fastnet.service import SERVICES
+
+SCHEMA = 1
+
+SYSCTL = "/proc/sys/net"
+
+DESCRIPTORS_GOOD = 65_536
+SOCKET_BUFFER_GOOD = 4 * limits.MIB
+LOCAL_PORTS_GOOD = 28_000
+SYN_BACKLOG_GOOD = 1024
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of the report. good: whether it is as it should be. hint: what follows if not, or how to change it."""
+
+    name: str
+    value: str
+    good: bool = True
+    hint: str = ""
+
+
+Section = list[Fact]
+
+
+def examine() -> dict[str, Section]:
+    """Everything, by section."""
+    return {
+        "python": facts(python_version, free_threading, click_version),
+        "fastnet": facts(lambda: Fact("version", __version__), build, choice),
+        "engines": table(ENGINES),
+        "datagrams": table(DATAGRAMS),
+        "services": table(SERVICES),
+        "movers": table(MOVERS),
+        "kernel": facts(kernel),
+        "features": [feature(name) for name in FEATURES],
+        "limits": facts(descriptors, *(lambda row=row: sysctl(*row) for row in SYSCTLS), local_ports, congestion),
+    }
+
+
+def as_document(sections: dict[str, Section]) -> dict[str, Any]:
+    """The report for machines."""
+    return {"schema": SCHEMA} | {
+        name: {fact.name: {"value": fact.value, "good": fact.good, "hint": fact.hint} for fact in section}
+        for name, section in sections.items()
+    }
+
+
+def facts(*lookups: Callable[[], Fact]) -> Section:
+    return [safely(lookup) for lookup in lookups]
+
+
+def safely(lookup: Callable[[], Fact]) -> Fact:
+    """A fact, or why it cannot be had."""
+    try:
+        return lookup()
+    except Exception as error:
+        name = getattr(lookup, "__name__", "fact").replace("_", " ")
+        return Fact(name, f"unknown: {error}", False)
+
+
+def python_version() -> Fact:
+    return Fact("version", f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})")
+
+
+def free_threading() -> Fact:
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return Fact("free threading", "no", hint="pure-Python loops take turns; native ones do not")
+    enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return Fact("free threading", "built in, but the GIL is on" if enabled else "yes", not enabled)
+
+
+def click_version() -> Fact:
+    from importlib.metadata import version
+
+    return Fact("click", version("click"))
+
+
+def build() -> Fact:
+    note = build_note("*")
+    return Fact("extensions", note or "built", not note, "Serving works in pure Python, slower" if note else "")
+
+
+def choice() -> Fact:
+    """What `auto` comes to."""
+    try:
+        found = choose("auto", "auto", "echo")
+    except FastnetError as error:
+        return Fact("auto", "nothing works", False, str(error))
+    return Fact("auto", f"engine {found.engine}, backend {found.backend}", not found.reason, found.reason)
+
+
+def table(rows: Table[Any]) -> Section:
+    """Which rows work with which backend, and why not."""
+    section = []
+    for name in rows:
+        forms = [backend for backend in BACKENDS if rows[name].module(backend)]
+        missing = {backend: rows.why_not(name, backend) for backend in forms}
+        value = ", ".join(backend for backend in forms if not missing[backend]) or "absent"
+        hint = "; ".join(f"no {backend}: {why}" for backend, why in missing.items() if why)
+        section.append(Fact(name, value, not hint, hint))
+    return section
+
+
+def kernel() -> Fact:
+    system = os.uname()
+    return Fact("release", f"{system.sysname} {system.release} {system.machine}")
+
+
+def feature(name: str) -> Fact:
+    probe, loss = FEATURES[name]
+    why = why_not(probe)
+    return Fact(name, why or "works", not why, loss if why else "")
+
+
+def descriptors() -> Fact:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    words = ["unlimited" if number == resource.RLIM_INFINITY else str(number) for number in (soft, hard)]
+    good = hard == resource.RLIM_INFINITY or hard >= DESCRIPTORS_GOOD
+    hint = f"a server holds at most {hard - limits.SPARE_DESCRIPTORS} connections; raise it with LimitNOFILE= or ulimit -Hn"
+    return Fact(
+        "RLIMIT_NOFILE", f"soft {words[0]}, hard {words[1]} (servers use the hard one)", good, "" if good else hint
+    )
+
+
+SYSCTLS = (
+    (
+        "core/somaxconn",
+        limits.BACKLOG,
+        "a --backlog above this is cut to it; connections beyond it are dropped in a burst",
+    ),
+    ("ipv4/tcp_max_syn_backlog", SYN_BACKLOG_GOOD, "half-open connections beyond this are dropped or get SYN cookies"),
+    ("core/rmem_max", SOCKET_BUFFER_GOOD, "a larger --rcvbuf is silently cut to this"),
+    ("core/wmem_max", SOCKET_BUFFER_GOOD, "a larger --sndbuf is silently cut to this"),
+    ("ipv4/tcp_rmem", SOCKET_BUFFER_GOOD, "one connection receives at most this many bytes a round trip"),
+    ("ipv4/tcp_wmem", SOCKET_BUFFER_GOOD, "one connection sends at most this many bytes a round trip"),
+)
+"""Path below /proc/sys/net, what its largest number should be at least, and what follows from less."""
+
+
+def sysctl(path: str, wanted: int, loss: str) -> Fact:
+    name = path.rpartition("/")[2]
+    try:
+        text = read(path)
+    except OSError as error:
+        return Fact(name, f"unknown: {error.strerror}", False)
+    good = max(int(word) for word in text.split()) >= wanted
+    return Fact(name, text, good, "" if good else f"{loss}; sysctl net.{path.replace('/', '.')} changes it")
+
+
+def local_ports() -> Fact:
+    first, last = (int(word) for word in read("ipv4/ip_local_port_range").split())
+    count = last - first + 1
+    hint = f"a client has at most {count} connections to one endpoint; sysctl net.ipv4.ip_local_port_range changes it"
+    good = count >= LOCAL_PORTS_GOOD
+    return Fact("ip_local_port_range", f"{first} {last}", good, "" if good else hint)
+
+
+def congestion() -> Fact:
+    current, known = read("ipv4/tcp_congestion_control"), read("ipv4/tcp_available_congestion_control")
+    return Fact("congestion control", f"{current} (available: {', '.join(known.split())})")
+
+
+def read(path: str) -> str:
+    with open(f"{SYSCTL}/{path}") as file:
+        return " ".join(file.read().split())

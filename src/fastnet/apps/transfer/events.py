@@ -1,0 +1,82 @@
+"""What happens during a transfer, as values: one class for the library, the progress bar and `--json`.
+
+    listening   endpoint
+    start       peer, endpoint, name, total_bytes
+    progress    bytes, total_bytes, files, total_files
+    file        name, bytes: one file is whole and under its final name, or sent
+    message     text, peer: last words of a raw peer
+    ack         bytes, files: the receiver has said that it has them
+    error       code, text: the end of one transfer; code is a word of ErrorCode
+    report      report: the end of one transfer, good or bad
+
+Fields that do not apply are None and are left out of the JSON. New fields and kinds may come; none changes its meaning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fastnet.apps.transfer.report import TransferReport
+
+Kind = Literal["listening", "start", "progress", "file", "message", "ack", "error", "report"]
+
+
+class ErrorCode(enum.StrEnum):
+    """Why a transfer ended badly; stable words for programs."""
+
+    REFUSED = "refused"  # the other side said no
+    EXISTS = "exists"  # the target is there and may not be replaced
+    RESET = "reset"  # the other side broke the connection
+    STALLED = "stalled"  # nothing moved for the time-out
+    SHRANK = "shrank"  # the source became shorter while it was sent
+    CHANGED = "changed"  # the source was changed while it was sent
+    DISK_FULL = "disk_full"  # no space, quota or file size left at the target
+    SOURCE = "source"  # the source cannot be read
+    TARGET = "target"  # the target cannot be written
+    MISMATCH = "mismatch"  # digests differ
+    PROTOCOL = "protocol"  # the other side does not speak this, or lies
+    LIMIT = "limit"  # more than was allowed
+    UNCONFIRMED = "unconfirmed"  # all was sent, nobody said that it arrived
+    INTERRUPTED = "interrupted"  # stopped from here
+    NETWORK = "network"  # any other failure of the connection
+    FAILED = "failed"  # anything else
+
+
+@dataclass(frozen=True)
+class TransferEvent:
+    """One event. Sizes are bytes; `session` tells transfers of one process apart, counting from 1."""
+
+    kind: Kind
+    session: int = 1
+    peer: str | None = None
+    endpoint: str | None = None
+    name: str | None = None
+    bytes: int | None = None
+    total_bytes: int | None = None
+    files: int | None = None
+    total_files: int | None = None
+    text: str | None = None
+    cure: str | None = None
+    code: str | None = None
+    report: TransferReport | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: `event` is the kind, fields that are None are left out."""
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        fields.pop("kind")
+        if self.report is not None:
+            fields["report"] = self.report.as_dict()
+        return {"event": self.kind} | {name: value for name, value in fields.items() if value is not None}
+
+    def as_json(self) -> str:
+        """One line of NDJSON, without its newline; ASCII, so no name can repaint a terminal."""
+        return json.dumps(self.as_dict())
+
+
+OnEvent = Callable[[TransferEvent], None]
+"""Called in the thread of the transfer. What it raises ends the transfer."""

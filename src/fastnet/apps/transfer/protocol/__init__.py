@@ -1,0 +1,1 @@
+"""Wire format of fastnet/1: frames, entries, manifest, plan, handshake, transcript."""

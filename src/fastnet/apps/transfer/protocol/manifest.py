@@ -1,0 +1,80 @@
+"""The list of what will be sent: written in parts by the sender, read within bounds by the receiver.
+
+Decision: a part is at most half of what a control frame may be, so a million files need no large frame; the last part says
+that it is the last, and how much of all is data and no hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, NamedTuple
+
+from fastnet.apps.transfer.events import ErrorCode
+from fastnet.apps.transfer.protocol.entry import Entry, from_list
+from fastnet.apps.transfer.protocol.frames import Frame, Kind, ProtocolError, field, pack_json
+from fastnet.apps.transfer.session.connection import Channel
+from fastnet.errors import TransferRefused
+from fastnet.limits import CONTROL_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_BYTES_S_MIN
+
+PART_BYTES = CONTROL_BYTES_MAX // 2
+ESCAPED = 6
+"""Most bytes of a character in a JSON string that is ASCII."""
+WIDE_BYTES = 2
+"""What a character of a name that is not ASCII counts beside what it travels as: in memory it may take four bytes, twice."""
+NUMBERS_BYTES = 64
+"""More than the numbers of an entry take."""
+
+
+class Manifest(NamedTuple):
+    """data_bytes: what of all files is no hole. dry_run: whether nothing is to travel."""
+
+    entries: list[Entry]
+    data_bytes: int
+    dry_run: bool
+
+
+def write(manifest: Manifest, send: Callable[[bytes], None]) -> None:
+    """Send it, part by part."""
+    part: list[Any] = []
+    weight = 0
+    for entry in manifest.entries:
+        part.append(entry.as_list())
+        weight += NUMBERS_BYTES + ESCAPED * (len(entry.path) + len(entry.extra))
+        if weight >= PART_BYTES:
+            send(pack_json(Kind.MANIFEST, {"entries": part}))
+            part, weight = [], 0
+    last = {"entries": part, "last": True, "data": manifest.data_bytes, "dry_run": manifest.dry_run}
+    send(pack_json(Kind.MANIFEST, last))
+
+
+def read(channel: Channel, expect: Callable[[Kind], Frame], files_max: int, bytes_max: int | None) -> Manifest:
+    """All parts, at MANIFEST_BYTES_S_MIN at least. Raises ProtocolError, and TransferRefused for more than is allowed."""
+    entries: list[Entry] = []
+    weight, wide, fields, began = 0, 0, dict[str, Any](), monotonic()
+    channel.deadline, channel.late_with = began + channel.stall_s, "what it sends"
+    while not field(fields, "last", bool, False):
+        frame = expect(Kind.MANIFEST)
+        fields = frame.json()
+        weight += len(frame.payload)
+        channel.deadline = began + channel.stall_s + weight / MANIFEST_BYTES_S_MIN
+        rows = field(fields, "entries", list, [])
+        if len(entries) + len(rows) > files_max:
+            message = f"the sender wants to send more than {files_max} file{'s' if files_max > 1 else ''}"
+            raise TransferRefused(message, "Allow more with --max-files", ErrorCode.LIMIT)
+        if not rows and not field(fields, "last", bool, False):
+            raise ProtocolError("an empty part of the manifest")
+        part = list(map(from_list, rows))
+        wide += sum(WIDE_BYTES * len(entry.path) for entry in part if not entry.path.isascii())
+        if weight + wide > MANIFEST_BYTES_MAX:
+            message = f"the names of what the sender wants to send take more than {MANIFEST_BYTES_MAX} bytes"
+            raise TransferRefused(message, "Send it in parts", ErrorCode.LIMIT)
+        entries += part
+    channel.deadline = None
+    total = sum(entry.size for entry in entries)
+    if bytes_max is not None and total > bytes_max:
+        message = f"the sender wants to send {total} bytes, and {bytes_max} are allowed"
+        raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
+    if not entries:
+        raise ProtocolError("an empty manifest")
+    return Manifest(entries, min(total, field(fields, "data", int, total)), field(fields, "dry_run", bool, False))

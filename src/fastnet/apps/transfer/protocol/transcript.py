@@ -1,0 +1,38 @@
+"""What both sides must agree on at the end: which files, of which sizes, with which digests, in which order."""
+
+from __future__ import annotations
+
+import struct
+
+from fastnet.apps.transfer.digest import Algorithm
+
+ROW = struct.Struct("!IQ")
+"""Entry and size, before the file's digest."""
+
+
+class Proof:
+    """Grows by a row a file, in the order in which they were sent."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._rows = algorithm.new()
+        self.files = 0
+        self._last = b""
+
+    def add(self, entry: int, size: int, digest: bytes) -> None:
+        self.files += 1
+        self._last = digest
+        self._rows.update(ROW.pack(entry, size) + digest)
+
+    def add_rows(self, rows: bytes, files: int) -> None:
+        """Several rows at once, as `add` would make them."""
+        if files:
+            self.files += files
+            self._last = rows[len(rows) - len(rows) // files + ROW.size :]
+            self._rows.update(rows)
+
+    def digest(self) -> bytes:
+        return self._rows.digest()
+
+    def only(self, algorithm: str) -> str | None:
+        """For a report: algorithm and digest of the only file; None for none, or several."""
+        return f"{algorithm}:{self._last.hex()}" if self.files == 1 and self._last else None

@@ -1,0 +1,252 @@
+"""One raw transfer over one connection: the file's bytes, a half-close, then what the receiver has to say.
+
+Facts. In raw mode the end of the stream is the only word about wholeness, and a process that dies closes its sockets as one
+that is done does: with FIN. With SO_LINGER set to no time, close(2), and so the death of a process, sends RST (socket(7)).
+Decision: the sender sets that first and takes it back when the last byte is with the kernel; so its FIN means "that was all",
+whatever kills it. A receiver that fails resets too. The sender then reads to the receiver's end: until then nothing is known.
+What remains: a FIN that someone else makes (a proxy, nc killed with ^C) looks like the end. fastnet/1 has a proof instead.
+Unix sockets have no RST, so there the death of a sender looks like its end.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic, process_time
+from typing import NoReturn
+
+from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
+from fastnet.apps.transfer.extent import WITHOUT_END, Stalled, receive_extent, send_extent
+from fastnet.apps.transfer.protocol.frames import GREETING
+from fastnet.apps.transfer.raw.final_message import NoEnd, as_text, read_last_words
+from fastnet.apps.transfer.raw.source import Source
+from fastnet.apps.transfer.raw.target import Target, cannot_write
+from fastnet.apps.transfer.report import TransferReport
+from fastnet.apps.transfer.session.listen import peer_name, reset_on_close
+from fastnet.errors import TransferError, TransferUnconfirmed, reason
+from fastnet.limits import GREETING_PAUSE_S, HELLO_S, LAST_WORDS_BYTES_MAX, MOVER_SLICE_S, TRANSFER_STALL_S
+from fastnet.mover import MoverChoice, choose
+from fastnet.mover.contract import Mover
+from fastnet.transport.congestion import check, settle
+
+PEER_FAULTS = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ESHUTDOWN)
+NETWORK_FAULTS = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ECONNABORTED)
+
+
+@dataclass(frozen=True)
+class RawOptions:
+    """How to transfer. stall_s: seconds without a byte moving that end it. thanks: a receiver's last words."""
+
+    stall_s: float = TRANSFER_STALL_S
+    congestion: str = "auto"
+    mover: str = "auto"
+    backend: str = "auto"
+    thanks: bytes = b""
+
+    def __post_init__(self) -> None:
+        check(self.congestion)
+
+
+class RawSession:
+    """What sending and receiving have in common: a connection, a mover, a clock and someone who listens to events.
+
+    on_slice: called several times a second; may raise to end the transfer, which the peer then learns by a reset.
+    """
+
+    def __init__(
+        self, sock: socket.socket, options: RawOptions, on_event: OnEvent, on_slice: Callable[[], None], number: int = 1
+    ) -> None:
+        self.sock = sock
+        self.options = options
+        self.peer = peer_name(sock)
+        self.number = number
+        self.moved_bytes = 0
+        self.name = ""
+        self.total_bytes: int | None = None
+        self._on_event = on_event
+        self._on_slice = on_slice
+        self._since, self._cpu_since = monotonic(), process_time()
+        self.congestion = settle(sock, options.congestion)
+
+    def tell(self, event: TransferEvent) -> None:
+        self._on_event(event)
+
+    def progress(self, moved_bytes: int) -> None:
+        """After each slice of a mover."""
+        self.moved_bytes = moved_bytes
+        self._on_slice()
+        self.tell(TransferEvent("progress", self.number, bytes=moved_bytes, total_bytes=self.total_bytes))
+
+    def send(self, source: Source) -> TransferReport:
+        """Send all of it and return when the peer has ended too. Raises TransferError and TransferUnconfirmed."""
+        self.name, self.total_bytes = source.name, source.size
+        self._start()
+        choice = choose("send", source.fd, self.options.mover, self.options.backend)
+        mover = choice.make()
+        try:
+            self._reset_on_close(True)
+            self._send_all(source, mover)
+            words = self._last_words()
+        finally:
+            mover.close()
+        self.tell(TransferEvent("file", self.number, name=source.name, bytes=self.moved_bytes))
+        text = as_text(words)
+        if text:
+            self.tell(TransferEvent("message", self.number, peer=self.peer, text=text))
+        return self._report("send", choice, mover, text or None)
+
+    def _start(self) -> None:
+        self.tell(
+            TransferEvent("start", self.number, peer=self.peer, name=self.name, total_bytes=self.total_bytes, bytes=0)
+        )
+
+    def _send_all(self, source: Source, mover: Mover) -> None:
+        offset, count = source.extent
+        try:
+            self.moved_bytes = send_extent(
+                mover, self.sock, source.fd, offset, count, self.options.stall_s, self.progress
+            )
+        except Stalled as stalled:
+            self._stalled("took nothing more", stalled)
+        except OSError as error:
+            self.moved_bytes = mover.moved_bytes
+            raise self._blame_sending(source, error) from error
+        fault = source.fault(self.moved_bytes)
+        if fault is not None:
+            raise fault
+        try:
+            self._reset_on_close(False)
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise self._broken_at_the_end(error) from error
+
+    def _blame_sending(self, source: Source, error: OSError) -> TransferError:
+        if error.errno in PEER_FAULTS + NETWORK_FAULTS:
+            return self._broken(error)
+        why = f"cannot read {source.name} at byte {self.moved_bytes}: {reason(error)}"
+        return TransferError(why, "Check the disk and the file", ErrorCode.SOURCE)
+
+    def _last_words(self) -> bytes:
+        try:
+            return read_last_words(self.sock, self.options.stall_s, self._on_slice)
+        except NoEnd as silence:
+            how = (
+                f"said more than {LAST_WORDS_BYTES_MAX} bytes and did not end"
+                if silence.talked
+                else f"did not end within {self.options.stall_s:g} s"
+            )
+            cure = "It may have everything: compare the files, or give a longer --timeout"
+            raise self._unconfirmed(how, cure) from None
+        except OSError as error:
+            raise self._broken_at_the_end(error) from error
+
+    def _broken_at_the_end(self, error: OSError) -> TransferUnconfirmed:
+        cure = "It went away before it had read to the end, or failed: compare the files, and send it again"
+        return self._unconfirmed(f"then broke the connection ({reason(error)})", cure)
+
+    def _unconfirmed(self, how: str, cure: str) -> TransferUnconfirmed:
+        message = f"all {self.moved_bytes} bytes of {self.name} were sent, but {self.peer} {how}"
+        return TransferUnconfirmed(message, cure, ErrorCode.UNCONFIRMED)
+
+    def receive(self, target: Target) -> TransferReport:
+        """Receive to the peer's end and put the file under its name. Raises TransferError."""
+        self.name = target.name
+        self._start()
+        choice = choose("receive", target.fd, self.options.mover, self.options.backend)
+        mover = choice.make()
+        try:
+            self._reset_on_close(True)
+            self._refuse_greeting()
+            self._receive_all(target, mover)
+            target.commit()
+            self._reset_on_close(False)
+        finally:
+            mover.close()
+        self._say_thanks()
+        self.tell(TransferEvent("file", self.number, name=target.name, bytes=self.moved_bytes))
+        return self._report("recv", choice, mover, None)
+
+    def _refuse_greeting(self) -> None:
+        """A sender without --raw first says who it is. Raises TransferError before any of that is taken for the file."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN | select.POLLRDHUP)
+        ends = monotonic() + HELLO_S
+        while monotonic() < ends:
+            if not (ready := poll.poll(MOVER_SLICE_S * 1000)):
+                self._on_slice()
+                continue
+            try:
+                begin = self.sock.recv(len(GREETING), socket.MSG_PEEK)
+            except OSError as error:  # which the kernel tells once
+                raise self._broken(error) from error
+            if begin == GREETING:
+                cure = "Say --raw on both sides, or on neither"
+                message = f"{self.peer} speaks fastnet/1, and this side was told to take raw bytes"
+                raise TransferError(message, cure, ErrorCode.PROTOCOL)
+            if not begin or not GREETING.startswith(begin) or ready[0][1] & ~select.POLLIN:
+                return
+            time.sleep(GREETING_PAUSE_S)  # the rest of it is on its way, or it is a file that begins like this
+
+    def _receive_all(self, target: Target, mover: Mover) -> None:
+        try:
+            self.moved_bytes = receive_extent(
+                mover, self.sock, target.fd, target.offset, WITHOUT_END, self.options.stall_s, self.progress
+            )
+        except Stalled as stalled:
+            if mover.held_bytes:
+                message = (
+                    f"{target.name} took nothing more for {self.options.stall_s:g} s, after {stalled.moved_bytes} bytes"
+                )
+                raise TransferError(message, "Look at what reads it", ErrorCode.TARGET) from stalled
+            self._stalled("sent nothing more and did not end", stalled)
+        except OSError as error:
+            self.moved_bytes = mover.moved_bytes
+            if error.errno in (*NETWORK_FAULTS, errno.ECONNRESET):
+                raise self._broken(error) from error
+            raise cannot_write(target.name, error) from error
+
+    def _say_thanks(self) -> None:
+        """A sender that does not want to hear them has lost nothing: the file is here."""
+        with suppress(OSError):
+            if self.options.thanks:
+                self.sock.send(self.options.thanks)
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def _reset_on_close(self, reset: bool) -> None:
+        """Whether close(2), or the end of this process, sends RST instead of FIN."""
+        with suppress(OSError):
+            reset_on_close(self.sock, reset)
+
+    def _stalled(self, what: str, stalled: Stalled) -> NoReturn:
+        self.moved_bytes = stalled.moved_bytes
+        message = f"{self.peer} {what} for {self.options.stall_s:g} s, after {stalled.moved_bytes} bytes"
+        cure = "Look at the other side, or give a longer --timeout"
+        raise TransferError(message, cure, ErrorCode.STALLED) from stalled
+
+    def _broken(self, error: OSError) -> TransferError:
+        of = f" of {self.total_bytes}" if self.total_bytes is not None else ""
+        if error.errno in PEER_FAULTS:
+            message = f"{self.peer} broke the connection after {self.moved_bytes}{of} bytes"
+            return TransferError(message, "It failed or was stopped; its own words say why", ErrorCode.RESET)
+        message = f"the connection to {self.peer} failed after {self.moved_bytes}{of} bytes: {reason(error)}"
+        return TransferError(message, "Check the network between the two hosts", ErrorCode.NETWORK)
+
+    def _report(self, role: str, choice: MoverChoice, mover: Mover, message: str | None) -> TransferReport:
+        return TransferReport(
+            role=role,
+            mode="raw",
+            peer=self.peer,
+            files=1,
+            moved_bytes=self.moved_bytes,
+            seconds=monotonic() - self._since,
+            cpu_seconds=process_time() - self._cpu_since,
+            mover=f"{mover.runs}-{choice.backend}",
+            mover_reason=mover.reason or choice.reason,
+            congestion=self.congestion,
+            message=message,
+        )

@@ -1,0 +1,1 @@
+"""One transfer as it runs: listener, connections, sender and receiver."""

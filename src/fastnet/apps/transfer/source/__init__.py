@@ -1,0 +1,1 @@
+"""What the sender reads: folders, files and standard input."""

@@ -1,0 +1,1 @@
+"""What the receiver writes: paths, partial files, journals and final names."""

@@ -1,0 +1,1 @@
+"""Configuration: option fields, one server, one process, and the TOML file."""

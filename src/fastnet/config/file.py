@@ -1,0 +1,115 @@
+"""A set of services from a TOML file: one [process] table and a [[server]] table for each server.
+
+Every message names the file, the table by its number and the key, so that it can be found without counting lines.
+Two servers in one place are refused here, however it is spelled; names are looked up for that.
+Relative paths in the file are meant, as everywhere, from the folder the command is started in.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from typing import Any
+
+from fastnet.config.server import ProcessConfig, ServerConfig, build, suggestion
+from fastnet.endpoint import Endpoint
+from fastnet.errors import ConfigError, NetworkError, reason
+from fastnet.transport import tcp
+
+TABLES = ["process", "server"]
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """What a file says. process: values of ProcessConfig, checked, not yet merged with other sources."""
+
+    process: dict[str, Any]
+    servers: tuple[ServerConfig, ...]
+
+
+def read(path: str) -> ConfigFile:
+    """Read and check a file. Raises ConfigError."""
+    found = parse(path)
+    for name in found:
+        if name not in TABLES:
+            raise ConfigError(f"{path}: unknown table or key {name!r}", suggestion(name, TABLES))
+    process = found.get("process", {})
+    if not isinstance(process, dict):
+        raise ConfigError(f"{path}: process is not a table", "Write [process] on a line of its own")
+    build(ProcessConfig, process, f"{path}: [process]")
+    tables = found.get("server", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path}: server is not a list of tables", "Write [[server]], with two brackets")
+    if not tables:
+        raise ConfigError(f"{path}: there is no server in it", 'Add [[server]] and below it service = "echo"')
+    servers = tuple(server(table, f"{path}: [[server]] number {i}") for i, table in enumerate(tables, 1))
+    check_endpoints(path, servers)
+    return ConfigFile(process, servers)
+
+
+def parse(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {reason(error)}", "Name a TOML file that this user may read") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}", "TOML files are UTF-8 text") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}", "https://toml.io has the rules") from error
+
+
+def server(table: dict[str, Any], where: str) -> ServerConfig:
+    if "service" not in table:
+        raise ConfigError(f"{where}: service is missing", 'Write service = "echo", or another one')
+    return build(ServerConfig, table, where)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an endpoint stands for on this host: two spellings of one address are one place. where: an address or a path."""
+
+    transport: str
+    where: str
+    port: int
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Place:
+        if endpoint.is_local:
+            if endpoint.path.startswith("@"):
+                return cls(endpoint.transport, endpoint.path, 0)  # a stream and a datagram socket may both have it
+            return cls("unix", os.path.realpath(endpoint.path), 0)
+        try:
+            host = str(tcp.resolve(endpoint)[1][0]) if endpoint.host else ""
+        except NetworkError:
+            host = endpoint.host  # whoever listens there will say what is wrong with it
+        return cls(endpoint.transport, host, endpoint.port)
+
+    def clashes(self, other: Place) -> bool:
+        """Whether not both can be bound, unless shared. No host, 0.0.0.0 and :: hold other addresses too."""
+        if (self.transport, self.port) != (other.transport, other.port):
+            return False
+        both = {self.where, other.where}
+        is_v6 = {":" in where for where in both}
+        return len(both) == 1 or "" in both or (len(is_v6) == 1 and not both.isdisjoint(("0.0.0.0", "::")))
+
+
+def check_endpoints(path: str, servers: tuple[ServerConfig, ...]) -> None:
+    """Refuse two servers in one place, before SO_REUSEPORT could let them share it unnoticed."""
+    taken: list[tuple[Place, int, ServerConfig]] = []
+    for number, config in enumerate(servers, 1):
+        endpoint = config.endpoint
+        if not endpoint.is_local and endpoint.port == 0:
+            continue
+        place = Place.of(endpoint)
+        for other, first, earlier in taken:
+            shared = config.reuse_port and earlier.reuse_port and not endpoint.is_local
+            if place.clashes(other) and not shared:
+                at = endpoint if endpoint == earlier.endpoint else f"{earlier.endpoint}, the latter as {endpoint}"
+                cure = "Give one of them another path" if endpoint.is_local else PORT_CURE
+                raise ConfigError(f"{path}: [[server]] numbers {first} and {number} both listen on {at}", cure)
+        taken.append((place, number, config))
+
+
+PORT_CURE = "Give one of them another port, or both reuse_port = true to share it"

@@ -1,0 +1,23 @@
+"""How datagrams are moved: one row a way. To add one, write its file and its row."""
+
+from __future__ import annotations
+
+from fastnet.engine.stream import EngineRow
+from fastnet.registry import Table
+
+DATAGRAMS: Table[EngineRow] = Table(
+    __name__,
+    {
+        "mmsg": EngineRow(
+            "batches: recvmmsg(2), sendmmsg(2), replies to one peer joined",
+            native="mmsg_c",
+            when="what `auto` takes for datagrams",
+        ),
+        "single": EngineRow(
+            "one by one: recvmsg(2), sendmsg(2)",
+            "single_py",
+            "single_c",
+            when="what `auto` takes in pure Python; to see what batches are for",
+        ),
+    },
+)

@@ -1,0 +1,40 @@
+"""One connection after another: the next waits in the listener's queue until the one before has finished.
+
+Fact. The queue is the kernel's: a waiting client is connected and may send, but nobody reads.
+Decision: kept for teaching and for tests of clients that must bear a busy server; the idle time-out is what keeps one
+silent client from blocking it for ever.
+"""
+
+from libc.stdlib cimport free, malloc
+
+from fastnet.cdefs.accept cimport fn_acceptor, fn_acceptor_next, fn_acceptor_open
+from fastnet.cdefs.blocking cimport fn_serve
+from fastnet.cdefs.errno cimport raise_errno
+from fastnet.cdefs.sys cimport EAGAIN, ENOMEM, ESHUTDOWN, sockaddr_storage
+from fastnet.cdefs.work cimport fn_row, fn_work
+from fastnet.engine.work_c cimport NativeWork
+
+
+cdef int serve(const fn_work *work, char *buffer) noexcept nogil:
+    cdef fn_acceptor acceptor = fn_acceptor_open(work, -1)
+    cdef sockaddr_storage peer
+    cdef int fd
+    while True:
+        fd = fn_acceptor_next(&acceptor, &peer)
+        if fd >= 0:
+            fn_serve(work, fn_row(work, 0), fd, &peer, buffer)
+        elif fd != -EAGAIN:
+            return 0 if fd == -ESHUTDOWN else fd
+
+
+def run(work):
+    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
+    cdef NativeWork native = NativeWork(work)
+    cdef int result = -ENOMEM
+    cdef char *buffer
+    with nogil:
+        buffer = <char *>malloc(native.c.read_bytes)
+        if buffer != NULL:
+            result = serve(&native.c, buffer)
+        free(buffer)
+    raise_errno(result)

@@ -1,0 +1,42 @@
+"""Wait with select(2): two sets, scanned on every wait. The twin of select_c.pyx, which has the argument."""
+
+from __future__ import annotations
+
+import select
+
+from fastnet.engine.stream._connection_py import READS, WRITES
+from fastnet.engine.stream._loop_py import run_loop
+from fastnet.engine.stream.contract import Work
+from fastnet.limits import FD_SETSIZE
+
+
+class Select:
+    def __init__(self) -> None:
+        self.reads: set[int] = set()
+        self.writes: set[int] = set()
+
+    def watch(self, fd: int, before: int, wants: int) -> None:
+        if fd >= FD_SETSIZE:
+            raise ValueError(f"select(2) cannot watch descriptor {fd}")
+        self.forget(fd)
+        if wants & READS:
+            self.reads.add(fd)
+        if wants & WRITES:
+            self.writes.add(fd)
+
+    def forget(self, fd: int) -> None:
+        self.reads.discard(fd)
+        self.writes.discard(fd)
+
+    def wait(self, room: int, timeout_ms: int) -> list[tuple[int, int]]:
+        timeout_s = None if timeout_ms < 0 else timeout_ms / 1000
+        reads, writes, _ = select.select(self.reads, self.writes, (), timeout_s)
+        ready = dict.fromkeys(reads, READS)
+        for fd in writes:
+            ready[fd] = ready.get(fd, 0) | WRITES
+        return list(ready.items())
+
+
+def run(work: Work) -> None:
+    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
+    run_loop(work, Select())

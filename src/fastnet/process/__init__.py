@@ -1,0 +1,1 @@
+"""One operating-system process: run servers, signals, logs, daemon, pid file."""

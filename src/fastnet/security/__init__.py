@@ -1,0 +1,1 @@
+"""Keys, message authentication codes, challenge-response tokens, certificates."""

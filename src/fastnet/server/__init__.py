@@ -1,0 +1,1 @@
+"""One running server: select its engine and backend, plan it, run it, reload it."""

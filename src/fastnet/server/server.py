@@ -1,0 +1,226 @@
+"""Run a plan: make the listeners, give each loop its work, stop them all in order.
+
+Facts. Native loops run without the GIL, so threads of one process use all cores; pure-Python loops need a process each for
+that. Python runs signal handlers only in the main thread, between bytecodes.
+Decision: loops never run in the caller's thread. The caller keeps its thread for signals and for waiting, native and
+pure servers are run by the same code, and no loop has to look for signals.
+Cost: one thread that sleeps.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+
+from fastnet.endpoint import Endpoint
+from fastnet.engine import affinity
+from fastnet.engine.stop import NOW, Stop
+from fastnet.engine.stream.contract import Work
+from fastnet.metrics.counters import CounterTable, Statistics, statistics
+from fastnet.server.plan import Plan
+from fastnet.server.reload import Reloader
+from fastnet.server.workers import WorkerProcesses
+from fastnet.service import SERVICES
+from fastnet.transport import TRANSPORTS
+
+
+class Server:
+    """A plan being served. Use it as a context, or call start, and then drain, wait and close.
+
+    endpoint: where it listens, known after start. trace_fd: the write end of a pipe for connection records, or -1.
+    ended_fd: a descriptor that becomes readable when all loops have ended, asked to or not; -1 unless it runs.
+    """
+
+    def __init__(self, plan: Plan, trace_fd: int = -1) -> None:
+        self.plan = plan
+        self.endpoint: Endpoint = plan.endpoint
+        self._trace_fd = trace_fd
+        self._transport = TRANSPORTS.load(plan.endpoint.transport, "python")
+        self._listeners: list[socket.socket] = []
+        self._counters: list[CounterTable] = []
+        self._threads: list[threading.Thread] = []
+        self._processes: WorkerProcesses | None = None
+        self._reloader: Reloader | None = None
+        self._stop: Stop | None = None
+        self._failure: BaseException | None = None
+        self._running = 0
+        self._lock = threading.Lock()
+        """Guards _running: how many loops have not ended."""
+        self.ended_fd = -1
+
+    def start(self) -> Server:
+        """Listen and serve. Raises NetworkError, ConfigError or UnsupportedError; nothing is then left open."""
+        self._listen(self.plan.workers)
+        try:
+            self._start_loops(self.plan.workers)
+        except BaseException:
+            self.close(drain_s=0)
+            self._close_listeners()
+            raise
+        return self
+
+    def _start_loops(self, workers: int) -> None:
+        engine = self.plan.engines.load(self.plan.choice.engine, self.plan.choice.backend)
+        service = self.plan.service()
+        if SERVICES[self.plan.config.service].loads:
+            service.answer_up_to(self.plan.limits.unproven_reply_bytes)
+            self._reloader = Reloader(self.plan.config.file or "", self.plan.config.format, service.replace)
+            self._reloader.load()
+        self._stop = Stop()
+        self.ended_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._counters = [CounterTable(self.plan.rows) for _ in range(workers)]
+        works = [
+            Work(
+                *([listener], service, self.plan.limits, self._stop, counters, self.plan.access, self._trace_fd, cpu),
+                reloader=self._reloader,
+            )
+            for listener, counters, cpu in zip(
+                self._each_listener(workers), self._counters, self.plan.cpus, strict=True
+            )
+        ]
+        self._begin(engine.run, works)
+        if self._reloader is not None:
+            self._reloader.start(self._stop)
+
+    def _begin(self, run: Callable[[Work], None], works: list[Work]) -> None:
+        """Give each work its thread or process."""
+        if self.plan.processes:
+            self._running = 1
+            self._processes = WorkerProcesses(run, works, self._ended)
+            self._processes.start()
+            return
+        for i, work in enumerate(works):
+            name = f"fastnet-{self.plan.config.service}-{i}"
+            thread = threading.Thread(target=self._run, args=(run, work), name=name, daemon=True)
+            with self._lock:
+                self._running += 1
+            thread.start()
+            self._threads.append(thread)
+
+    def _listen(self, workers: int) -> None:
+        options = self.plan.config.socket_options
+        endpoint = self.plan.endpoint
+        try:
+            # A Unix socket cannot be bound twice, so its loops share one listener; a port can, and each loop has its own.
+            for _ in range(workers if TRANSPORTS[endpoint.transport].shared else 1):
+                self._listeners.append(self._transport.listen(endpoint, options))
+                self.endpoint = self._transport.name(self._listeners[0], endpoint)
+                # Only the port is taken over: a name of "::" would make the next listener one for IPv6 alone.
+                endpoint = replace(endpoint, port=self.endpoint.port)
+                options = replace(options, claim=False)
+        except BaseException:
+            self._close_listeners()
+            raise
+
+    def _each_listener(self, workers: int) -> list[socket.socket]:
+        return [self._listeners[i % len(self._listeners)] for i in range(workers)]
+
+    def _run(self, run: Callable[[Work], None], work: Work) -> None:
+        """The body of a loop's thread."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            affinity.bind(work.cpu)
+            run(work)
+        except BaseException as error:
+            self._failure = self._failure or error
+            work.stop.now()
+        finally:
+            self._ended()
+
+    def _ended(self) -> None:
+        """A loop, or all worker processes, have ended."""
+        with self._lock:
+            self._running -= 1
+            if self._running == 0:
+                os.eventfd_write(self.ended_fd, 1)
+
+    def reload(self) -> str:
+        """Read the file of the service again, soon and whether it has changed or not. Returns its path, "" if it has none."""
+        if self._reloader is None:
+            return ""
+        self._reloader.ask()
+        return self._reloader.path
+
+    def drain(self) -> None:
+        """Stop accepting and let established connections finish. Returns at once."""
+        if self._stop is not None:
+            self._stop.drain()
+
+    def stop_now(self) -> None:
+        """Close every connection. Returns at once."""
+        if self._stop is not None:
+            self._stop.now()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until all loops have ended; False if they have not within timeout_s. Raises what made a loop fail."""
+        ended = self._processes.wait(timeout_s) if self._processes else join_all(self._threads, timeout_s)
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return ended
+
+    def close(self, drain_s: float | None = None) -> None:
+        """Stop: drain for up to drain_s seconds (the config's if None), then close what is left and release everything."""
+        if self._stop is None:
+            return
+        patience = self.plan.config.drain if drain_s is None else drain_s
+        try:
+            if self._stop.state != NOW:
+                self.drain()
+                if not self.wait(patience):
+                    self.stop_now()
+            self.wait()
+        finally:
+            join_all(self._threads, None)  # one failed and told the others to stop; they still use what is closed below
+            stop, self._stop = self._stop, None
+            if self._reloader is not None:
+                stop.drain()
+                self._reloader.join()
+                self._reloader = None
+            self._threads.clear()
+            self._processes = None
+            self._close_listeners()
+            stop.close()
+            if self.ended_fd >= 0:
+                os.close(self.ended_fd)
+                self.ended_fd = -1
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            self._transport.release(listener, self.endpoint)
+            listener.close()
+        self._listeners.clear()
+
+    def statistics(self) -> Statistics:
+        """What has been done so far. Also after the server has ended."""
+        return statistics(self._counters)
+
+    def worker_statistics(self) -> list[Statistics]:
+        """The same of each loop on its own."""
+        return [statistics([table]) for table in self._counters]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} ({self.plan.how})"
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def join_all(threads: list[threading.Thread], timeout_s: float | None) -> bool:
+    """Join threads within one time-out for all. True if all have ended."""
+    import time
+
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)

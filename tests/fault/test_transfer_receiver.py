@@ -1,0 +1,340 @@
+"""A sender that lies: the receiver keeps to its memory and its time, and says what was wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import termios
+import threading
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from fastnet.apps.transfer.events import ErrorCode
+from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, Kind, pack_extent, pack_json, pack_proof
+from fastnet.apps.transfer.session.receiver import Policy
+from fastnet.errors import NetworkError, TransferError
+from fastnet.limits import FAREWELL_S
+from tests.support.clients import DEADLINE_S, eventually
+from tests.support.forged_peer import (
+    STALL_S,
+    Forger,
+    Row,
+    digest_of,
+    extent,
+    file_row,
+    finish,
+    flooding,
+    folder_row,
+    link_row,
+    offer,
+    pack,
+    receiving,
+    refused,
+    tree,
+)
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Path:
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    return folder
+
+
+def head(kind: int, length: int) -> bytes:
+    return HEAD.pack(kind, length)
+
+
+GIB = 1 << 30
+HEADS = {
+    "an extent of a GiB": head(Kind.EXTENT, GIB),
+    "a compressed extent": head(Kind.COMPRESSED, GIB),
+    "a pack": head(Kind.PACK, 1 << 20),
+    "a plan": head(Kind.PLAN, 1 << 20),
+    "a word of done": head(Kind.DONE, 10),
+    "2^32 - 1 bytes": head(Kind.MANIFEST, (1 << 32) - 1),
+    "no kind": head(0, 0),
+    "another kind": head(ord("Q"), 5),
+    "all ones": b"\xff" * 5,
+}
+
+
+DUE = [("data", "an extent of a GiB"), ("data", "a pack")]
+NOT_DUE = [
+    pytest.param(when, frame, id=f"{when}-{name}")
+    for when in ("greeting", "manifest", "data")
+    for name, frame in HEADS.items()
+    if (when, name) not in DUE
+]
+
+
+@pytest.mark.parametrize(("when", "frame"), NOT_DUE)
+def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(inside: Path, when: str, frame: bytes) -> None:
+    """Its head alone is sent, so whoever waited for the rest would wait until the time-out."""
+    with receiving(inside, wait_s=1.0 if when == "greeting" else None) as side:
+        with side.dial() as sock:
+            if when == "greeting":
+                sock.sendall(MAGIC + frame)
+            else:
+                forger = Forger(sock, "send")
+                if when == "data":
+                    forger.manifest(file_row("a"))
+                forger.say(frame)
+            began_s = monotonic()
+            with contextlib.suppress(ConnectionError):
+                while sock.recv(1 << 16):
+                    pass
+            assert monotonic() - began_s < STALL_S / 2
+        error = side.end()
+    if when == "greeting":
+        assert isinstance(error, NetworkError), "a stranger took somebody's place"
+    else:
+        refused(error)
+    assert tree(inside) == {}
+
+
+ALIVE = head(Kind.ALIVE, 0) * 1000
+
+
+def test_a_peer_that_floods_with_signs_of_life_instead_of_a_manifest_is_left(inside: Path) -> None:
+    with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send") as forger, flooding(forger, ALIVE):
+        error = side.end()
+    refused(error, ErrorCode.STALLED)
+
+
+def test_a_transfer_that_is_flooded_with_signs_of_life_can_be_stopped(inside: Path) -> None:
+    with receiving(inside) as side, Forger(side.dial(), "send").greeted() as forger:
+        forger.manifest(file_row("a"))
+        forger.hear_until(Kind.PLAN)
+        with flooding(forger, ALIVE):
+            side.stop()
+            refused(side.end(), ErrorCode.INTERRUPTED)
+
+
+def test_a_refused_peer_that_talks_on_for_ever_is_left(inside: Path) -> None:
+    with receiving(inside) as side, Forger(side.dial(), "send") as forger:
+        forger.manifest(file_row("../a"))
+        with flooding(forger, bytes(1 << 16)):
+            refused(side.end(FAREWELL_S + DEADLINE_S))
+
+
+def test_a_manifest_that_comes_byte_by_byte_is_not_waited_for(inside: Path) -> None:
+    frame = pack_json(Kind.MANIFEST, {"entries": [file_row("a" * 200)] * 100})
+    with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send") as forger:
+        waited = threading.Event()
+        for i in range(len(frame)):
+            forger.say(frame[i : i + 1])
+            if side.is_over() or waited.wait(0.05):
+                break
+        assert i < len(frame) - 1
+        refused(side.end(), ErrorCode.STALLED)
+
+
+def test_a_sender_that_has_our_word_and_never_ends_does_not_hold_us(inside: Path) -> None:
+    with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send").greeted() as forger:
+        forger.manifest(file_row("a"))
+        forger.say(pack((0, b"x")), finish((0, b"x")))
+        forger.hear_until(Kind.DONE)
+        with flooding(forger, ALIVE):
+            assert side.end() is None
+    assert tree(inside) == {"a": b"x"}
+
+
+NUMBERS = {
+    "2^64 bytes": ["f", "a", 0o644, 1, 1 << 64, "id"],
+    "2^64 - 1 bytes": ["f", "a", 0o644, 1, (1 << 64) - 1, "id"],
+    "2^63 bytes": ["f", "a", 0o644, 1, 1 << 63, "id"],
+    "-1 bytes": ["f", "a", 0o644, 1, -1, "id"],
+    "a float": ["f", "a", 0o644, 1, 1.5, "id"],
+    "a truth": ["f", "a", 0o644, 1, True, "id"],
+    "a text": ["f", "a", 0o644, 1, "1", "id"],
+    "nothing": ["f", "a", 0o644, 1, None, "id"],
+    "2^64 ns": ["f", "a", 0o644, 1 << 64, 1, "id"],
+    "-2^64 ns": ["f", "a", 0o644, -(1 << 64), 1, "id"],
+    "a float mode": ["f", "a", 0.5, 1, 1, "id"],
+    "a device": ["c", "a", 0o644, 1, 0, ""],
+    "a FIFO": ["p", "a", 0o644, 1, 0, ""],
+    "a kind that is a list": [["f"], "a", 0o644, 1, 0, ""],
+    "a folder with bytes": ["d", "a", 0o755, 1, 10, ""],
+    "a name that is a number": ["f", 5, 0o644, 1, 1, "id"],
+    "a long identity": ["f", "a", 0o644, 1, 1, "x" * 5000],
+    "five fields": ["f", "a", 0o644, 1, 1],
+    "seven fields": ["f", "a", 0o644, 1, 1, "", ""],
+    "no fields": [],
+}
+
+
+@pytest.mark.parametrize("row", NUMBERS.values(), ids=NUMBERS.keys())
+def test_an_entry_out_of_all_range_is_refused(inside: Path, row: Row) -> None:
+    with receiving(inside) as side:
+        refused(offer(side, row))
+    assert tree(inside) == {}
+
+
+def test_more_bytes_than_the_disk_has_are_refused_however_they_are_summed(inside: Path) -> None:
+    with receiving(inside) as side:
+        refused(offer(side, *(["f", f"{i}", 0o644, 1, 1 << 62, "id"] for i in range(4))), ErrorCode.DISK_FULL)
+    assert tree(inside) == {}
+
+
+BOMBS = {
+    "too many files": (Policy(files_max=100), [file_row(f"{i}") for i in range(101)], ErrorCode.LIMIT),
+    "too many folders": (Policy(files_max=100), [folder_row(f"{i}") for i in range(101)], ErrorCode.LIMIT),
+    "too many links": (Policy(files_max=100), [link_row(f"{i}", "x") for i in range(101)], ErrorCode.LIMIT),
+    "too many bytes": (Policy(bytes_max=100), [["f", "a", 0o644, 1, 101, ""]], ErrorCode.LIMIT),
+    "too many bytes together": (
+        Policy(bytes_max=100),
+        [file_row("a", b"x" * 60), file_row("b", b"x" * 60)],
+        ErrorCode.LIMIT,
+    ),
+    "nothing at all": (Policy(), [], ErrorCode.PROTOCOL),
+}
+
+
+@pytest.mark.parametrize(("policy", "rows", "code"), BOMBS.values(), ids=BOMBS.keys())
+def test_a_manifest_beyond_the_limits_is_refused(inside: Path, policy: Policy, rows: list[Row], code: str) -> None:
+    with receiving(inside, policy=policy) as side:
+        refused(offer(side, *rows), code)
+    assert tree(inside) == {}
+
+
+def test_a_manifest_of_endless_parts_is_refused_at_its_limit(inside: Path) -> None:
+    part = pack_json(Kind.MANIFEST, {"entries": [file_row("a")] * 1000})
+    with receiving(inside, policy=Policy(files_max=5000)) as side, Forger(side.dial(), "send") as forger:
+        with flooding(forger, part):
+            refused(side.end(), ErrorCode.LIMIT)
+
+
+JSON = {
+    "nested lists": b'{"entries":' + b"[" * 500_000,
+    "nested objects": b'{"a":' * 100_000,
+    "a list": b"[]",
+    "a number": b"1",
+    "nothing": b"",
+    "half of it": b'{"entries": [',
+    "digits": b'{"entries": ' + b"9" * 500_000 + b"}",
+    "not a number": b'{"entries": NaN}',
+    "no UTF-8": b'{"entries": "\xff"}',
+    "UTF-16": '{"entries": []}'.encode("utf-16"),
+    "entries that are none": b'{"entries": {"a": 1}}',
+    "an empty part": b'{"entries": []}',
+    "last that is no truth": b'{"entries": [], "last": 1}',
+}
+
+
+@pytest.mark.parametrize("payload", JSON.values(), ids=JSON.keys())
+def test_a_control_frame_that_is_no_such_object_is_refused(inside: Path, payload: bytes) -> None:
+    with receiving(inside) as side:
+        with Forger(side.dial(), "send") as forger:
+            forger.say(head(Kind.MANIFEST, len(payload)), payload)
+            forger.drain()
+        refused(side.end())
+    assert tree(inside) == {}
+
+
+BIG = bytes(200_000)
+BIG_ROW = file_row("big", BIG)
+LIES = {
+    "another entry": extent(1, 0, BIG),
+    "an entry that is not there": extent(7, 0, BIG),
+    "beyond its end": extent(0, 1, BIG),
+    "far beyond its end": pack_extent(0, (1 << 64) - 1, 10) + bytes(10),
+    "an offset of 2^63": pack_extent(0, 1 << 63, 10) + bytes(10),
+    "no bytes": pack_extent(0, 0, 0),
+    "a head cut short": head(Kind.EXTENT, 5) + bytes(5),
+    "twice the same": extent(0, 0, BIG[:10]) * 2,
+    "without a digest": pack_extent(0, 0, 10) + bytes(10) + pack_extent(0, 10, 10) + bytes(10),
+    "a digest of nothing": pack_proof(0, 0, 10, bytes(16)),
+    "a digest of another extent": pack_extent(0, 0, 10) + bytes(10) + pack_proof(0, 0, 11, bytes(16)),
+    "a digest cut short": head(Kind.PROOF, 3) + bytes(3),
+    "the end before all of it": pack_json(Kind.END, {"entry": 0, "size": 10, "digest": digest_of(BIG[:10]).hex()}),
+    "an end without a size": pack_json(Kind.END, {"entry": 0}),
+    "an end of 2^64 bytes": pack_json(Kind.END, {"entry": 0, "size": 1 << 64, "digest": ""}),
+    "the end of another one": pack_json(Kind.END, {"entry": 1, "size": 1, "digest": digest_of(b"x").hex()}),
+    "all over": finish(),
+    "all over, with the proof of nothing": pack_json(Kind.FINISH, {"proof": "", "files": 2}),
+    "a pack out of order": pack((1, b"x")),
+    "a pack of another size": pack((0, b"x")),
+    "a pack with a table of 2^32 files": head(Kind.PACK, 4) + b"\xff" * 4,
+    "a pack shorter than its files": head(Kind.PACK, 28) + (1).to_bytes(4, "big") + bytes(4) + b"\xff" * 4 + bytes(16),
+    "a pack longer than its files": head(Kind.PACK, 10) + bytes(10),
+}
+
+
+@pytest.mark.parametrize("frames", LIES.values(), ids=LIES.keys())
+def test_data_that_is_not_what_was_announced_is_refused_and_nothing_has_its_name(inside: Path, frames: bytes) -> None:
+    with receiving(inside) as side:
+        with Forger(side.dial(), "send").greeted() as forger:
+            forger.manifest(BIG_ROW, file_row("small"))
+            forger.hear_until(Kind.PLAN)
+            forger.say(frames)
+            forger.drain()
+        refused(side.end())
+    assert set(tree(inside)) <= {".big.fastnet-part", ".big.fastnet-journal"}
+
+
+SMALL = bytearray(pack((0, b"x")))
+SMALL[-1] ^= 1
+WRONG = {
+    "an extent": (BIG_ROW, pack_extent(0, 0, len(BIG)) + BIG + pack_proof(0, 0, len(BIG), bytes(16))),
+    "a packed file": (file_row("a"), bytes(SMALL)),
+    "the whole": (BIG_ROW, extent(0, 0, BIG) + pack_json(Kind.END, {"entry": 0, "size": len(BIG), "digest": "00"})),
+}
+
+
+@pytest.mark.parametrize(("row", "frames"), WRONG.values(), ids=WRONG.keys())
+def test_bytes_with_another_digest_get_no_name(inside: Path, row: Row, frames: bytes) -> None:
+    with receiving(inside) as side:
+        with Forger(side.dial(), "send").greeted() as forger:
+            forger.manifest(row)
+            forger.say(frames, pack_json(Kind.END, {"entry": 0, "size": row[4], "digest": digest_of(BIG).hex()}))
+            forger.drain()
+        refused(side.end(), ErrorCode.MISMATCH)
+    assert row[1] not in tree(inside)
+
+
+def test_reasons_for_files_that_do_not_come_are_kept_short(inside: Path) -> None:
+    many = 200
+    with receiving(inside) as side:
+        with Forger(side.dial(), "send").greeted() as forger:
+            forger.manifest(*(file_row(f"{i}") for i in range(many)))
+            for i in range(many):
+                forger.frame(Kind.END, {"entry": i, "code": "source", "text": "\x1b[2J" + "x" * 100_000})
+            forger.say(finish())
+            forger.hear_until(Kind.DONE)
+        error = side.end()
+    assert isinstance(error, TransferError)
+    assert f"and {many - 1} more" in str(error)
+    assert sum(map(len, side.texts())) < many * 2000
+
+
+def test_a_stranger_hears_nothing_before_it_has_said_who_it_is(inside: Path) -> None:
+    with receiving(inside, wait_s=0.5) as side, side.dial() as sock:
+        sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+        side.stop()
+        side.end()
+
+
+@pytest.mark.parametrize("how", ["the sender ends", "it is stopped"])
+def test_a_stream_whose_reader_reads_nothing_holds_nobody(tmp_path: Path, how: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with receiving(None, output=tmp_path / "fifo") as side, Forger(side.dial(), "send").greeted() as forger:
+            forger.manifest(["s", "stdin", 0o600, 1, 0, ""])
+            forger.hear_until(Kind.PLAN)
+            forger.say(extent(0, 0, bytes(1 << 20))[: 1 << 20])
+            eventually(lambda: struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, bytes(4)))[0] > 60_000)
+            if how == "the sender ends":
+                forger.reset()
+            else:
+                side.stop()
+            refused(side.end(), ErrorCode.RESET if how == "the sender ends" else ErrorCode.INTERRUPTED)
+    finally:
+        os.close(reader)

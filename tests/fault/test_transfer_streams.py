@@ -1,0 +1,166 @@
+"""Further connections of a transfer, held by somebody who lies: nothing wrong gets a name, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, Kind, ProtocolError, pack_json
+from fastnet.errors import TransferError
+from fastnet.limits import EXTENT_BYTES, STREAMS_MAX
+from tests.support.clients import eventually
+from tests.support.forged_peer import Forger, Victim, digest_of, extent, file_row, finish, pack, receiving, tree
+
+FILE_BYTES = 2 * EXTENT_BYTES
+DATA = bytes(FILE_BYTES)
+NAME = "file"
+TCP_CLOSE = 7
+"""A state of tcp(7): after a FIN it would be CLOSE_WAIT."""
+
+
+class Liar(Forger):
+    """A sender whose manifest was accepted. ticket: for further connections."""
+
+    def __init__(self, victim: Victim, *rows: list[object], streams: int = STREAMS_MAX) -> None:
+        super().__init__(victim.dial(), "send", streams=streams)
+        assert self.exactly(len(MAGIC)) == MAGIC
+        self.ticket = json.loads(self.hear_until(Kind.HELLO))["ticket"]
+        self.manifest(*(rows or [file_row(NAME, DATA)]), data=FILE_BYTES)
+        self.hear_until(Kind.PLAN)
+
+    def end(self, extents: int) -> None:
+        self.frame(Kind.END, {"entry": 0, "size": FILE_BYTES, "digest": "", "extents": extents})
+
+    def finish(self, *files: tuple[int, bytes]) -> None:
+        """An honest end."""
+        self.say(finish(*files))
+        self.hear_until(Kind.DONE)
+        self.frame(Kind.FINISH, {})
+
+
+def lane(victim: Victim, ticket: str) -> Forger:
+    """A further connection."""
+    return Forger(victim.dial(), "send", joins=ticket).greeted()
+
+
+def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(tmp_path: Path) -> None:
+    data = b"small"
+    with receiving(tmp_path / "in") as victim, Liar(victim, file_row(NAME, data)) as liar:
+        for ticket in ("no ticket", liar.ticket[:-1], liar.ticket + "0"):
+            with lane(victim, ticket) as stranger:
+                assert b"no such transfer" in stranger.hear_until(Kind.ERROR)
+        liar.say(pack((0, data)))
+        liar.finish((0, data))
+        assert victim.end() is None
+    assert tree(tmp_path / "in") == {NAME: data}
+
+
+def test_one_that_comes_before_the_transfer_has_begun_belongs_to_it(tmp_path: Path) -> None:
+    with receiving(tmp_path / "in") as victim, Forger(victim.dial(), "send", streams=2) as one:
+        assert one.exactly(len(MAGIC)) == MAGIC
+        with lane(victim, json.loads(one.hear_until(Kind.HELLO))["ticket"]) as other:
+            kind, _ = HEAD.unpack(other.exactly(HEAD.size))
+            assert kind == Kind.ALIVE
+
+
+def test_connections_beyond_the_most_are_closed(tmp_path: Path) -> None:
+    with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
+        lanes = [lane(victim, liar.ticket) for _ in range(STREAMS_MAX - 1)]
+        with lane(victim, liar.ticket) as one_more, pytest.raises((EOFError, ConnectionError)):
+            one_more.hear()
+        for each in lanes:
+            each.sock.close()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pack((0, b"x")),
+        pack_json(Kind.FINISH, {}),
+        pack_json(Kind.END, {"entry": 0, "size": 0, "digest": ""}),
+        extent(1, 0, b"of an entry that there is not"),
+        extent(0, FILE_BYTES, b"beyond the end"),
+        HEAD.pack(Kind.EXTENT, 0),
+        b"GET / HTTP/1.0\r\n\r\n",
+    ],
+    ids=["a pack", "a finish", "an end", "no entry", "beyond the end", "an empty extent", "no frame"],
+)
+def test_what_no_further_connection_may_say_ends_the_transfer(what, tmp_path: Path) -> None:
+    with receiving(tmp_path / "in") as victim, Liar(victim) as liar, lane(victim, liar.ticket) as other:
+        other.say(what)
+        assert isinstance(victim.end(), ProtocolError)
+    assert NAME not in tree(tmp_path / "in")
+
+
+def test_a_wrong_digest_in_a_further_connection_is_found(tmp_path: Path) -> None:
+    with receiving(tmp_path / "in") as victim, Liar(victim) as liar, lane(victim, liar.ticket) as other:
+        right = extent(0, 0, DATA[:1000])
+        other.say(right[:-1], b"!")
+        error = victim.end()
+    assert isinstance(error, TransferError)
+    assert "digests differ" in str(error)
+    assert NAME not in tree(tmp_path / "in")
+
+
+def test_extents_that_overlap_in_two_connections_are_found(tmp_path: Path) -> None:
+    with receiving(tmp_path / "in") as victim, Liar(victim) as liar, lane(victim, liar.ticket) as other:
+        liar.say(extent(0, 0, DATA[: EXTENT_BYTES + 1]))
+        other.say(extent(0, EXTENT_BYTES, DATA[EXTENT_BYTES:]))
+        liar.end(2)
+        error = victim.end()
+    assert isinstance(error, ProtocolError)
+    assert "overlap" in str(error)
+    assert NAME not in tree(tmp_path / "in")
+
+
+def test_an_extent_that_is_promised_and_never_comes_is_not_waited_for_longer_than_the_time_out(tmp_path: Path) -> None:
+    with receiving(tmp_path / "in", stall_s=0.5) as victim, Liar(victim) as liar, lane(victim, liar.ticket):
+        liar.say(extent(0, 0, DATA))
+        liar.end(2)
+        error = victim.end()
+    assert isinstance(error, TransferError)
+    assert "silent" in str(error)
+    assert NAME not in tree(tmp_path / "in")
+
+
+def test_more_extents_than_the_sender_counts_are_no_file(tmp_path: Path) -> None:
+    with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
+        liar.say(extent(0, 0, DATA[:EXTENT_BYTES]), extent(0, EXTENT_BYTES, DATA[EXTENT_BYTES:]))
+        liar.end(1)
+        assert isinstance(victim.end(), ProtocolError)
+    assert NAME not in tree(tmp_path / "in")
+
+
+def test_a_further_connection_that_says_nothing_holds_nobody_up(tmp_path: Path) -> None:
+    with receiving(tmp_path / "in", stall_s=0.5) as victim, Liar(victim) as liar, lane(victim, liar.ticket):
+        liar.say(extent(0, 0, DATA))
+        liar.frame(Kind.END, {"entry": 0, "size": FILE_BYTES, "digest": digest_of(DATA).hex(), "extents": 1})
+        liar.finish((0, DATA))
+        assert victim.end() is None
+    assert tree(tmp_path / "in") == {NAME: DATA}
+
+
+def test_a_further_connection_needs_the_token_too(tmp_path: Path) -> None:
+    with (
+        receiving(tmp_path / "in", token=b"a token of sixteen") as victim,
+        Forger(victim.dial(), "send", auth=True) as one,
+    ):
+        assert one.exactly(len(MAGIC)) == MAGIC
+        ticket = json.loads(one.hear_until(Kind.HELLO))["ticket"]
+        with Forger(victim.dial(), "send", joins=ticket) as other:
+            assert other.exactly(len(MAGIC)) == MAGIC
+            assert b"token" in other.hear_until(Kind.ERROR)
+
+
+def test_a_receiver_that_gives_up_resets_and_does_not_merely_end(tmp_path: Path) -> None:
+    """A FIN is not heard by a sender that waits for room, and Linux may leave it waiting for a minute."""
+    with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
+        with lane(victim, liar.ticket) as further:
+            kind, length = HEAD.unpack(further.exactly(HEAD.size))
+            assert (kind, len(further.exactly(length))) == (Kind.ALIVE, length), "it has joined"
+            liar.sock.close()
+            eventually(lambda: further.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE)
+        assert isinstance(victim.end(), TransferError)

@@ -1,0 +1,1 @@
+"""Helpers of the tests: peers, networks, processes and resource checks."""

@@ -1,0 +1,87 @@
+"""The ends of a client: inputs and outputs that do what real ones do only now and then."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+
+import pytest
+
+from fastnet.apps.connect.stdio import Input, Output
+from fastnet.apps.connect.stream import Conversation
+from fastnet.endpoint import Endpoint
+from tests.support.connect_peers import DEADLINE_S, swallow
+
+
+def test_an_input_whose_bytes_another_reader_took_is_not_at_its_end() -> None:
+    source, sink = os.pipe()
+    try:
+        os.set_blocking(source, False)
+        assert Input(source).read_into(memoryview(bytearray(10))) is None
+    finally:
+        os.close(source)
+        os.close(sink)
+
+
+def test_a_terminal_that_gives_input_errors_is_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard, fd = os.openpty()
+
+    def readv(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    try:
+        source = Input(fd)
+        monkeypatch.setattr(os, "readv", readv)
+        assert source.read_into(memoryview(bytearray(10))) == 0
+    finally:
+        os.close(keyboard)
+        os.close(fd)
+
+
+def test_a_pipe_takes_what_fits_and_never_waits() -> None:
+    back, target = os.pipe()
+    output = Output(target)
+    try:
+        taken = output.write(memoryview(bytes(1_000_000)))
+        assert 0 < taken <= 65536
+        assert output.write(memoryview(b"x")) == 0
+        assert len(os.read(back, 1_000_000)) == taken
+        assert output.write(memoryview(b"x")) == 1
+    finally:
+        output.close()
+        os.close(back)
+        os.close(target)
+
+
+def test_an_end_of_input_that_comes_with_its_last_bytes_waits_until_they_are_sent() -> None:
+    near, far = socket.socketpair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    far.settimeout(DEADLINE_S)
+    (source_fd, sink), (back, target) = os.pipe(), os.pipe()
+    text = b"x" * 50_000 + b"\n"
+    os.write(sink, text + b"q\n")
+    source = Input(source_fd)
+    source.is_terminal = True  # one in raw mode, where a read may hold several lines
+    heard: list[bytes] = []
+
+    def hear() -> None:
+        heard.append(swallow(far))
+        far.close()
+
+    hearer = threading.Thread(target=hear)
+    output = Output(target)
+    conversation = Conversation(near, Endpoint("unix", path="@x"), source, output)
+    near.setblocking(False)
+    conversation.turn()  # fills the socket before anybody reads from it
+    hearer.start()
+    try:
+        assert conversation.run().ended_by == "both"
+        hearer.join(DEADLINE_S)
+        assert heard == [text]
+    finally:
+        near.close()
+        output.close()
+        for fd in (source_fd, sink, back, target):
+            os.close(fd)
