@@ -1,9 +1,11 @@
 """Which extensions to build; everything else about the package is in pyproject.toml.
 
-Facts. Every `*_c.pyx` below src/fastnet is one small extension, and each has a pure-Python twin or a fallback.
+Facts. Every `*_c.pyx` below src/fastnet is one small extension, and each has a pure-Python twin or
+a fallback.
 Consequence: a missing compiler or header may cost speed, but must never cost the installation.
-Decision: each extension is optional; why one is missing is written to fastnet/_native_build.json, which `fastnet doctor`
-shows. FASTNET_NO_NATIVE=1 builds none. FASTNET_SANITIZE=1 builds with AddressSanitizer and UBSan (`make sanitize`).
+Decision: each extension is optional; why one is missing is written to fastnet/_native_build.json,
+which `fastnet doctor` shows. FASTNET_NO_NATIVE=1 builds none. FASTNET_SANITIZE=1 builds with
+AddressSanitizer and UBSan (`make sanitize`).
 """
 
 import json
@@ -18,7 +20,12 @@ from setuptools.command.build_py import build_py
 
 SOURCE = Path("src")
 FLAGS = ["-O2", "-g1", "-std=gnu11", "-Wall", "-Wno-unused-function", "-fvisibility=hidden"]
-SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+SANITIZE = [
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+    "-fno-omit-frame-pointer",
+]
 
 
 def none_because() -> str:
@@ -81,7 +88,9 @@ class build_ext_or_say_why(build_ext):
 
 
 class build_py_and_say_why(build_py):
-    """With no extension to build, setuptools leaves build_ext out, and a note of an earlier build would be copied."""
+    """With no extension to build, setuptools leaves build_ext out, and a note of an earlier build
+    would be copied.
+    """
 
     def run(self) -> None:
         super().run()

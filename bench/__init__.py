@@ -1,1 +1,3 @@
-"""Measurements: fastnet's twins against each other (pytest bench), and against rivals (python -m bench.run)."""
+"""Measurements: fastnet's twins against each other (pytest bench), and against rivals (python -m
+bench.run).
+"""

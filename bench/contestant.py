@@ -1,8 +1,10 @@
 """Who is measured, and how each is started and stopped.
 
-Facts. All are echo servers in a process of their own which, when ready, print `listening on tcp://HOST:PORT`.
-Decision: a peer is bound to its processor before it executes its first instruction; threads and children inherit it.
-One that cannot run here (no compiler, no uvloop) has a note instead of a command, and the table shows the note.
+Facts. All are echo servers in a process of their own which, when ready, print `listening on
+tcp://HOST:PORT`.
+Decision: a peer is bound to its processor before it executes its first instruction; threads and
+children inherit it. One that cannot run here (no compiler, no uvloop) has a note instead of a
+command, and the table shows the note.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ YARDSTICKS = {"tcp": "c_epoll", "udp": "c_mmsg"}
 """The peer that all others of a transport are compared with."""
 
 RCVBUF_BYTES = 4 * MIB
-"""Of every datagram server, so that what is measured is its speed and not a burst it could not hold."""
+"""Of every datagram server, so that what is measured is its speed and not a burst it could not
+hold.
+"""
 
 
 class PeerFailed(Exception):
@@ -49,8 +53,8 @@ class PeerFailed(Exception):
 class Peer:
     """command: how to start it; empty when it cannot run here, and `note` says why.
 
-    connections_max: how many it serves at once; None: as many as it has descriptors. spins: it knows --busy-poll.
-    transport: what it serves.
+    connections_max: how many it serves at once; None: as many as it has descriptors. spins: it
+    knows --busy-poll. transport: what it serves.
     """
 
     command: tuple[str, ...]
@@ -66,10 +70,21 @@ def compiled(name: str, into: Path, *libraries: str) -> Peer:
     if compiler is None:
         return Peer((), "no C compiler")
     binary = into / name
-    command = [compiler, "-O2", f"-DREAD_BYTES={READ_BYTES}", "-o", str(binary), str(RIVALS / f"{name}.c")]
-    built = subprocess.run([*command, *(f"-l{library}" for library in libraries)], capture_output=True, check=False)
+    command = [
+        compiler,
+        "-O2",
+        f"-DREAD_BYTES={READ_BYTES}",
+        "-o",
+        str(binary),
+        str(RIVALS / f"{name}.c"),
+    ]
+    built = subprocess.run(
+        [*command, *(f"-l{library}" for library in libraries)], capture_output=True, check=False
+    )
     if built.returncode:
-        return Peer((), f"does not build here; it needs lib{', lib'.join(libraries)} and its headers")
+        return Peer(
+            (), f"does not build here; it needs lib{', lib'.join(libraries)} and its headers"
+        )
     return Peer((str(binary),))
 
 
@@ -78,8 +93,14 @@ def compiled_go(name: str, into: Path) -> Peer:
     if shutil.which("go") is None:
         return Peer((), "no Go compiler")
     binary = into / name
-    environment = os.environ | {"GOCACHE": str(into / "go-cache"), "GO111MODULE": "off", "GOFLAGS": ""}
-    subprocess.run(["go", "build", "-o", str(binary), str(RIVALS / f"{name}.go")], check=True, env=environment)
+    environment = os.environ | {
+        "GOCACHE": str(into / "go-cache"),
+        "GO111MODULE": "off",
+        "GOFLAGS": "",
+    }
+    subprocess.run(
+        ["go", "build", "-o", str(binary), str(RIVALS / f"{name}.go")], check=True, env=environment
+    )
     return Peer(("env", "GOMAXPROCS=1", str(binary)))
 
 
@@ -88,34 +109,59 @@ def script(name: str, *arguments: str) -> Peer:
 
 
 def fastnet(engine: str, backend: str) -> Peer:
-    """`fastnet echo`. Connections that only wait in a queue are not served, so the pool's bound is its threads."""
+    """`fastnet echo`. Connections that only wait in a queue are not served, so the pool's bound is
+    its threads.
+    """
     served = POOL_SIZE if engine == "pool" else ENGINES[engine].connections
     options = ("--port", "0", "--engine", engine, "--backend", backend)
-    return Peer((sys.executable, "-m", "fastnet", "echo", *options), connections_max=served or None, spins=True)
+    return Peer(
+        (sys.executable, "-m", "fastnet", "echo", *options),
+        connections_max=served or None,
+        spins=True,
+    )
 
 
 def fastnet_datagrams(way: str, backend: str) -> Peer:
-    options = ("--udp", "--port", "0", "--engine", way, "--backend", backend, "--rcvbuf", str(RCVBUF_BYTES))
+    options = (
+        "--udp",
+        "--port",
+        "0",
+        "--engine",
+        way,
+        "--backend",
+        backend,
+        "--rcvbuf",
+        str(RCVBUF_BYTES),
+    )
     return Peer((sys.executable, "-m", "fastnet", "echo", *options), spins=True, transport="udp")
 
 
 def fastnet_handler(backend: str) -> Peer:
     """An echo written in Python, on our loop."""
-    return Peer((sys.executable, "-m", "bench.handler_echo", backend, str(RCVBUF_BYTES)), transport="udp")
+    return Peer(
+        (sys.executable, "-m", "bench.handler_echo", backend, str(RCVBUF_BYTES)), transport="udp"
+    )
 
 
 def datagram_peers(into: Path, has_uvloop: bool) -> dict[str, Peer]:
     """Those that serve datagrams."""
     found = {
         YARDSTICKS["udp"]: compiled(YARDSTICKS["udp"], into),
-        "uvloop-udp": script("uvloop_datagram") if has_uvloop else Peer((), "uvloop is not installed"),
+        "uvloop-udp": script("uvloop_datagram")
+        if has_uvloop
+        else Peer((), "uvloop is not installed"),
         "asyncio-udp": script("asyncio_datagram"),
         "recvfrom": script("recvfrom_loop"),
     }
     for name, peer in found.items():
         command = (*peer.command, str(RCVBUF_BYTES)) if peer.command else ()
         found[name] = replace(peer, command=command, transport="udp")
-    ours = [(way, backend) for way in DATAGRAMS for backend in BACKENDS if DATAGRAMS[way].module(backend)]
+    ours = [
+        (way, backend)
+        for way in DATAGRAMS
+        for backend in BACKENDS
+        if DATAGRAMS[way].module(backend)
+    ]
     found |= {f"{way}-{backend}": fastnet_datagrams(way, backend) for way, backend in ours}
     return found | {f"handler-{backend}": fastnet_handler(backend) for backend in BACKENDS}
 
@@ -129,30 +175,66 @@ def all_peers(into: Path) -> dict[str, Peer]:
         "c_uring": compiled("c_uring", into, "uring"),
         "c_libuv": compiled("c_libuv", into, "uv"),
         "go_net": compiled_go("go_net", into),
-        "uvloop": script("uvloop_protocol", str(READ_BYTES)) if uvloop else Peer((), "uvloop is not installed"),
-        "gevent": script("gevent_sockets", str(READ_BYTES)) if gevent else Peer((), "gevent is not installed"),
+        "uvloop": script("uvloop_protocol", str(READ_BYTES))
+        if uvloop
+        else Peer((), "uvloop is not installed"),
+        "gevent": script("gevent_sockets", str(READ_BYTES))
+        if gevent
+        else Peer((), "gevent is not installed"),
         "asyncio": script("asyncio_protocol", str(READ_BYTES)),
         "threads": script("socketserver_threads", str(READ_BYTES)),
-        **{f"{engine}-{backend}": fastnet(engine, backend) for engine in ENGINES for backend in BACKENDS},
+        **{
+            f"{engine}-{backend}": fastnet(engine, backend)
+            for engine in ENGINES
+            for backend in BACKENDS
+        },
         **datagram_peers(into, uvloop is not None),
     }
 
 
-STREAM_RIVALS = ("c_epoll", "c_uring", "c_libuv", "go_net", "uvloop", "asyncio", "gevent", "threads")
+STREAM_RIVALS = (
+    "c_epoll",
+    "c_uring",
+    "c_libuv",
+    "go_net",
+    "uvloop",
+    "asyncio",
+    "gevent",
+    "threads",
+)
 DATAGRAM_RIVALS = ("c_mmsg", "uvloop-udp", "asyncio-udp", "recvfrom")
 GROUPS = {
     "rivals": (*STREAM_RIVALS, *DATAGRAM_RIVALS),
     "default": (
-        *("uring-native", "epoll-native", "epoll-python", "c_epoll", "uvloop", "asyncio", "threads"),
-        *("mmsg-native", "single-native", "single-python", "handler-native", "handler-python", *DATAGRAM_RIVALS),
+        *(
+            "uring-native",
+            "epoll-native",
+            "epoll-python",
+            "c_epoll",
+            "uvloop",
+            "asyncio",
+            "threads",
+        ),
+        *(
+            "mmsg-native",
+            "single-native",
+            "single-python",
+            "handler-native",
+            "handler-python",
+            *DATAGRAM_RIVALS,
+        ),
     ),
 }
 """Names for several peers; "all" is every one."""
 
 
 @contextmanager
-def running(peer: Peer, cpu: int | None = None, busy_poll_us: int = 0) -> Iterator[tuple[int, Endpoint]]:
-    """Start a peer, bound to a processor, spinning if it is to, and yield its process id and endpoint once it listens.
+def running(
+    peer: Peer, cpu: int | None = None, busy_poll_us: int = 0
+) -> Iterator[tuple[int, Endpoint]]:
+    """Start a peer, bound to a processor, spinning if it is to, and yield its process id and
+    endpoint
+    once it listens.
 
     Raises PeerFailed when it does not.
     """
@@ -164,7 +246,11 @@ def running(peer: Peer, cpu: int | None = None, busy_poll_us: int = 0) -> Iterat
     spin = ("--busy-poll", str(busy_poll_us)) if busy_poll_us else ()
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            [*peer.command, *spin], stdout=subprocess.PIPE, stderr=complaints, preexec_fn=bind, start_new_session=True
+            [*peer.command, *spin],
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            preexec_fn=bind,
+            start_new_session=True,
         )
         try:
             yield process.pid, wait_ready(process, complaints)
@@ -179,13 +265,16 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_S)
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # its session is its own, so this reaches nobody else
+        # its session is its own, so this reaches nobody else
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
 
 
 def wait_ready(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> Endpoint:
-    """Read standard output until the ready line is complete. complaints: where its standard error goes."""
+    """Read standard output until the ready line is complete. complaints: where its standard error
+    goes.
+    """
     assert process.stdout is not None
     printed = b""
     deadline = time.monotonic() + READY_S

@@ -3,10 +3,10 @@
     python -m bench.dictionary            native, pure, and a Python function with a dict on the native loop
     python -m bench.dictionary --smoke    does it still run? The numbers mean nothing
 
-Decision: the server has the first processor this process may use, the load the last. The load (bench/dictionary_load.c) keeps
-8 x 16 questions on their way, checks every answer, and asks for a word that is not there one time in sixteen.
-What to read: answers/s is what was measured, with the load's speed in it; CPU us is the server's own, per answer, and
-answers/s/core what follows from it.
+Decision: the server has the first processor this process may use, the load the last. The load
+(bench/dictionary_load.c) keeps 8 x 16 questions on their way, checks every answer, and asks for a
+word that is not there one time in sixteen. What to read: answers/s is what was measured, with the
+load's speed in it; CPU us is the server's own, per answer, and answers/s/core what follows from it.
 Exit code: 0, or 1 when an answer was lost or wrong.
 """
 
@@ -43,10 +43,14 @@ class Turn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.dictionary", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.dictionary", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, help=f"turns of every server [{ROUNDS}]")
     parser.add_argument("--seconds", type=float, help=f"measured in one turn [{SECONDS:g}]")
-    parser.add_argument("--smoke", action="store_true", help=f"{SMOKE_ROUNDS} round of {SMOKE_SECONDS} s")
+    parser.add_argument(
+        "--smoke", action="store_true", help=f"{SMOKE_ROUNDS} round of {SMOKE_SECONDS} s"
+    )
     options = parser.parse_args(arguments)
     seconds = options.seconds or (SMOKE_SECONDS if options.smoke else SECONDS)
     rounds = options.rounds or (SMOKE_ROUNDS if options.smoke else ROUNDS)
@@ -67,7 +71,10 @@ def build(into: Path) -> Path:
     if compiler is None:
         sys.exit("bench.dictionary: there is no C compiler to build the load with")
     binary = into / "words_load"
-    subprocess.run([compiler, "-O2", "-o", str(binary), str(Path(__file__).parent / "dictionary_load.c")], check=True)
+    subprocess.run(
+        [compiler, "-O2", "-o", str(binary), str(Path(__file__).parent / "dictionary_load.c")],
+        check=True,
+    )
     return binary
 
 
@@ -77,7 +84,17 @@ def write_words(file: Path) -> Path:
 
 
 def servers(file: Path) -> dict[str, Peer]:
-    serve = (sys.executable, "-m", "fastnet", "dict", "serve", "--file", str(file), "--rcvbuf", str(RCVBUF_BYTES))
+    serve = (
+        sys.executable,
+        "-m",
+        "fastnet",
+        "dict",
+        "serve",
+        "--file",
+        str(file),
+        "--rcvbuf",
+        str(RCVBUF_BYTES),
+    )
     handler = (sys.executable, "-m", "bench.handler_dictionary", str(file), str(RCVBUF_BYTES))
     return {
         "native": Peer((*serve, "--backend", "native"), transport="udp"),
@@ -99,7 +116,11 @@ def measure(peer: Peer, load: Path, seconds: float) -> Turn:
 def numbers(load: Path, port: int, seconds: float, cpu: int) -> tuple[float, ...]:
     command = [str(load), *map(str, (port, ENTRIES, SOCKETS, WINDOW, seconds))]
     done = subprocess.run(
-        command, capture_output=True, check=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {cpu})
+        command,
+        capture_output=True,
+        check=True,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
     )
     return tuple(map(float, done.stdout.split()))
 
@@ -110,7 +131,9 @@ def report(turns: dict[str, list[Turn]], rounds: int, seconds: float) -> None:
     print(
         f"{'each row:':<20}median of {rounds} x {seconds:g} s, {ENTRIES:,} words, {SOCKETS} sockets, window {WINDOW}\n"
     )
-    print(f"{'server':<10}{'answers/s':>12}{'CPU us/answer':>16}{'answers/s/core':>16}{'lost':>8}{'wrong':>8}")
+    print(
+        f"{'server':<10}{'answers/s':>12}{'CPU us/answer':>16}{'answers/s/core':>16}{'lost':>8}{'wrong':>8}"
+    )
     for name, each in turns.items():
         rate = statistics.median(turn.answers_per_s for turn in each)
         cpu_us = statistics.median(turn.cpu_us for turn in each)

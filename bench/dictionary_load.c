@@ -1,10 +1,12 @@
-/* Ask a dictionary server for words over UDP and check every answer: a closed loop of `sockets` times `window` questions.
-
-usage: words_load PORT ENTRIES SOCKETS WINDOW SECONDS
-output: answers, lost, wrong, seconds
-
-The server has the entries wordN:translation of wordN, N from 0 to ENTRIES - 1 with seven digits; one question in sixteen is for
-a word it does not have. Questions of one socket are answered in order, for loopback and one loop keep it. */
+/* Ask a dictionary server for words over UDP and check every answer: a closed loop of `sockets`
+ * times `window` questions.
+ *
+ * usage: words_load PORT ENTRIES SOCKETS WINDOW SECONDS
+ * output: answers, lost, wrong, seconds
+ *
+ * The server has the entries wordN:translation of wordN, N from 0 to ENTRIES - 1 with seven digits;
+ * one question in sixteen is for a word it does not have. Questions of one socket are answered in
+ * order, for loopback and one loop keep it. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 CPUCLOCK_SCHED = 2
-"""The clock of a process's run time in nanoseconds, in the low bits of a clock id (linux/posix-timers.h)."""
+"""The clock of a process's run time in nanoseconds, in the low bits of a clock id
+(linux/posix-timers.h).
+"""
 
 
 def facts() -> dict[str, str]:
@@ -41,8 +43,8 @@ def processor_model() -> str:
 def cpu_ns(pid: int) -> int:
     """Processor time of a process with all its threads and living descendants, user and system.
 
-    /proc/PID/stat counts in ticks of 10 ms; the process's own clock (clock_getcpuclockid(3)) in nanoseconds. A
-    descendant that ended between two readings is missing from the second one.
+    /proc/PID/stat counts in ticks of 10 ms; the process's own clock (clock_getcpuclockid(3)) in
+    nanoseconds. A descendant that ended between two readings is missing from the second one.
     """
     return sum(process_clock_ns(member) for member in family(pid))
 

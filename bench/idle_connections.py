@@ -4,11 +4,13 @@
     python -m bench.idle_connections --engine uring
     python -m bench.idle_connections --connections 100000 --workers 6       worker processes, a descriptor limit each
 
-Facts. A descriptor limit is that of a process, on either side; a source address has about 28,000 ports to one endpoint.
-Decision: clients sit in processes of their own, each with a source address of 127/8. Memory of the server is what its
-processes hold for themselves (RssAnon), that of the kernel is what its slabs grow by, for both ends of each connection. One
-small crowd comes and goes first, so that what is allocated once is in no number. The echo is measured by the native load,
-before the crowd comes and while it is there; then every hundredth idle connection must still echo.
+Facts. A descriptor limit is that of a process, on either side; a source address has about 28,000
+ports to one endpoint.
+Decision: clients sit in processes of their own, each with a source address of 127/8. Memory of the
+server is what its processes hold for themselves (RssAnon), that of the kernel is what its slabs
+grow by, for both ends of each connection. One small crowd comes and goes first, so that what is
+allocated once is in no number. The echo is measured by the native load, before the crowd comes and
+while it is there; then every hundredth idle connection must still echo.
 """
 
 from __future__ import annotations
@@ -60,10 +62,14 @@ def main() -> int:
     print(f"connected             {n:,} in {seconds:.1f} s, {n / seconds:,.0f} a second")
     print(f"user space            {user / n:.0f} bytes a connection")
     print(f"kernel, both ends     {kernel / n:.0f} bytes a connection")
-    print(f"echo without them     p50 {quiet.p50_ns / 1000:.0f} us, p99 {quiet.p99_ns / 1000:.0f} us")
+    print(
+        f"echo without them     p50 {quiet.p50_ns / 1000:.0f} us, p99 {quiet.p99_ns / 1000:.0f} us"
+    )
     print(f"echo under them       p50 {busy.p50_ns / 1000:.0f} us, p99 {busy.p99_ns / 1000:.0f} us")
     print(f"idle ones that echo   {', '.join(sampled)}")
-    return int(not (quiet.ok and busy.ok and all(right == asked for right, asked in map(parts, sampled))))
+    return int(
+        not (quiet.ok and busy.ok and all(right == asked for right, asked in map(parts, sampled)))
+    )
 
 
 def parts(text: str) -> tuple[str, str]:
@@ -81,25 +87,47 @@ def parse() -> argparse.Namespace:
     )
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = min(hard, 1_000_000) - SPARE_DESCRIPTORS - ACTIVE
-    parser.add_argument("--connections", type=int, default=most, help="idle ones at once [%(default)s]")
+    parser.add_argument(
+        "--connections", type=int, default=most, help="idle ones at once [%(default)s]"
+    )
     parser.add_argument("--engine", default="epoll", help="[%(default)s]")
     parser.add_argument("--backend", default="native", help="[%(default)s]")
-    parser.add_argument("--workers", type=int, default=1, help="more than one: worker processes [%(default)s]")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="more than one: worker processes [%(default)s]"
+    )
     return parser.parse_args()
 
 
 def report_head(options: argparse.Namespace) -> None:
     for name, fact in host.facts().items():
         print(f"{name + ':':<22}{fact}")
-    print(f"{'server:':<22}engine {options.engine}, backend {options.backend}, processes {options.workers}")
-    print(f"{'active beside them:':<22}{ACTIVE} connections, 64 bytes, closed loop, every byte checked")
+    print(
+        f"{'server:':<22}engine {options.engine}, backend {options.backend}, processes {options.workers}"
+    )
+    print(
+        f"{'active beside them:':<22}{ACTIVE} connections, 64 bytes, closed loop, every byte checked"
+    )
     print(flush=True)
 
 
 def serving(options: argparse.Namespace) -> list[str]:
-    command = [sys.executable, "-m", "fastnet", "echo", "--json", "--port", "0", "--idle-timeout", "0", "--drain", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "fastnet",
+        "echo",
+        "--json",
+        "--port",
+        "0",
+        "--idle-timeout",
+        "0",
+        "--drain",
+        "1",
+    ]
     command += ["--engine", options.engine, "--backend", options.backend]
-    return command + (["--workers", str(options.workers), "--worker-processes"] if options.workers > 1 else [])
+    return command + (
+        ["--workers", str(options.workers), "--worker-processes"] if options.workers > 1 else []
+    )
 
 
 def started(command: list[str]) -> subprocess.Popen[str]:
@@ -111,7 +139,9 @@ def echo(endpoint: Endpoint) -> LoadReport:
 
 
 def settle() -> None:
-    """Let the kernel give back what closed connections held (RCU), so that it is not counted as a saving."""
+    """Let the kernel give back what closed connections held (RCU), so that it is not counted as a
+    saving.
+    """
     time.sleep(2)
 
 
@@ -122,7 +152,16 @@ class Crowds:
         shares = [min(CROWD_MAX, connections - start) for start in range(0, connections, CROWD_MAX)]
         self.began_s = time.monotonic()
         self.processes = [
-            started([sys.executable, "-m", "bench.idle_clients", str(endpoint), str(share), f"127.8.63.{1 + i}"])
+            started(
+                [
+                    sys.executable,
+                    "-m",
+                    "bench.idle_clients",
+                    str(endpoint),
+                    str(share),
+                    f"127.8.63.{1 + i}",
+                ]
+            )
             for i, share in enumerate(shares)
         ]
 
@@ -150,7 +189,9 @@ class Crowds:
 def user_bytes(pid: int) -> int:
     """What a process and its children hold for themselves."""
     children = [
-        int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+        int(child)
+        for path in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in path.read_text().split()
     ]
     return sum(anonymous_bytes(each) for each in [pid, *children])
 

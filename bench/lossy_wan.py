@@ -1,8 +1,10 @@
-"""`fastnet send --streams N` over a long way that loses packets: python -m bench.lossy_wan (needs root).
+"""`fastnet send --streams N` over a long way that loses packets: python -m bench.lossy_wan (needs
+root).
 
-Two network namespaces, a TUN device in each, and between them this process, which holds every packet back for half the round
-trip and drops one in so many. It is Python, so it carries some tens of thousands of packets a second and no more: what is
-compared is 1 stream with N, not this link with another.
+Two network namespaces, a TUN device in each, and between them this process, which holds every
+packet back for half the round trip and drops one in so many. It is Python, so it carries some tens
+of thousands of packets a second and no more: what is compared is 1 stream with N, not this link
+with another.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def run(*words: str) -> None:
 
 
 def tun_in(name: str) -> int:
-    """A TUN device in the namespace `name`, which must be there. This thread is back in its own afterwards."""
+    """A TUN device in the namespace `name`, which must be there. This thread is back in its own
+    afterwards.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     there = os.open(f"/run/netns/{name}", os.O_RDONLY)
@@ -80,7 +84,9 @@ class Link:
                         break
                     if chance.random() >= self.loss and len(queue) < QUEUE_PACKETS:
                         number += 1
-                        heapq.heappush(queue, (time.monotonic() + self.delay_s, number, other[fd], packet))
+                        heapq.heappush(
+                            queue, (time.monotonic() + self.delay_s, number, other[fd], packet)
+                        )
             now = time.monotonic()
             while queue and queue[0][0] <= now:
                 _, _, fd, packet = heapq.heappop(queue)
@@ -96,11 +102,34 @@ def seconds_of(folder: Path, streams: int, congestion: str) -> float:
     inbox = folder / "inbox"
     shutil.rmtree(inbox, ignore_errors=True)
     listen = f"{NAMES[there]}:{PORT}"
-    receive = ("ip", "netns", "exec", there, fastnet, "recv", "--listen", listen, "--into", str(inbox), *common)
+    receive = (
+        "ip",
+        "netns",
+        "exec",
+        there,
+        fastnet,
+        "recv",
+        "--listen",
+        listen,
+        "--into",
+        str(inbox),
+        *common,
+    )
     with subprocess.Popen(receive, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as receiver:
         assert receiver.stdout is not None
         receiver.stdout.readline()
-        send = ("ip", "netns", "exec", here, fastnet, "send", str(folder / "file"), listen, "--streams", str(streams))
+        send = (
+            "ip",
+            "netns",
+            "exec",
+            here,
+            fastnet,
+            "send",
+            str(folder / "file"),
+            listen,
+            "--streams",
+            str(streams),
+        )
         began = time.monotonic()
         subprocess.run((*send, *common), check=True, stdout=subprocess.DEVNULL)
         took = time.monotonic() - began
@@ -141,12 +170,16 @@ def main() -> None:
 
 def table(folder: Path, asked: argparse.Namespace) -> None:
     (folder / "file").write_bytes(os.urandom(asked.mib << 20))
-    ways = [(word, int(n)) for word in asked.congestion.split(",") for n in asked.streams.split(",")]
+    ways = [
+        (word, int(n)) for word in asked.congestion.split(",") for n in asked.streams.split(",")
+    ]
     times: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
     for _ in range(asked.rounds):
         for way in ways:
             times[way].append(seconds_of(folder, way[1], way[0]))
-    print(f"{asked.mib} MiB, round trip {asked.round_trip_ms:g} ms, one packet of {MTU} bytes in {asked.one_in} lost")
+    print(
+        f"{asked.mib} MiB, round trip {asked.round_trip_ms:g} ms, one packet of {MTU} bytes in {asked.one_in} lost"
+    )
     print(f"{'congestion':<12}{'streams':>8}{'seconds':>10}{'MB/s':>8}")
     for (word, n), took in times.items():
         middle = statistics.median(took)

@@ -5,13 +5,15 @@
     python -m bench.run --peers all --json out.json  every engine and backend, numbers to a file too
     python -m bench.run --smoke                      does it still run? The numbers mean nothing
 
-Facts. A closed loop on loopback keeps two processors busy, and a shared host drifts by more than peers differ.
-Decision: the server has the first processor this process may use, the load has the last. Peers take turns within a
-round, so a drift meets all of them, and the median of the rounds counts. Each turn starts a fresh server. Its processor
-time is read as the measured window opens and as it closes, so start-up, connects and warm-up are in no number.
-What to read: CPU microseconds a message is the server's own; requests/s also contains the load's speed. On one
-processor only, the two share it and only the CPU column means something.
-Exit code: 0, or 1 when a peer did not start, lost a byte or broke a connection.
+Facts. A closed loop on loopback keeps two processors busy, and a shared host drifts by more than
+peers differ.
+Decision: the server has the first processor this process may use, the load has the last. Peers take
+turns within a round, so a drift meets all of them, and the median of the rounds counts. Each turn
+starts a fresh server. Its processor time is read as the measured window opens and as it closes, so
+start-up, connects and warm-up are in no number. What to read: CPU microseconds a message is the
+server's own; requests/s also contains the load's speed. On one processor only, the two share it and
+only the CPU column means something. Exit code: 0, or 1 when a peer did not start, lost a byte or
+broke a connection.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Turn:
-    """One peer under one scenario, once. Latencies and processor time in microseconds, the latter per message."""
+    """One peer under one scenario, once. Latencies and processor time in microseconds, the latter
+    per message.
+    """
 
     requests_per_s: float
     p50_us: float
@@ -94,15 +98,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     head, _, rest = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
-        prog="python -m bench.run", description=head, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench.run",
+        description=head,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     rows = ", ".join(f"{name} ({row.about})" for name, row in SCENARIOS.items())
     parser.add_argument("--rows", default="all", help=f"comma-separated, or all: {rows}")
-    parser.add_argument("--peers", default="default", help=f"comma-separated, or all, or {', '.join(GROUPS)}")
+    parser.add_argument(
+        "--peers", default="default", help=f"comma-separated, or all, or {', '.join(GROUPS)}"
+    )
     parser.add_argument("--rounds", type=int, help=f"turns of every peer in a row [{ROUNDS}]")
     parser.add_argument("--seconds", type=float, help=f"measured in one turn [{SECONDS}]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every turn to FILE")
-    parser.add_argument("--smoke", action="store_true", help=f"{SMOKE_ROUNDS} round of {SMOKE_SECONDS} s")
+    parser.add_argument(
+        "--smoke", action="store_true", help=f"{SMOKE_ROUNDS} round of {SMOKE_SECONDS} s"
+    )
     return parser.parse_args(arguments)
 
 
@@ -126,12 +137,16 @@ def chosen(text: str, known: list[str], groups: dict[str, tuple[str, ...]]) -> l
         names += known if word == "all" else groups.get(word, (word,))
     unknown = sorted(set(names) - set(known))
     if unknown:
-        sys.exit(f"bench.run: unknown: {', '.join(unknown)}. There are: {', '.join([*groups, *known])}, all")
+        sys.exit(
+            f"bench.run: unknown: {', '.join(unknown)}. There are: {', '.join([*groups, *known])}, all"
+        )
     return list(dict.fromkeys(names))
 
 
 def raise_descriptor_limit() -> None:
-    """1000 connections need more descriptors than the usual soft limit of 1024; servers inherit it."""
+    """1000 connections need more descriptors than the usual soft limit of 1024; servers
+    inherit it.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -139,7 +154,9 @@ def raise_descriptor_limit() -> None:
 def measure_all(settings: Settings, known: dict[str, Peer]) -> list[Cell]:
     cells: list[Cell] = []
     for row in settings.rows:
-        fitting = [name for name in settings.peers if known[name].transport == SCENARIOS[row].transport]
+        fitting = [
+            name for name in settings.peers if known[name].transport == SCENARIOS[row].transport
+        ]
         found = {name: empty_cell(row, name, known[name]) for name in fitting}
         for _ in range(settings.rounds):
             for name, cell in found.items():
@@ -201,7 +218,9 @@ def report_head(settings: Settings) -> None:
     for name, fact in host.facts().items():
         print(f"{name + ':':<20}{fact}")
     print(f"{'server, load:':<20}on processors {settings.server_cpu} and {settings.load_cpu}")
-    print(f"{'each cell:':<20}median of {settings.rounds} x {settings.seconds} s, closed loop, every byte checked")
+    print(
+        f"{'each cell:':<20}median of {settings.rounds} x {settings.seconds} s, closed loop, every byte checked"
+    )
     print(flush=True)
 
 
@@ -212,16 +231,23 @@ def print_table(settings: Settings, cells: list[Cell]) -> None:
     )
     for row in settings.rows:
         members = [cell for cell in cells if cell.row == row]
-        yardstick = next((cell for cell in members if cell.peer in YARDSTICKS.values() and cell.turns), None)
+        yardstick = next(
+            (cell for cell in members if cell.peer in YARDSTICKS.values() and cell.turns), None
+        )
         for cell in members:
             mark = "*" if row == CANONICAL else ""
-            print(f"{row + mark:<11}{cell.peer:<18}" + (numbers(cell, yardstick) if cell.turns else f"  {cell.note}"))
+            print(
+                f"{row + mark:<11}{cell.peer:<18}"
+                + (numbers(cell, yardstick) if cell.turns else f"  {cell.note}")
+            )
     print(f"* canonical: {SCENARIOS[CANONICAL].about}")
 
 
 def numbers(cell: Cell, yardstick: Cell | None) -> str:
     def ratio(column: str) -> str:
-        return f"{cell.median(column) / yardstick.median(column):>7.2f}" if yardstick else f"{'-':>7}"
+        return (
+            f"{cell.median(column) / yardstick.median(column):>7.2f}" if yardstick else f"{'-':>7}"
+        )
 
     return (
         f"{cell.median('requests_per_s'):>11,.0f}{ratio('requests_per_s')}{cell.median('p50_us'):>9,.1f}"

@@ -1,8 +1,9 @@
 """Native against pure, engine by engine: python -m pytest bench.
 
-Facts. A round trip between two processors is mostly two wake-ups, and where the scheduler puts the two processes changes
-it fourfold; on one processor it is the work of both sides and nothing else.
-Decision: client and server share one processor. Throughput with a processor for each is what bench/run.py measures.
+Facts. A round trip between two processors is mostly two wake-ups, and where the scheduler puts the
+two processes changes it fourfold; on one processor it is the work of both sides and nothing else.
+Decision: client and server share one processor. Throughput with a processor for each is what
+bench/run.py measures.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ def engine(request: pytest.FixtureRequest) -> str:
 def client(engine: str, backend: str) -> Iterator[socket.socket]:
     """A connection to `fastnet echo` in a process of its own, on the processor of this one."""
     cpu = min(os.sched_getaffinity(0))
-    with bound_to(cpu), contestant.running(contestant.fastnet(engine, backend), cpu) as (_, endpoint):
+    with (
+        bound_to(cpu),
+        contestant.running(contestant.fastnet(engine, backend), cpu) as (_, endpoint),
+    ):
         with socket.create_connection((endpoint.host, endpoint.port), PATIENCE_S) as connected:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield connected
@@ -57,8 +61,15 @@ def round_trips(client: socket.socket, message: bytes, into: memoryview) -> None
 
 
 @pytest.mark.parametrize("message_bytes", [64, 16 * KIB], ids="{}B".format)
-def test_round_trips(benchmark: BenchmarkFixture, client: socket.socket, engine: str, message_bytes: int) -> None:
+def test_round_trips(
+    benchmark: BenchmarkFixture, client: socket.socket, engine: str, message_bytes: int
+) -> None:
     benchmark.group = f"{engine}, {ROUND_TRIPS} round trips of {message_bytes} B"
-    message, into = bytes(range(256)) * (message_bytes // 256 + 1), memoryview(bytearray(message_bytes))
-    benchmark.pedantic(round_trips, (client, message[:message_bytes], into), rounds=10, warmup_rounds=2)
+    message, into = (
+        bytes(range(256)) * (message_bytes // 256 + 1),
+        memoryview(bytearray(message_bytes)),
+    )
+    benchmark.pedantic(
+        round_trips, (client, message[:message_bytes], into), rounds=10, warmup_rounds=2
+    )
     assert into == message[:message_bytes]

@@ -5,16 +5,17 @@
     python -m bench.transfer --ways cp,nc --json out.json
     python -m bench.transfer --smoke                 does it still run? The numbers mean nothing
 
-Facts. Everything crosses loopback TCP, but for cp. The files are in the page cache before and after: no way calls fsync here.
-Pages that the kernel hands out for the first time cost more than those it has at hand, in a virtual machine many times more.
-Decision: ways take turns within a round, so a drift meets all of them; the median of the rounds counts; the first round
-is thrown away. Before a turn, as much memory as it needs is touched and given back. A turn starts with the last process, the
-others being ready, and ends when all have ended: so start-up of one process is in the number, which for fastnet is Python's.
-fastnet has its bytecode, as pip leaves it; PYTHONDONTWRITEBYTECODE would have it compiled at every start.
-`inside` is what fastnet itself reports, without that.
-What to read: GB/s is the file's bytes by `wall`; CPU s/GB is user and system time of both sides (wait4(2)). Every byte is
-compared after the clock has stopped.
-Exit code: 0, or 1 when a way failed or lost a byte.
+Facts. Everything crosses loopback TCP, but for cp. The files are in the page cache before and
+after: no way calls fsync here. Pages that the kernel hands out for the first time cost more than
+those it has at hand, in a virtual machine many times more.
+Decision: ways take turns within a round, so a drift meets all of them; the median of the rounds
+counts; the first round is thrown away. Before a turn, as much memory as it needs is touched and
+given back. A turn starts with the last process, the others being ready, and ends when all have
+ended: so start-up of one process is in the number, which for fastnet is Python's. fastnet has its
+bytecode, as pip leaves it; PYTHONDONTWRITEBYTECODE would have it compiled at every start. `inside`
+is what fastnet itself reports, without that. What to read: GB/s is the file's bytes by `wall`; CPU
+s/GB is user and system time of both sides (wait4(2)). Every byte is compared after the clock has
+stopped. Exit code: 0, or 1 when a way failed or lost a byte.
 """
 
 from __future__ import annotations
@@ -103,12 +104,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells: list[Cell] = []
     for name, fact in host.facts().items():
         print(f"{name + ':':<20}{fact}")
-    print(f"{'each cell:':<20}median of {options.rounds} rounds, every byte compared", end="\n\n", flush=True)
+    print(
+        f"{'each cell:':<20}median of {options.rounds} rounds, every byte compared",
+        end="\n\n",
+        flush=True,
+    )
     for name in options.cases:
         cells += measure(name, options)
         print_case(name, [cell for cell in cells if cell.case == name])
     if options.json:
-        document = {"schema_version": SCHEMA_VERSION, "host": host.facts(), "cells": [asdict(cell) for cell in cells]}
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "host": host.facts(),
+            "cells": [asdict(cell) for cell in cells],
+        }
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     return int(any(cell.failed for cell in cells))
 
@@ -121,13 +130,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cases", default=",".join(CASES), help=f"comma-separated: {', '.join(CASES)}")
+    parser.add_argument(
+        "--cases", default=",".join(CASES), help=f"comma-separated: {', '.join(CASES)}"
+    )
     parser.add_argument("--ways", help="comma-separated names of rows [all]")
     parser.add_argument("--rounds", type=int, help=f"turns of every way in a case [{ROUNDS}]")
     parser.add_argument("--bytes", type=int, help=f"size of the one file [{FILE_BYTES}]")
     parser.add_argument("--files", type=int, help=f"number of small files [{TREE_FILES}]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every turn to FILE")
-    parser.add_argument("--smoke", action="store_true", help=f"one round of {SMOKE_FILE_BYTES} bytes")
+    parser.add_argument(
+        "--smoke", action="store_true", help=f"one round of {SMOKE_FILE_BYTES} bytes"
+    )
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (SMOKE_ROUNDS if options.smoke else ROUNDS)
     options.bytes = options.bytes or (SMOKE_FILE_BYTES if options.smoke else FILE_BYTES)
@@ -141,7 +154,9 @@ def known(text: str, names: list[str]) -> list[str]:
     words = text.split(",")
     unknown = sorted(set(words) - set(names))
     if unknown:
-        sys.exit(f"bench.transfer: unknown: {', '.join(unknown)}. There are: {', '.join(dict.fromkeys(names))}")
+        sys.exit(
+            f"bench.transfer: unknown: {', '.join(unknown)}. There are: {', '.join(dict.fromkeys(names))}"
+        )
     return words
 
 
@@ -149,7 +164,9 @@ def measure(name: str, options: argparse.Namespace) -> list[Cell]:
     case = CASES[name]
     with tempfile.TemporaryDirectory(dir=case.folder, prefix="fastnet-bench-") as folder:
         source = Path(folder, "source")
-        size = make_tree(source, options.files) if case.is_tree else make_file(source, options.bytes)
+        size = (
+            make_tree(source, options.files) if case.is_tree else make_file(source, options.bytes)
+        )
         chosen = [way for way in case.ways if options.ways is None or way in options.ways]
         cells = {way: Cell(name, way, size, [], case.ways[way].note) for way in chosen}
         warm_up = 0 if options.smoke else 1
@@ -178,7 +195,9 @@ def make_tree(path: Path, files: int) -> int:
 
 
 def take_turn(cell: Cell, case: Case, folder: Path, counts: bool) -> None:
-    """One turn of one way; its target is removed, and what is dirty is on disk before the next begins."""
+    """One turn of one way; its target is removed, and what is dirty is on disk before the next
+    begins.
+    """
     target = folder / "target"
     warm(int(1.5 * cell.bytes))
     with tempfile.TemporaryDirectory() as scratch:
@@ -197,7 +216,9 @@ def take_turn(cell: Cell, case: Case, folder: Path, counts: bool) -> None:
 
 
 def warm(size: int) -> None:
-    """Touch so much memory and give it back, so that no way pays for what the host had not given us yet."""
+    """Touch so much memory and give it back, so that no way pays for what the host had not given us
+    yet.
+    """
     if size:
         with mmap.mmap(-1, size) as memory:
             for at in range(0, size, mmap.PAGESIZE):
@@ -210,7 +231,9 @@ def free_port() -> int:
 
 
 def run_parts(parts: list[Part], port: int) -> Turn:
-    """Start the listeners, then the clock and the last part; wait for all that end by themselves. Raises WayFailed."""
+    """Start the listeners, then the clock and the last part; wait for all that end by themselves.
+    Raises WayFailed.
+    """
     with ExitStack() as stack:
         said = [stack.enter_context(tempfile.TemporaryFile()) for _ in parts]
         processes: list[subprocess.Popen[bytes]] = []
@@ -252,7 +275,9 @@ def start(part: Part, said: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def wait_listening(process: subprocess.Popen[bytes], port: int, name: str) -> None:
-    """The kernel's table is asked, because a connection made to find out would be the one that is served."""
+    """The kernel's table is asked, because a connection made to find out would be the one that is
+    served.
+    """
     end_s = time.monotonic() + READY_S
     while f"0100007F:{port:04X} 00000000:0000 0A" not in Path("/proc/net/tcp").read_text():
         if process.poll() is not None or time.monotonic() > end_s:
@@ -261,7 +286,9 @@ def wait_listening(process: subprocess.Popen[bytes], port: int, name: str) -> No
 
 
 def finish(process: subprocess.Popen[bytes], name: str) -> float:
-    """Wait for a process. Returns its processor time, its children's included. name: "" when it was told to go."""
+    """Wait for a process. Returns its processor time, its children's included. name: "" when it was
+    told to go.
+    """
     end_s = time.monotonic() + TURN_S
     while True:
         pid, status, used = os.wait4(process.pid, os.WNOHANG)
@@ -290,16 +317,24 @@ def compare(place: Place, is_tree: bool) -> None:
     command = ["diff", "-rq"] if is_tree else ["cmp"]
     below = place.target / place.source.name
     target = below if below.is_dir() else place.target
-    found = subprocess.run([*command, str(place.source), str(target)], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [*command, str(place.source), str(target)], capture_output=True, text=True, check=False
+    )
     if found.returncode:
-        raise WayFailed(f"lost bytes: {found.stdout.splitlines()[0] if found.stdout else found.stderr.strip()}")
+        raise WayFailed(
+            f"lost bytes: {found.stdout.splitlines()[0] if found.stdout else found.stderr.strip()}"
+        )
 
 
 def print_case(name: str, cells: list[Cell]) -> None:
     size = cells[0].bytes if cells else 0
     print(f"{name}: {CASES[name].about}, {size} bytes")
-    print(f"  {'way':<34}{'wall s':>9}{'inside s':>10}{'GB/s':>8}{f'x {YARDSTICK}':>8}{'CPU s/GB':>10}")
-    yardstick = next((cell.median("wall_s") for cell in cells if cell.way == YARDSTICK and cell.turns), None)
+    print(
+        f"  {'way':<34}{'wall s':>9}{'inside s':>10}{'GB/s':>8}{f'x {YARDSTICK}':>8}{'CPU s/GB':>10}"
+    )
+    yardstick = next(
+        (cell.median("wall_s") for cell in cells if cell.way == YARDSTICK and cell.turns), None
+    )
     for cell in cells:
         print(f"  {cell.way:<34}" + (numbers(cell, yardstick) if cell.turns else f"  {cell.note}"))
     print(flush=True)
@@ -309,9 +344,7 @@ def numbers(cell: Cell, yardstick_s: float | None) -> str:
     wall_s, inside_s = cell.median("wall_s"), cell.median("inside_s")
     ratio = f"{yardstick_s / wall_s:>8.2f}" if yardstick_s else f"{'-':>8}"
     own = f"{inside_s:>10.3f}" if inside_s else f"{'-':>10}"
-    return (
-        f"{wall_s:>9.3f}{own}{cell.bytes / wall_s / 1e9:>8.2f}{ratio}{cell.median('cpu_s') / cell.bytes * 1e9:>10.2f}"
-    )
+    return f"{wall_s:>9.3f}{own}{cell.bytes / wall_s / 1e9:>8.2f}{ratio}{cell.median('cpu_s') / cell.bytes * 1e9:>10.2f}"
 
 
 if __name__ == "__main__":

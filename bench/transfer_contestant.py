@@ -1,7 +1,9 @@
-"""Ways to get a file, or a folder, from one process to another on this host, and how each is started.
+"""Ways to get a file, or a folder, from one process to another on this host, and how each is
+started.
 
-Facts. Every way is one or two commands; all but the last listen and are ready when the kernel shows their socket. A server
-that stays (nginx, an rsync daemon) is told to go when the client has ended, and its processor time counts too.
+Facts. Every way is one or two commands; all but the last listen and are ready when the kernel shows
+their socket. A server that stays (nginx, an rsync daemon) is told to go when the client has ended,
+and its processor time counts too.
 Decision: a way that cannot run here has a note in place of commands, and the table shows the note.
 """
 
@@ -19,7 +21,9 @@ from fastnet.mover import MOVERS
 
 @dataclass(frozen=True)
 class Place:
-    """Where a turn happens. source and target: two files, or two folders. scratch: a folder for configurations."""
+    """Where a turn happens. source and target: two files, or two folders. scratch: a folder for
+    configurations.
+    """
 
     source: Path
     target: Path
@@ -80,7 +84,9 @@ def ncat(place: Place) -> list[Part]:
 def socat(place: Place) -> list[Part]:
     buffer = ("socat", "-u", "-b", "1048576")
     return [
-        Part((*buffer, f"TCP-LISTEN:{place.port},bind=127.0.0.1,reuseaddr", f"CREATE:{place.target}")),
+        Part(
+            (*buffer, f"TCP-LISTEN:{place.port},bind=127.0.0.1,reuseaddr", f"CREATE:{place.target}")
+        ),
         Part((*buffer, f"FILE:{place.source}", f"TCP:127.0.0.1:{place.port}")),
     ]
 
@@ -93,14 +99,22 @@ def rsync(place: Place) -> list[Part]:
     )
     return [
         Part(("rsync", "--daemon", "--no-detach", f"--config={config}"), stays=True),
-        Part(("rsync", "--whole-file", f"rsync://127.0.0.1:{place.port}/m/{place.source.name}", str(place.target))),
+        Part(
+            (
+                "rsync",
+                "--whole-file",
+                f"rsync://127.0.0.1:{place.port}/m/{place.source.name}",
+                str(place.target),
+            )
+        ),
     ]
 
 
 def nginx(place: Place) -> list[Part]:
     config = place.scratch / "nginx.conf"
     temporary = "".join(
-        f"{name}_temp_path {place.scratch}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"{name}_temp_path {place.scratch}; "
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     config.write_text(
         f"daemon off; master_process off; pid {place.scratch}/nginx.pid; error_log {place.scratch}/error.log;\n"
@@ -118,10 +132,28 @@ def fastnet_raw(backend: str, sends: str, receives: str) -> Callable[[Place], li
     def parts(place: Place) -> list[Part]:
         common = ("--raw", "--json", "--backend", backend)
         run = (sys.executable, "-m", "fastnet")
-        listen = ("recv", "--listen", str(place.port), "--output", str(place.target), "--mover", receives)
+        listen = (
+            "recv",
+            "--listen",
+            str(place.port),
+            "--output",
+            str(place.target),
+            "--mover",
+            receives,
+        )
         return [
             Part((*run, *listen, *common)),
-            Part((*run, "send", str(place.source), f"127.0.0.1:{place.port}", "--mover", sends, *common)),
+            Part(
+                (
+                    *run,
+                    "send",
+                    str(place.source),
+                    f"127.0.0.1:{place.port}",
+                    "--mover",
+                    sends,
+                    *common,
+                )
+            ),
         ]
 
     return parts
@@ -133,7 +165,11 @@ def fastnet_proven(backend: str, *more: str) -> Callable[[Place], list[Part]]:
     def parts(place: Place) -> list[Part]:
         common = ("--json", "--backend", backend)
         run = (sys.executable, "-m", "fastnet")
-        where = ("--into", str(place.target)) if place.source.is_dir() else ("--output", str(place.target))
+        where = (
+            ("--into", str(place.target))
+            if place.source.is_dir()
+            else ("--output", str(place.target))
+        )
         return [
             Part((*run, "recv", "--listen", str(place.port), *where, *common)),
             Part((*run, "send", str(place.source), f"127.0.0.1:{place.port}", *common, *more)),
@@ -152,8 +188,12 @@ def tar_nc(place: Place) -> list[Part]:
 def tar_fastnet(place: Place) -> list[Part]:
     run = f"'{sys.executable}' -m fastnet"
     return [
-        shell(f"{run} recv --listen {place.port} --raw --output - 2>/dev/null | tar x -C '{made(place.target)}'"),
-        shell(f"tar c -C '{place.source}' . | {run} send - 127.0.0.1:{place.port} --raw >/dev/null"),
+        shell(
+            f"{run} recv --listen {place.port} --raw --output - 2>/dev/null | tar x -C '{made(place.target)}'"
+        ),
+        shell(
+            f"tar c -C '{place.source}' . | {run} send - 127.0.0.1:{place.port} --raw >/dev/null"
+        ),
     ]
 
 
@@ -173,12 +213,18 @@ FILE_WAYS = {
     YARDSTICK: Way(cp),
     "fastnet native": Way(fastnet_proven("native"), needs_native()),
     "fastnet python": Way(fastnet_proven("python")),
-    "fastnet native without digest": Way(fastnet_proven("native", "--digest", "none"), needs_native()),
+    "fastnet native without digest": Way(
+        fastnet_proven("native", "--digest", "none"), needs_native()
+    ),
     "fastnet raw native": Way(fastnet_raw("native", "auto", "auto"), needs_native()),
     "fastnet raw python": Way(fastnet_raw("python", "auto", "auto")),
-    "fastnet raw native sendfile+copy": Way(fastnet_raw("native", "sendfile", "copy"), needs_native()),
+    "fastnet raw native sendfile+copy": Way(
+        fastnet_raw("native", "sendfile", "copy"), needs_native()
+    ),
     "fastnet raw native copy+copy": Way(fastnet_raw("native", "copy", "copy"), needs_native()),
-    "fastnet raw native splice+splice": Way(fastnet_raw("native", "splice", "splice"), needs_native()),
+    "fastnet raw native splice+splice": Way(
+        fastnet_raw("native", "splice", "splice"), needs_native()
+    ),
     "fastnet raw python copy+copy": Way(fastnet_raw("python", "copy", "copy")),
     "nc": Way(nc, needs("nc")),
     "socat": Way(socat, needs("socat")),

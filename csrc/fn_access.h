@@ -1,5 +1,6 @@
-/* Who may connect: a list of networks, deny before allow (the twin is transport/access.py). IPv6 networks shorter than the prefix
-   that IPv4 addresses have here, ::/0 above all, hold no IPv4 peer. */
+/* Who may connect: a list of networks, deny before allow (the twin is transport/access.py). IPv6
+ * networks shorter than the prefix that IPv4 addresses have here, ::/0 above all, hold no IPv4
+ * peer. */
 #ifndef FN_ACCESS_H
 #define FN_ACCESS_H
 
@@ -8,7 +9,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* One network, as transport/access.py packs it: 16 address bytes (IPv4 as ::ffff:a.b.c.d), prefix bits, 1 for allow. */
+/* One network, as transport/access.py packs it: 16 address bytes (IPv4 as ::ffff:a.b.c.d), prefix
+ * bits, 1 for allow. */
 struct fn_network {
     uint8_t address[16];
     uint8_t prefix_bits;

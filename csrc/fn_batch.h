@@ -1,12 +1,15 @@
 /* A batch of datagrams, taken by one recvmmsg(2); fn_batch_reply.h answers it.
-
-Facts. A system call costs more than a small datagram. With UDP_GRO a train of datagrams that were joined on the way arrives
-whole, with the size to cut it by (udp(7)). A buffer that is too short truncates silently unless one looks at MSG_TRUNC.
-SO_RXQ_OVFL tells how many the kernel has dropped since the socket was made. Unix sockets (unix(7)) know neither: they drop
-nothing, take the notes that UDP cuts a train by for none of theirs, and give a peer without a name no address at all.
-Decision: every buffer takes the largest train or datagram, so nothing is truncated that could be held. What a socket can do
-is asked of the socket.
-Cost: 4 MiB of address space, 16 for a Unix socket, of which a server of small datagrams touches 64 pages. */
+ *
+ * Facts. A system call costs more than a small datagram. With UDP_GRO a train of datagrams that
+ * were joined on the way arrives whole, with the size to cut it by (udp(7)). A buffer that is too
+ * short truncates silently unless one looks at MSG_TRUNC. SO_RXQ_OVFL tells how many the kernel has
+ * dropped since the socket was made. Unix sockets (unix(7)) know neither: they drop nothing, take
+ * the notes that UDP cuts a train by for none of theirs, and give a peer without a name no address
+ * at all.
+ * Decision: every buffer takes the largest train or datagram, so nothing is truncated that could be
+ * held. What a socket can do is asked of the socket.
+ * Cost: 4 MiB of address space, 16 for a Unix socket, of which a server of small datagrams touches
+ * 64 pages. */
 #ifndef FN_DATAGRAM_H
 #define FN_DATAGRAM_H
 
@@ -18,7 +21,7 @@ Cost: 4 MiB of address space, 16 for a Unix socket, of which a server of small d
 
 #include "fn_access.h"
 #include "fn_slots.h"
-#include "fn_work.h"
+#include "fn_context.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -46,7 +49,7 @@ struct fn_train {
 
 struct fn_batch {
     int fd;
-    const struct fn_work *work;
+    const struct fn_context *context;
     struct fn_counters *row;
     int local;                /* a Unix socket */
     struct sockaddr_storage own;
@@ -72,14 +75,15 @@ static inline size_t fn_batch_memory_bytes(const struct fn_batch *batch) {
     return (size_t)FN_BATCH * (batch->room_bytes + FN_STRIDE_MORE);
 }
 
-/* A batch for a bound socket. joins: trains are taken whole, and made. Returns NULL without memory. */
-static inline struct fn_batch *fn_batch_open(const struct fn_work *work, int fd, int joins) {
+/* A batch for a bound socket. joins: trains are taken whole, and made. Returns NULL without memory.
+ */
+static inline struct fn_batch *fn_batch_open(const struct fn_context *context, int fd, int joins) {
     int one = 1;
     socklen_t size = sizeof one;
     struct fn_batch *batch = fn_map(sizeof *batch);
     if (!batch) return NULL;
-    batch->fd = fd, batch->work = work, batch->row = fn_row(work, 0);
-    batch->room_bytes = work->datagram_bytes_max > FN_TRAIN_ROOM ? work->datagram_bytes_max : FN_TRAIN_ROOM;
+    batch->fd = fd, batch->context = context, batch->row = fn_row(context, 0);
+    batch->room_bytes = context->datagram_bytes_max > FN_TRAIN_ROOM ? context->datagram_bytes_max : FN_TRAIN_ROOM;
     batch->taken = FN_BATCH;
     batch->calls = (struct fn_calls){.call = batch->call, .row = batch->row};
     batch->memory = fn_map(fn_batch_memory_bytes(batch));
@@ -106,22 +110,24 @@ static inline uint16_t fn_port(const struct sockaddr_storage *of) {
     return of->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)of)->sin6_port : ((const struct sockaddr_in *)of)->sin_port;
 }
 
-/* How many bytes the name of peer i of a batch has; 0: none, and what is in its place is an older one's. */
+/* How many bytes the name of peer i of a batch has; 0: none, and what is in its place is an older
+ * one's. */
 static inline uint32_t fn_batch_peer_bytes(const struct fn_batch *batch, uint32_t i) {
     uint32_t bytes = batch->in[i].msg_hdr.msg_namelen;
     if (bytes > sizeof(struct sockaddr_un) && batch->local) return sizeof(struct sockaddr_un); /* a path without its NUL */
     return bytes > offsetof(struct sockaddr_un, sun_path) ? bytes : 0;
 }
 
-/* Whether peer i of a batch is not to be heard: it is not let in, or it answers by itself, and would do so for ever. */
+/* Whether peer i of a batch is not to be heard: it is not let in, or it answers by itself, and
+ * would do so for ever. */
 static inline int fn_batch_ignores(const struct fn_batch *batch, uint32_t i) {
     const struct sockaddr_storage *peer = &batch->peer[i];
     uint32_t bytes = fn_batch_peer_bytes(batch, i);
     if (batch->local)
-        return !batch->work->answer_any_port && bytes == batch->own_bytes && memcmp(peer, &batch->own, bytes) == 0;
+        return !batch->context->answer_any_port && bytes == batch->own_bytes && memcmp(peer, &batch->own, bytes) == 0;
     uint16_t port = fn_port(peer);
-    if (!batch->work->answer_any_port && (port == fn_port(&batch->own) || ntohs(port) < FN_PORT_UNPRIVILEGED)) return 1;
-    return !fn_access_allows(&batch->work->access, peer);
+    if (!batch->context->answer_any_port && (port == fn_port(&batch->own) || ntohs(port) < FN_PORT_UNPRIVILEGED)) return 1;
+    return !fn_access_allows(&batch->context->access, peer);
 }
 
 /* Make those messages anew that the last call has written. */
@@ -135,7 +141,8 @@ static inline void fn_batch_renew(struct fn_batch *batch) {
     }
 }
 
-/* One recvmmsg(2) of `most` messages, without waiting. Returns how many there were or -errno (-EAGAIN: nothing is queued). */
+/* One recvmmsg(2) of `most` messages, without waiting. Returns how many there were or -errno
+ * (-EAGAIN: nothing is queued). */
 static inline int fn_batch_take(struct fn_batch *batch, unsigned int most) {
     int n;
     fn_batch_renew(batch);
@@ -144,8 +151,8 @@ static inline int fn_batch_take(struct fn_batch *batch, unsigned int most) {
     return n;
 }
 
-/* Count message i of a batch and look what it is: its bytes, and the size to cut them by. Returns NULL if it is not to be
-   given to the service. */
+/* Count message i of a batch and look what it is: its bytes, and the size to cut them by. Returns
+ * NULL if it is not to be given to the service. */
 static inline char *fn_batch_train(struct fn_batch *batch, uint32_t i, uint32_t *bytes, uint32_t *segment) {
     struct msghdr *header = &batch->in[i].msg_hdr;
     struct fn_counters *row = batch->row;

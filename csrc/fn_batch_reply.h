@@ -1,13 +1,16 @@
-/* The replies to a batch of datagrams: those to one peer joined into trains, all handed over by one sendmmsg(2).
-
-Facts. UDP_SEGMENT lets one message carry up to 64 datagrams of one size, of which the last may be shorter, and the kernel
-cuts it as late as it can (udp(7)). A segment must fit the MTU, or it is EINVAL or EMSGSIZE; some devices say EIO.
-Decision: replies that follow each other, to one peer and of one size, are joined. What they are made of is never copied, and
-pieces that lie side by side become one. A train that is refused is sent again datagram by datagram, and what was refused for
-its size, or anything after EIO, is not joined any more. A reply that finds no room waits for a moment, and is then dropped
-and counted, as a network would do with it; over a Unix socket at once, for there it is the queue of the one peer that is full,
-or all of our buffer with what other peers do not read.
-Cost: a comparison of two addresses for each reply. */
+/* The replies to a batch of datagrams: those to one peer joined into trains, all handed over by one
+ * sendmmsg(2).
+ *
+ * Facts. UDP_SEGMENT lets one message carry up to 64 datagrams of one size, of which the last may
+ * be shorter, and the kernel cuts it as late as it can (udp(7)). A segment must fit the MTU, or it
+ * is EINVAL or EMSGSIZE; some devices say EIO.
+ * Decision: replies that follow each other, to one peer and of one size, are joined. What they are
+ * made of is never copied, and pieces that lie side by side become one. A train that is refused is
+ * sent again datagram by datagram, and what was refused for its size, or anything after EIO, is not
+ * joined any more. A reply that finds no room waits for a moment, and is then dropped and counted,
+ * as a network would do with it; over a Unix socket at once, for there it is the queue of the one
+ * peer that is full, or all of our buffer with what other peers do not read.
+ * Cost: a comparison of two addresses for each reply. */
 #ifndef FN_REPLIES_H
 #define FN_REPLIES_H
 
@@ -102,19 +105,19 @@ static inline int fn_reply_fits(struct fn_batch *batch, uint32_t peer, size_t by
         fn_count(&batch->row->unanswered, 1);
         return 0;
     }
-    if (bytes > batch->work->datagram_bytes_max) {
+    if (bytes > batch->context->datagram_bytes_max) {
         fn_count(&batch->row->unsent, 1);
         return 0;
     }
-    if (bytes > request && bytes > batch->work->unproven_reply_bytes) {
-        fn_count(&batch->row->withheld, 1);
+    if (bytes > request && bytes > batch->context->unvalidated_reply_bytes_max) {
+        fn_count(&batch->row->amplification_blocked, 1);
         return 0;
     }
     return 1;
 }
 
-/* Put a reply behind those that wait: at the end of the last train if it fits there, or as the first of a new one. request: how
-   many bytes it answers. */
+/* Put a reply behind those that wait: at the end of the last train if it fits there, or as the
+ * first of a new one. request: how many bytes it answers. */
 static inline void fn_batch_answer(struct fn_batch *batch, uint32_t peer, const struct fn_reply *reply, size_t request) {
     struct fn_train *train;
     size_t all = 0;

@@ -1,6 +1,7 @@
 /* One datagram at a time: a batch (fn_batch.h) of one, without trains.
-
-Facts. recvmsg(2) tells of drops and truncation, as recvfrom(2) cannot; sendmsg(2) takes the pieces of a reply as they lie. */
+ *
+ * Facts. recvmsg(2) tells of drops and truncation, as recvfrom(2) cannot; sendmsg(2) takes the
+ * pieces of a reply as they lie. */
 #ifndef FN_SINGLE_H
 #define FN_SINGLE_H
 

@@ -1,4 +1,5 @@
-/* Children of the fork engine: async-signal-safe calls only, for other threads may hold any lock at the fork. */
+/* Children of the fork engine: async-signal-safe calls only, for other threads may hold any lock at
+ * the fork. */
 #ifndef FN_CHILD_H
 #define FN_CHILD_H
 
@@ -15,7 +16,8 @@ static inline pid_t fn_fork(void) {
     return pid < 0 ? -errno : pid;
 }
 
-/* In the child: signals meant for the whole group are the parent's business, and no handler of Python's may run here. */
+/* In the child: signals meant for the whole group are the parent's business, and no handler of
+ * Python's may run here. */
 static inline void fn_child_signals(void) {
     static const int parents[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
     sigset_t none;
@@ -24,8 +26,9 @@ static inline void fn_child_signals(void) {
     pthread_sigmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Wait for a child that has ended or soon will. Returns 1 if it died before it had counted its connection as closed. If
-   somebody else took its status (SIGCHLD ignored, or a waitpid(-1) elsewhere in the process), it counts as ended well. */
+/* Wait for a child that has ended or soon will. Returns 1 if it died before it had counted its
+ * connection as closed. If somebody else took its status (SIGCHLD ignored, or a waitpid(-1)
+ * elsewhere in the process), it counts as ended well. */
 static inline int fn_child_reap(pid_t pid) {
     int status;
     pid_t got;
@@ -35,8 +38,9 @@ static inline int fn_child_reap(pid_t pid) {
     return got == pid && !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-/* In the child: close every descriptor above standard error but these two (-1 for none). A child keeps a copy of all that
-   the process had open, and a copied connection of another loop would never end for its peer. */
+/* In the child: close every descriptor above standard error but these two (-1 for none). A child
+ * keeps a copy of all that the process had open, and a copied connection of another loop would
+ * never end for its peer. */
 static inline void fn_child_keep_only(int a, int b) {
     int low = a < b ? a : b, high = a < b ? b : a, from = STDERR_FILENO + 1;
     for (int i = 0; i < 3; i++) {

@@ -1,4 +1,5 @@
-/* Time that never goes backwards (clock_gettime(2)); the wall clock is for people and stays in Python. */
+/* Time that never goes backwards (clock_gettime(2)); the wall clock is for people and stays in
+ * Python. */
 #ifndef FN_CLOCK_H
 #define FN_CLOCK_H
 
@@ -12,7 +13,8 @@ static inline uint64_t fn_now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Milliseconds since boot, as of the last timer tick (1 to 10 ms old), wrapping after 49 days: compare by subtraction. */
+/* Milliseconds since boot, as of the last timer tick (1 to 10 ms old), wrapping after 49 days:
+ * compare by subtraction. */
 static inline uint32_t fn_now_ms(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);

@@ -1,8 +1,10 @@
 /* What a loop counts, one 64-bit word each, in memory that Python and forked children share.
-
-Facts. Every row has one writer, so an add is a plain load and store; relaxed atomics keep a reader in another thread or
-process from seeing half a word, and cost nothing on the machines we run on.
-Decision: the list stands here once. metrics/counters.py has the same names and is compared with it at import. */
+ *
+ * Facts. Every row has one writer, so an add is a plain load and store; relaxed atomics keep a
+ * reader in another thread or process from seeing half a word, and cost nothing on the machines we
+ * run on.
+ * Decision: the list stands here once. metrics/counters.py has the same names and is compared with
+ * it at import. */
 #ifndef FN_COUNTERS_H
 #define FN_COUNTERS_H
 
@@ -15,17 +17,17 @@ Decision: the list stands here once. metrics/counters.py has the same names and 
     WORD(bytes_in)        \
     WORD(bytes_out)       \
     WORD(messages)        \
-    WORD(parked_bytes)    \
+    WORD(write_buffer_bytes)    \
     WORD(ring_starved)    \
     WORD(ring_overflows)  \
-    WORD(spins_paid)      \
-    WORD(spins_vain)      \
+    WORD(busy_poll_hits)      \
+    WORD(busy_poll_misses)      \
     WORD(replies)         \
     WORD(unanswered)      \
     WORD(unsent)          \
     WORD(truncated)       \
     WORD(kernel_drops)    \
-    WORD(withheld)        \
+    WORD(amplification_blocked)        \
     WORD(handler_errors)  \
     WORD(closed_finished) \
     WORD(closed_reset)    \

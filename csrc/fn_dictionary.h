@@ -1,12 +1,14 @@
-/* A table of words and their translations that never changes, and the shelf from which loops take the newest one.
-
-Facts. A table of 100,000 entries does not fit the L2 cache, so a look-up waits for memory, twice; but the words of a batch do
-not depend on each other. A loop that answers from a table must not have it freed under its feet, and must not take a lock for
-each datagram.
-Decision: open addressing over eight-byte slots and one arena; a batch first asks for all slots it will need and then looks.
-A loop keeps a reference to the table it used last; as long as that is still the newest, looking costs no atomic operation, and
-as it cannot be freed, no other can have its address. An older one is freed when the last loop has gone on to the next.
-Cost: a loop that is idle keeps the table it answered from last. */
+/* A table of words and their translations that never changes, and the shelf from which loops take
+ * the newest one.
+ *
+ * Facts. A table of 100,000 entries does not fit the L2 cache, so a look-up waits for memory,
+ * twice; but the words of a batch do not depend on each other. A loop that answers from a table
+ * must not have it freed under its feet, and must not take a lock for each datagram.
+ * Decision: open addressing over eight-byte slots and one arena; a batch first asks for all slots
+ * it will need and then looks. A loop keeps a reference to the table it used last; as long as that
+ * is still the newest, looking costs no atomic operation, and as it cannot be freed, no other can
+ * have its address. An older one is freed when the last loop has gone on to the next.
+ * Cost: a loop that is idle keeps the table it answered from last. */
 #ifndef FN_WORDS_H
 #define FN_WORDS_H
 
@@ -46,7 +48,8 @@ static inline size_t fn_word_room(size_t word_bytes, size_t translation_bytes) {
     return (sizeof(struct fn_word) + word_bytes + translation_bytes + 7) & ~(size_t)7;
 }
 
-/* An empty table for so many entries and so many bytes of arena, with one user. Returns NULL without memory. */
+/* An empty table for so many entries and so many bytes of arena, with one user. Returns NULL
+ * without memory. */
 static inline struct fn_words *fn_words_new(size_t entries, size_t bytes) {
     size_t slots = 8;
     while (slots < 2 * entries) slots *= 2;

@@ -1,4 +1,5 @@
-/* Answer the words of a batch of datagrams from a table (fn_dictionary.h); the pure twin is service/dictionary_py.py. */
+/* Answer the words of a batch of datagrams from a table (fn_dictionary.h); the pure twin is
+ * service/dictionary_py.py. */
 #ifndef FN_LOOKUP_H
 #define FN_LOOKUP_H
 
@@ -7,7 +8,7 @@
 /* Constants of the twin, given once. */
 struct fn_phrases {
     const char *unknown, *ellipsis; /* each followed by a newline that may be sent with it */
-    uint32_t unknown_bytes, ellipsis_bytes, unproven_reply_bytes;
+    uint32_t unknown_bytes, ellipsis_bytes, unvalidated_reply_bytes_max;
 };
 
 struct fn_question {
@@ -31,7 +32,8 @@ static inline struct fn_question fn_question_of(const struct fn_phrases *phrases
     return question;
 }
 
-/* Put a translation into a reply: whole, or as many characters of it as fit the room, and an ellipsis. */
+/* Put a translation into a reply: whole, or as many characters of it as fit the room, and an
+ * ellipsis. */
 static inline void fn_translate(const struct fn_phrases *phrases, const char *text, size_t n, int newline, size_t room,
                                 struct fn_reply *reply) {
     if (n + (size_t)newline <= room) {
@@ -59,7 +61,7 @@ static inline void fn_lookup_some(const struct fn_words *words, const struct fn_
         const struct fn_question *q = &question[i];
         const struct fn_word *found = NULL;
         uint32_t slot;
-        size_t room = call[i].n > phrases->unproven_reply_bytes ? call[i].n : phrases->unproven_reply_bytes;
+        size_t room = call[i].n > phrases->unvalidated_reply_bytes_max ? call[i].n : phrases->unvalidated_reply_bytes_max;
         if (q->ours) continue;
         if (q->n <= words->word_bytes_max) found = fn_words_find(words, q->word, q->n, q->hash, &slot);
         if (found)

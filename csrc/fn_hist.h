@@ -1,12 +1,14 @@
-/* A log-linear histogram: any number of values in constant memory, each kept to a known relative precision.
+/* A log-linear histogram: any number of values in constant memory, each kept to a known relative
+ * precision.
  *
- * Facts. Values below 2^sub_bits have a slot each. Every further doubling of the value shares 2^(sub_bits-1) slots, so
- * a slot is never wider than 1/2^(sub_bits-1) of its value: sub_bits 11 keeps three significant digits. This is the
- * layout of HdrHistogram (hdrhistogram.org) with lowest discernible value 1, slot for slot.
- * Consequence: the slot is found with one clz and two shifts, and two histograms are merged by adding their slots.
- * Decision: the slots belong to the caller, which is fastnet/metrics/histogram.py; it also gives the numbers. A value
- * beyond the last slot is counted in the last slot; max stays exact.
- */
+ * Facts. Values below 2^sub_bits have a slot each. Every further doubling of the value shares
+ * 2^(sub_bits-1) slots, so a slot is never wider than 1/2^(sub_bits-1) of its value: sub_bits 11
+ * keeps three significant digits. This is the layout of HdrHistogram (hdrhistogram.org) with lowest
+ * discernible value 1, slot for slot.
+ * Consequence: the slot is found with one clz and two shifts, and two histograms are merged by
+ * adding their slots.
+ * Decision: the slots belong to the caller, which is fastnet/metrics/histogram.py; it also gives
+ * the numbers. A value beyond the last slot is counted in the last slot; max stays exact. / */
 #ifndef FN_HIST_H
 #define FN_HIST_H
 
@@ -30,7 +32,8 @@ static inline void fn_hist_reset(struct fn_hist *h) {
     h->total = h->sum = h->max = 0;
 }
 
-/* Use the caller's slots, cleared. Returns 0, or -EINVAL when they are no whole number of half buckets, at least two. */
+/* Use the caller's slots, cleared. Returns 0, or -EINVAL when they are no whole number of half
+ * buckets, at least two. */
 static inline int fn_hist_open(struct fn_hist *h, uint64_t *counts, size_t slots, unsigned sub_bits) {
     if (sub_bits < 1 || sub_bits > 31)
         return -EINVAL;

@@ -1,8 +1,10 @@
-/* File to socket and back: the steps of the three movers (the contract is mover/contract.py, slices are in fn_mover_slice.h).
-
-Facts and decisions are those of the pure twins, mover/copy_py.py, sendfile_py.py and splice_py.py; the names are the same.
-A step returns the bytes that are through, 0 at the end of the source, or -errno (-EAGAIN: nothing to move now).
-sendfile(2) and splice(2) have no MSG_NOSIGNAL: SIGPIPE must be ignored. */
+/* File to socket and back: the steps of the three movers (the contract is mover/contract.py, slices
+ * are in fn_mover_slice.h).
+ *
+ * Facts and decisions are those of the pure twins, mover/copy_py.py, sendfile_py.py and
+ * splice_py.py; the names are the same. A step returns the bytes that are through, 0 at the end of
+ * the source, or -errno (-EAGAIN: nothing to move now). sendfile(2) and splice(2) have no
+ * MSG_NOSIGNAL: SIGPIPE must be ignored. */
 #ifndef FN_MOVER_H
 #define FN_MOVER_H
 
@@ -110,7 +112,8 @@ static inline ssize_t fn_copy_in(struct fn_mover *m, int sock, int file, int64_t
     return written;
 }
 
-/* Whether an error says that this file or socket cannot be moved this way, and remember that it did. */
+/* Whether an error says that this file or socket cannot be moved this way, and remember that it
+ * did. */
 static inline int fn_mover_refused(struct fn_mover *m, ssize_t result) {
     if (result != -EINVAL && result != -ENOSYS && result != -EOPNOTSUPP && result != -ESPIPE) return 0;
     m->copies = (int)-result;

@@ -1,9 +1,11 @@
-/* Slices of a mover's steps: move, wait for the socket, move on, and come back before signals become stale.
-
-Facts. On loopback packets of 64 KiB come one by one; who is woken for each makes four times the calls of who is woken for four.
-poll(2) obeys SO_RCVLOWAT on TCP sockets, and reports the end of the stream whatever it says (tcp(7), socket(7)).
-Decision: a file waits for MOVER_WAKE_BYTES, or for what is left of the extent, at most until the slice is over.
-The pure twin is mover/copy_py.py. */
+/* Slices of a mover's steps: move, wait for the socket, move on, and come back before signals
+ * become stale.
+ *
+ * Facts. On loopback packets of 64 KiB come one by one; who is woken for each makes four times the
+ * calls of who is woken for four. poll(2) obeys SO_RCVLOWAT on TCP sockets, and reports the end of
+ * the stream whatever it says (tcp(7), socket(7)).
+ * Decision: a file waits for MOVER_WAKE_BYTES, or for what is left of the extent, at most until the
+ * slice is over. The pure twin is mover/copy_py.py. */
 #ifndef FN_SLICE_H
 #define FN_SLICE_H
 
@@ -20,15 +22,16 @@ static inline int fn_wait_for_stream(int stream, short event, int sock, int time
     return code ? -code : -EPIPE;
 }
 
-/* Have poll(2) report a socket readable only for so many bytes, or its end (socket(7), SO_RCVLOWAT). */
+/* Have poll(2) report a socket readable only for so many bytes, or its end (socket(7),
+ * SO_RCVLOWAT). */
 static inline void fn_mover_low_water(struct fn_mover *m, int sock, int bytes) {
     if (bytes == m->low_water || (bytes <= 1 && m->low_water <= 1)) return;
     setsockopt(sock, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes);
     m->low_water = bytes;
 }
 
-/* Steps and waits until count bytes are through, the end is met (*ended) or slice_ms is over. out: file to socket.
-   Returns 0 or -errno; *moved counts in either case. */
+/* Steps and waits until count bytes are through, the end is met (*ended) or slice_ms is over. out:
+ * file to socket. Returns 0 or -errno; *moved counts in either case. */
 static inline int fn_move_slice(struct fn_mover *m, fn_step step, int out, int sock, int file, int64_t offset,
                                uint64_t count, uint32_t slice_ms, uint64_t *moved, int *ended) {
     uint64_t ends = fn_now_ns() + slice_ms * 1000000ull, now;

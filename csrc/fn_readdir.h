@@ -1,6 +1,8 @@
-/* All names in a folder, each with what lstat(2) says of it. Twin: apps/transfer/smallfiles/survey_py.py.
-
-Decision: names stand one after another in one buffer and are found by offsets, because it moves as it grows. */
+/* All names in a folder, each with what lstat(2) says of it. Twin:
+ * apps/transfer/smallfiles/survey_py.py.
+ *
+ * Decision: names stand one after another in one buffer and are found by offsets, because it moves
+ * as it grows. */
 #ifndef FN_SURVEY_H
 #define FN_SURVEY_H
 
@@ -46,7 +48,8 @@ static inline int fn_survey_room(struct fn_survey *s, size_t bytes) {
     return 0;
 }
 
-/* Add a name. On an error of lstat(2) it is the last one, so that it can be told. Returns 0 or -errno. */
+/* Add a name. On an error of lstat(2) it is the last one, so that it can be told. Returns 0 or
+ * -errno. */
 static inline int fn_survey_add(struct fn_survey *s, int folder, const char *name) {
     size_t bytes = strlen(name) + 1;
     int result = fn_survey_room(s, bytes);
@@ -58,7 +61,8 @@ static inline int fn_survey_add(struct fn_survey *s, int folder, const char *nam
     return fstatat(folder, name, &found->status, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
-/* Everything in the folder at `path`. s: zeros; to be closed whatever comes back. Returns 0 or -errno. */
+/* Everything in the folder at `path`. s: zeros; to be closed whatever comes back. Returns 0 or
+ * -errno. */
 static inline int fn_survey_folder(struct fn_survey *s, const char *path) {
     DIR *folder = opendir(path);
     if (!folder) return -errno;

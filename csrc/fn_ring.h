@@ -1,12 +1,15 @@
-/* One io_uring: set up, ask, wait, reap, and the ring of buffers the kernel receives into. It knows no service.
-
-Facts. Both queues are memory shared with the kernel: we store a submission and release the tail, the kernel releases the
-completion tail and we acquire it. With SINGLE_ISSUER | DEFER_TASKRUN all kernel work for the ring happens in our own
-io_uring_enter(2), which is fastest and ties the ring to the thread that made it. A provided buffer is chosen by the
-kernel only when data is there, so idle connections hold none; with IOU_PBUF_RING_INC (Linux 6.12) a buffer is used up
-piece by piece, so a few large ones serve small and large messages alike.
-Decision: set-up steps down a ladder of flags until the kernel takes one; nothing is decided by version numbers. The ring
-belongs to the thread that opens it and is unmapped in forked children (MADV_DONTFORK), where using it would corrupt it. */
+/* One io_uring: set up, ask, wait, reap, and the ring of buffers the kernel receives into. It knows
+ * no service.
+ *
+ * Facts. Both queues are memory shared with the kernel: we store a submission and release the tail,
+ * the kernel releases the completion tail and we acquire it. With SINGLE_ISSUER | DEFER_TASKRUN all
+ * kernel context for the ring happens in our own io_uring_enter(2), which is fastest and ties the
+ * ring to the thread that made it. A provided buffer is chosen by the kernel only when data is
+ * there, so idle connections hold none; with IOU_PBUF_RING_INC (Linux 6.12) a buffer is used up
+ * piece by piece, so a few large ones serve small and large messages alike.
+ * Decision: set-up steps down a ladder of flags until the kernel takes one; nothing is decided by
+ * version numbers. The ring belongs to the thread that opens it and is unmapped in forked children
+ * (MADV_DONTFORK), where using it would corrupt it. */
 #ifndef FN_RING_H
 #define FN_RING_H
 
@@ -124,8 +127,8 @@ static inline int fn_ring_open(struct fn_ring *ring, uint32_t entries, uint32_t 
     return fn_ring_buffers(ring, buffers, bytes);
 }
 
-/* Tell the kernel what was asked, wait for at least `least` completions. timeout_ms: -1 waits for ever.
-   Returns 0, or -errno; a time-out, a signal and a full completion queue are no errors. */
+/* Tell the kernel what was asked, wait for at least `least` completions. timeout_ms: -1 waits for
+ * ever. Returns 0, or -errno; a time-out, a signal and a full completion queue are no errors. */
 static inline int fn_ring_enter(struct fn_ring *ring, uint32_t least, int timeout_ms) {
     struct timespec time = {.tv_sec = timeout_ms / 1000, .tv_nsec = (timeout_ms % 1000) * 1000000L};
     struct fn_enter_arg arg = {.timeout = timeout_ms < 0 ? 0 : (uint64_t)(uintptr_t)&time};
@@ -155,7 +158,8 @@ static inline int fn_ring_ready(const struct fn_ring *ring) {
     return ring->cq_head != __atomic_load_n(fn_ring_word(ring, ring->params.cq.tail), __ATOMIC_ACQUIRE);
 }
 
-/* Whether fn_ring_enter would bring something, told by memory alone: completions, or kernel work that waits for us. */
+/* Whether fn_ring_enter would bring something, told by memory alone: completions, or kernel context
+ * that waits for us. */
 static inline int fn_ring_stirs(const struct fn_ring *ring) {
     return fn_ring_ready(ring) || __atomic_load_n(fn_ring_word(ring, ring->params.sq.flags), __ATOMIC_RELAXED) & FN_SQ_TASKRUN;
 }
@@ -163,7 +167,8 @@ static inline int fn_ring_stirs(const struct fn_ring *ring) {
 /* Whether there are requests the kernel has not been told of. */
 static inline int fn_ring_untold(const struct fn_ring *ring) { return ring->sq_tail != ring->sq_told; }
 
-/* The next completion, copied out, so that its place is free at once. Returns 1, or 0 when there is none. */
+/* The next completion, copied out, so that its place is free at once. Returns 1, or 0 when there is
+ * none. */
 static inline int fn_ring_reap(struct fn_ring *ring, struct fn_cqe *out) {
     if (!fn_ring_ready(ring)) return 0;
     *out = ring->cqe[ring->cq_head++ & (ring->params.cq_entries - 1)];

@@ -1,8 +1,10 @@
-/* What is done with the bytes: a native service is one of these tables (the contract is service/contract.py).
-
-A service never touches a socket. Each function fills a reply: up to two pieces to send, in order, and whether the
-stream then ends. The pieces need to live only until the function's caller has sent or parked them, unless FN_STABLE
-says that they outlive the connection, which spares the copy. */
+/* What is done with the bytes: a native service is one of these tables (the contract is
+ * service/contract.py).
+ *
+ * A service never touches a socket. Each function fills a reply: up to two pieces to send, in
+ * order, and whether the stream then ends. The pieces need to live only until the function's caller
+ * has sent or parked them, unless FN_STABLE says that they outlive the connection, which spares the
+ * copy. */
 #ifndef FN_SERVICE_H
 #define FN_SERVICE_H
 
@@ -27,7 +29,8 @@ struct fn_reply {
 struct fn_counters;
 struct sockaddr_storage;
 
-/* One datagram of a batch, and the answer to it: what is added to the reply is one datagram back, without any none. */
+/* One datagram of a batch, and the answer to it: what is added to the reply is one datagram back,
+ * without any none. */
 struct fn_call {
     char *bytes;
     size_t n;
@@ -52,10 +55,12 @@ struct fn_service {
     void (*sent)(const struct fn_service *, struct fn_reply *);
     /* The peer half-closed. NULL: so do we; and without `sent` too, once this answer is out. */
     void (*eof)(const struct fn_service *, struct fn_reply *);
-    /* A datagram of n bytes arrived; what is added is one datagram back, and without any none. NULL: none ever. */
+    /* A datagram of n bytes arrived; what is added is one datagram back, and without any none.
+     * NULL: none ever. */
     void (*datagram)(const struct fn_service *, char *bytes, size_t n, struct fn_reply *);
-    /* The datagrams of a batch at once, for a service that has something to do once a batch; it goes before `datagram`.
-       What the replies are made of stays until the next call. The last one has n = 0: let go of everything. */
+    /* The datagrams of a batch at once, for a service that has something to do once a batch; it
+     * goes before `datagram`. What the replies are made of stays until the next call. The last one
+     * has n = 0: let go of everything. */
     void (*batch)(const struct fn_service *, struct fn_calls *);
     const char *text;
     size_t text_bytes;

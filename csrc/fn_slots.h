@@ -1,11 +1,13 @@
-/* The connections of one non-blocking loop: a slot each, found by index and generation, never by a bare descriptor.
-
-Facts. A descriptor number is free for reuse the moment it is closed, so an event still in the batch can name a stranger.
-Memory from mmap(2) costs nothing until it is touched.
-Decision: all slots the limit allows are mapped at once and never move; a freed slot is reused first and its generation
-goes up, which makes stale events recognisable. The connections hang in a list in order of their last byte, so the idle
-ones are found at its head without looking at the others. Slot 0 is that list's anchor and never a connection.
-Cost: 48 bytes for a connection that has ever lived. */
+/* The connections of one non-blocking loop: a slot each, found by index and generation, never by a
+ * bare descriptor.
+ *
+ * Facts. A descriptor number is free for reuse the moment it is closed, so an event still in the
+ * batch can name a stranger. Memory from mmap(2) costs nothing until it is touched.
+ * Decision: all slots the limit allows are mapped at once and never move; a freed slot is reused
+ * first and its generation goes up, which makes stale events recognisable. The connections hang in
+ * a list in order of their last byte, so the idle ones are found at its head without looking at the
+ * others. Slot 0 is that list's anchor and never a connection.
+ * Cost: 48 bytes for a connection that has ever lived. */
 #ifndef FN_SLOTS_H
 #define FN_SLOTS_H
 
@@ -28,8 +30,8 @@ struct fn_conn {
     uint32_t older, newer; /* neighbours by last byte; newer alone chains the free slots */
     uint32_t active_ms;
     uint32_t flags;
-    const char *parked; /* ordered but not yet taken by the kernel */
-    uint32_t parked_bytes;
+    const char *write_buffer; /* ordered but not yet taken by the kernel */
+    uint32_t write_buffer_bytes;
     char *block; /* where parked points, if the bytes are ours to free */
 };
 _Static_assert(sizeof(struct fn_conn) <= 64, "the design promises 64 bytes a connection");

@@ -1,11 +1,12 @@
 /* Small files, whole: read as a manifest has announced them, made and given their names.
-
-Facts. The calls around the bytes of a small file cost more than the bytes. A file that was opened without a name (O_TMPFILE)
-is gone with its last descriptor, however the process ends; linkat(2) gives it a name at one instant and never replaces.
-Linking by the descriptor alone (AT_EMPTY_PATH) needs CAP_DAC_READ_SEARCH before Linux 6.10; /proc/self/fd needs nothing.
-Decision: one try, in as few calls as it takes. Whatever is not as expected is an error here; the caller knows slower ways and
-better words. Twins: apps/transfer/smallfiles/gather_py.py and scatter_py.py.
-Each function returns 0 or -errno. */
+ *
+ * Facts. The calls around the bytes of a small file cost more than the bytes. A file that was
+ * opened without a name (O_TMPFILE) is gone with its last descriptor, however the process ends;
+ * linkat(2) gives it a name at one instant and never replaces. Linking by the descriptor alone
+ * (AT_EMPTY_PATH) needs CAP_DAC_READ_SEARCH before Linux 6.10; /proc/self/fd needs nothing.
+ * Decision: one try, in as few calls as it takes. Whatever is not as expected is an error here; the
+ * caller knows slower ways and better words. Twins: apps/transfer/smallfiles/gather_py.py and
+ * scatter_py.py. Each function returns 0 or -errno. */
 #ifndef FN_SMALL_H
 #define FN_SMALL_H
 
@@ -36,7 +37,8 @@ static inline int fn_small_is(const struct stat *found, const char *identity) {
     return strcmp(is, identity) == 0;
 }
 
-/* Read the first `size` bytes of the file at `place`, if it is still the one announced. -ESTALE: it is not, or it shrank. */
+/* Read the first `size` bytes of the file at `place`, if it is still the one announced. -ESTALE: it
+ * is not, or it shrank. */
 static inline int fn_small_read(const char *place, const char *identity, char *to, size_t size) {
     int fd, result = 0;
     FN_RETRY(fd, open(place, O_RDONLY | O_CLOEXEC | O_NONBLOCK));

@@ -1,23 +1,25 @@
-/* One turn of one non-blocking connection: read once, ask the service, send, park what the kernel did not take.
-
-Facts. Readiness is level-triggered, so one read an event is enough and keeps turns short. A send right after a read
-nearly always succeeds. An idle socket is always writable.
-Decision: send first and watch for room only while bytes are parked; while they are, a service that answers input gets
-none, so a peer that does not read is no longer read and its own TCP stops it. One buffer serves all connections of
-the loop; only a connection with parked bytes has memory of its own.
-Cost: a copy of what was parked; two interest changes for each time a peer stops and resumes. */
+/* One turn of one non-blocking connection: read once, ask the service, send, park what the kernel
+ * did not take.
+ *
+ * Facts. Readiness is level-triggered, so one read an event is enough and keeps turns short. A send
+ * right after a read nearly always succeeds. An idle socket is always writable.
+ * Decision: send first and watch for room only while bytes are parked; while they are, a service
+ * that answers input gets none, so a peer that does not read is no longer read and its own TCP
+ * stops it. One buffer serves all connections of the loop; only a connection with parked bytes has
+ * memory of its own.
+ * Cost: a copy of what was parked; two interest changes for each time a peer stops and resumes. */
 #ifndef FN_STREAM_H
 #define FN_STREAM_H
 
 #include "fn_slots.h"
-#include "fn_work.h"
+#include "fn_context.h"
 
 struct fn_stream {
-    const struct fn_work *work;
+    const struct fn_context *context;
     const struct fn_service *service;
     struct fn_counters *row;
     struct fn_slots slots;
-    char *buffer; /* work->read_bytes, shared by all connections */
+    char *buffer; /* context->read_bytes, shared by all connections */
     uint32_t now_ms;
 };
 
@@ -29,7 +31,8 @@ static inline int fn_close_for(int error) {
     return FN_CLOSE(error == -ECONNRESET || error == -EPIPE ? FN_RESET : FN_ERROR);
 }
 
-/* The poller reports an error or a hang-up while nobody reads: FN_CLOSE with the reason the socket gives. */
+/* The poller reports an error or a hang-up while nobody reads: FN_CLOSE with the reason the socket
+ * gives. */
 static inline int fn_socket_close(int fd) {
     int error = 0;
     socklen_t size = sizeof error;
@@ -37,11 +40,11 @@ static inline int fn_socket_close(int fd) {
     return fn_close_for(error ? -error : -ECONNRESET);
 }
 
-static inline int fn_stream_start(struct fn_stream *stream, const struct fn_work *work, uint32_t connections) {
-    *stream = (struct fn_stream){.work = work, .service = work->service, .row = fn_row(work, 0), .now_ms = fn_now_ms()};
-    stream->buffer = malloc(work->read_bytes);
+static inline int fn_stream_start(struct fn_stream *stream, const struct fn_context *context, uint32_t connections) {
+    *stream = (struct fn_stream){.context = context, .service = context->service, .row = fn_row(context, 0), .now_ms = fn_now_ms()};
+    stream->buffer = malloc(context->read_bytes);
     if (!stream->buffer) return -ENOMEM;
-    return fn_slots_open(&stream->slots, connections, work->trace_fd >= 0);
+    return fn_slots_open(&stream->slots, connections, context->trace_fd >= 0);
 }
 
 static inline void fn_stream_finish(struct fn_stream *stream) {
@@ -54,8 +57,8 @@ static inline void fn_stream_close(struct fn_stream *stream, uint32_t slot, enum
     struct fn_conn *conn = &stream->slots.conn[slot];
     close(conn->fd);
     fn_count_closed(stream->row, why);
-    if (conn->block) fn_count(&stream->row->parked_bytes, -(uint64_t)conn->parked_bytes);
-    if (stream->slots.trace) fn_trace_close(&stream->slots.trace[slot], why, stream->work->trace_fd);
+    if (conn->block) fn_count(&stream->row->write_buffer_bytes, -(uint64_t)conn->write_buffer_bytes);
+    if (stream->slots.trace) fn_trace_close(&stream->slots.trace[slot], why, stream->context->trace_fd);
     fn_slot_free(&stream->slots, slot);
 }
 
@@ -68,12 +71,12 @@ static inline void fn_stream_sent(struct fn_stream *stream, struct fn_conn *conn
 /* Keep what is left of a reply after its first skip bytes. */
 static inline int fn_stream_park(struct fn_stream *stream, struct fn_conn *conn, const struct fn_reply *reply, size_t skip) {
     size_t left = reply->part[0].iov_len + (reply->parts > 1 ? reply->part[1].iov_len : 0) - skip, at = 0;
-    conn->parked_bytes = (uint32_t)left;
+    conn->write_buffer_bytes = (uint32_t)left;
     if (reply->flags & FN_STABLE) {
-        conn->parked = (char *)reply->part[0].iov_base + skip;
+        conn->write_buffer = (char *)reply->part[0].iov_base + skip;
         return 0;
     }
-    if (stream->row->parked_bytes + left > stream->work->parked_bytes_max) return FN_CLOSE(FN_OVERLOAD);
+    if (stream->row->write_buffer_bytes + left > stream->context->write_buffer_bytes_max) return FN_CLOSE(FN_OVERLOAD);
     char *block = malloc(left);
     if (!block) return FN_CLOSE(FN_OVERLOAD);
     for (int i = 0; i < reply->parts; i++) {
@@ -82,14 +85,14 @@ static inline int fn_stream_park(struct fn_stream *stream, struct fn_conn *conn,
         at += n - over;
         skip -= over;
     }
-    conn->parked = conn->block = block;
-    fn_count(&stream->row->parked_bytes, left);
+    conn->write_buffer = conn->block = block;
+    fn_count(&stream->row->write_buffer_bytes, left);
     return 0;
 }
 
 /* After sending: the half-close or the close that was waiting for it. */
 static inline int fn_stream_settle(struct fn_conn *conn) {
-    if (conn->parked_bytes || !(conn->flags & FN_ENDING)) return 0;
+    if (conn->write_buffer_bytes || !(conn->flags & FN_ENDING)) return 0;
     if (conn->flags & FN_PEER_EOF) return FN_CLOSE(FN_FINISHED);
     if (!(conn->flags & FN_ENDED)) shutdown(conn->fd, SHUT_WR);
     conn->flags |= FN_ENDED;
@@ -149,9 +152,10 @@ static inline int fn_stream_heard(struct fn_stream *stream, struct fn_conn *conn
 
 /* A turn for input: exactly one read. */
 static inline int fn_stream_read(struct fn_stream *stream, struct fn_conn *conn) {
-    /* MSG_TRUNC: TCP drops the bytes without copying them (tcp(7)); a Unix socket ignores it and copies. */
+    /* MSG_TRUNC: TCP drops the bytes without copying them (tcp(7)); a Unix socket ignores it and
+     * copies. */
     int flags = fn_stream_drops(stream, conn) ? MSG_TRUNC : 0;
-    ssize_t n = fn_recv(conn->fd, stream->buffer, stream->work->read_bytes, flags);
+    ssize_t n = fn_recv(conn->fd, stream->buffer, stream->context->read_bytes, flags);
     if (n == -EAGAIN) return 0;
     return n < 0 ? fn_close_for((int)n) : fn_stream_heard(stream, conn, stream->buffer, (size_t)n);
 }
@@ -159,10 +163,10 @@ static inline int fn_stream_read(struct fn_stream *stream, struct fn_conn *conn)
 /* The kernel took n of the parked bytes. */
 static inline int fn_stream_flushed(struct fn_stream *stream, struct fn_conn *conn, size_t n) {
     fn_stream_sent(stream, conn, n);
-    if (conn->block) fn_count(&stream->row->parked_bytes, -(uint64_t)n);
-    conn->parked += n;
-    conn->parked_bytes -= (uint32_t)n;
-    if (conn->parked_bytes) return 0;
+    if (conn->block) fn_count(&stream->row->write_buffer_bytes, -(uint64_t)n);
+    conn->write_buffer += n;
+    conn->write_buffer_bytes -= (uint32_t)n;
+    if (conn->write_buffer_bytes) return 0;
     free(conn->block);
     conn->block = NULL;
     return fn_stream_settle(conn);
@@ -171,8 +175,8 @@ static inline int fn_stream_flushed(struct fn_stream *stream, struct fn_conn *co
 /* A turn for output: what is parked first, then what the service has next. */
 static inline int fn_stream_write(struct fn_stream *stream, struct fn_conn *conn) {
     struct fn_reply reply;
-    if (conn->parked_bytes) {
-        ssize_t sent = fn_send(conn->fd, conn->parked, conn->parked_bytes, MSG_DONTWAIT);
+    if (conn->write_buffer_bytes) {
+        ssize_t sent = fn_send(conn->fd, conn->write_buffer, conn->write_buffer_bytes, MSG_DONTWAIT);
         if (sent == -EAGAIN) return 0;
         if (sent < 0) return fn_close_for((int)sent);
         return fn_stream_flushed(stream, conn, (size_t)sent);
@@ -183,7 +187,8 @@ static inline int fn_stream_write(struct fn_stream *stream, struct fn_conn *conn
     return fn_stream_send(stream, conn, &reply);
 }
 
-/* What the service has next is only parked, for an engine that sends by request. Nothing is parked yet. */
+/* What the service has next is only parked, for an engine that sends by request. Nothing is parked
+ * yet. */
 static inline int fn_stream_order(struct fn_stream *stream, struct fn_conn *conn) {
     struct fn_reply reply;
     if (conn->flags & FN_ENDING) return 0;
@@ -197,14 +202,15 @@ static inline int fn_stream_order(struct fn_stream *stream, struct fn_conn *conn
 static inline uint32_t fn_stream_wants(const struct fn_stream *stream, const struct fn_conn *conn) {
     uint32_t wants = 0;
     int drops = !stream->service->data || (conn->flags & FN_ENDED);
-    if (conn->parked_bytes || (stream->service->sent && !(conn->flags & FN_ENDING))) wants |= FN_WRITES;
-    if (!(conn->flags & FN_PEER_EOF) && (!conn->parked_bytes || drops)) wants |= FN_READS;
+    if (conn->write_buffer_bytes || (stream->service->sent && !(conn->flags & FN_ENDING))) wants |= FN_WRITES;
+    if (!(conn->flags & FN_PEER_EOF) && (!conn->write_buffer_bytes || drops)) wants |= FN_READS;
     return wants;
 }
 
-/* A connection that has been idle too long, or 0. due_ms: until the next one will have been, -1 if there is none. */
+/* A connection that has been idle too long, or 0. due_ms: until the next one will have been, -1 if
+ * there is none. */
 static inline uint32_t fn_stream_overdue(const struct fn_stream *stream, int *due_ms) {
-    uint32_t patience = stream->work->idle_timeout_ms, oldest = stream->slots.conn[0].newer;
+    uint32_t patience = stream->context->idle_timeout_ms, oldest = stream->slots.conn[0].newer;
     *due_ms = -1;
     if (!patience || !oldest) return 0;
     uint32_t idle = stream->now_ms - stream->slots.conn[oldest].active_ms;

@@ -1,9 +1,11 @@
 /* System calls as fastnet wants them: a count or -errno, EINTR retried, SIGPIPE never raised.
-
-Facts. A signal may interrupt any of these before it has done anything (signal(7)); the handlers are Python's and run in the
-main thread, so a loop has nothing to do about it. send(2) to a socket whose peer is gone raises SIGPIPE unless told not to.
-Decision: the retry and MSG_NOSIGNAL stand here and nowhere else. close(2) is not retried: on Linux the descriptor is
-gone even when it says EINTR, and may already belong to another thread. */
+ *
+ * Facts. A signal may interrupt any of these before it has done anything (signal(7)); the handlers
+ * are Python's and run in the main thread, so a loop has nothing to do about it. send(2) to a
+ * socket whose peer is gone raises SIGPIPE unless told not to.
+ * Decision: the retry and MSG_NOSIGNAL stand here and nowhere else. close(2) is not retried: on
+ * Linux the descriptor is gone even when it says EINTR, and may already belong to another thread.
+ */
 #ifndef FN_SYS_H
 #define FN_SYS_H
 
@@ -30,14 +32,16 @@ gone even when it says EINTR, and may already belong to another thread. */
     } while (result < 0 && errno == EINTR); \
     if (result < 0) result = -errno
 
-/* recv(2) into p. Returns bytes read, 0 at end of stream, or -errno (-EAGAIN: nothing to read now). */
+/* recv(2) into p. Returns bytes read, 0 at end of stream, or -errno (-EAGAIN: nothing to read now).
+ */
 static inline ssize_t fn_recv(int fd, void *p, size_t n, int flags) {
     ssize_t got;
     FN_RETRY(got, recv(fd, p, n, flags));
     return got;
 }
 
-/* send(2). Returns bytes taken by the kernel, perhaps fewer than n, or -errno (-EAGAIN: its buffer is full). */
+/* send(2). Returns bytes taken by the kernel, perhaps fewer than n, or -errno (-EAGAIN: its buffer
+ * is full). */
 static inline ssize_t fn_send(int fd, const void *p, size_t n, int flags) {
     ssize_t sent;
     FN_RETRY(sent, send(fd, p, n, flags | MSG_NOSIGNAL));
@@ -52,7 +56,8 @@ static inline ssize_t fn_send_parts(int fd, struct iovec *part, int parts, int f
     return sent;
 }
 
-/* accept4(2) with close-on-exec. peer may be NULL. flags: SOCK_NONBLOCK or 0. Returns the descriptor or -errno. */
+/* accept4(2) with close-on-exec. peer may be NULL. flags: SOCK_NONBLOCK or 0. Returns the
+ * descriptor or -errno. */
 static inline int fn_accept4(int listener, struct sockaddr_storage *peer, int flags) {
     socklen_t size = sizeof *peer;
     int fd;
@@ -86,15 +91,17 @@ static inline int fn_epoll_set(int epoll, int operation, int fd, uint32_t events
     return epoll_ctl(epoll, operation, fd, &event) < 0 ? -errno : 0;
 }
 
-/* select(2). bound: one more than the highest descriptor. timeout_ms: -1 waits for ever. Returns the number of bits set or
-   -errno. EINTR is "nothing ready", because the sets are then undefined. */
+/* select(2). bound: one more than the highest descriptor. timeout_ms: -1 waits for ever. Returns
+ * the number of bits set or
+ * -errno. EINTR is "nothing ready", because the sets are then undefined. */
 static inline int fn_select(int bound, fd_set *reads, fd_set *writes, int timeout_ms) {
     struct timeval timeout = {.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
     int ready = select(bound, reads, writes, NULL, timeout_ms < 0 ? NULL : &timeout);
     return ready >= 0 ? ready : errno == EINTR ? 0 : -errno;
 }
 
-/* A blocking descriptor's patience: recv and send give up with -EAGAIN after ms (socket(7), SO_RCVTIMEO). */
+/* A blocking descriptor's patience: recv and send give up with -EAGAIN after ms (socket(7),
+ * SO_RCVTIMEO). */
 static inline void fn_set_patience(int fd, uint32_t ms) {
     struct timeval patience = {.tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);

@@ -1,9 +1,12 @@
-/* One record for each connection that ends, written to a pipe that a Python thread reads and logs (metrics/connection_log.py).
-
-Facts. A loop holds no GIL, and a forked child must not touch Python, so neither can log. A write of at most PIPE_BUF
-bytes to a pipe is atomic (pipe(7)), so all loops and children of a server can share one pipe.
-Decision: the pipe exists only at log level debug; when it is full the record is dropped, for a log must not stop a server.
-Cost: one write(2) a connection, and 64 bytes a slot, at debug level only. */
+/* One record for each connection that ends, written to a pipe that a Python thread reads and logs
+ * (metrics/connection_log.py).
+ *
+ * Facts. A loop holds no GIL, and a forked child must not touch Python, so neither can log. A write
+ * of at most PIPE_BUF bytes to a pipe is atomic (pipe(7)), so all loops and children of a server
+ * can share one pipe.
+ * Decision: the pipe exists only at log level debug; when it is full the record is dropped, for a
+ * log must not stop a server.
+ * Cost: one write(2) a connection, and 64 bytes a slot, at debug level only. */
 #ifndef FN_TRACE_H
 #define FN_TRACE_H
 

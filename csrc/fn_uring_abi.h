@@ -1,6 +1,7 @@
-/* The part of io_uring's binary interface that fastnet uses, written from its documentation (io_uring_setup(2),
-   io_uring_enter(2), io_uring_register(2)), so that neither the age of the system's headers nor liburing decides
-   what works: the running kernel does. Names are the kernel's with FN_ for IORING_. */
+/* The part of io_uring's binary interface that fastnet uses, written from its documentation
+ * (io_uring_setup(2), io_uring_enter(2), io_uring_register(2)), so that neither the age of the
+ * system's headers nor liburing decides what works: the running kernel does. Names are the kernel's
+ * with FN_ for IORING_. */
 #ifndef FN_URING_ABI_H
 #define FN_URING_ABI_H
 

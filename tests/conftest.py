@@ -1,11 +1,15 @@
-"""Fixtures every suite shares: the axes from the tables, servers and peers that are closed, and proof that nothing is left.
+"""Fixtures every suite shares: the axes from the tables, servers and peers that are closed, and
+proof
+that nothing is left.
 
-Facts. A row of a table is a claim that something works; a row that cannot work here says why (Table.why_not).
-Decision: `engine`, `backend`, `transport` and `service` are parametrised from the tables, so a new row is tested the
-day it is added; a service that has to be given something has tests of its own.
-Whoever parametrises them by hand makes the same claim, so every test is looked at once all are there:
-a hole in a table is no test, and a row that cannot work here is a test skipped with the row's own reason. The mark
-`native` alone is the claim that the native epoll engine works. FASTNET_BACKEND narrows the run to one backend.
+Facts. A row of a table is a claim that something works; a row that cannot work here says why
+(Table.why_not).
+Decision: `engine`, `backend`, `transport` and `service` are parametrised from the tables, so a new
+row is tested the day it is added; a service that has to be given something has tests of its own.
+Whoever parametrises them by hand makes the same claim, so every test is looked at once all are
+there: a hole in a table is no test, and a row that cannot work here is a test skipped with the
+row's own reason. The mark `native` alone is the claim that the native epoll engine works.
+FASTNET_BACKEND narrows the run to one backend.
 """
 
 from __future__ import annotations
@@ -32,9 +36,12 @@ from tests.support.clients import Peer, connect
 from tests.support.leaks import Leftovers
 
 for number in (signal.SIGINT, signal.SIGHUP):
-    # A suite started in the background or under nohup inherits these as ignored, and so would every child it tests.
+    # A suite started in the background or under nohup inherits these as ignored, and so would every
+    # child it tests.
     if signal.getsignal(number) == signal.SIG_IGN:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
 
 settings.register_profile("shared host", deadline=None)
 settings.load_profile("shared host")
@@ -68,7 +75,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     holes = []
     for item in items:
         callspec = getattr(item, "callspec", None)
-        axes = {axis: callspec.params.get(axis, "") if callspec else "" for axis in ("backend", "engine", "service")}
+        axes = {
+            axis: callspec.params.get(axis, "") if callspec else ""
+            for axis in ("backend", "engine", "service")
+        }
         if not axes["backend"] and item.get_closest_marker("native"):
             axes["backend"], axes["engine"] = "native", axes["engine"] or "epoll"
         if is_hole(axes["backend"], axes["engine"]):
@@ -83,11 +93,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give `engine`, `backend`, `transport` and `service` their values; ids read like epoll-native-tcp."""
+    """Give `engine`, `backend`, `transport` and `service` their values; ids read like
+    epoll-native-tcp.
+    """
     wants = set(metafunc.fixturenames)
-    given = {name for each in metafunc.definition.iter_markers("parametrize") for name in names(each.args[0])}
+    given = {
+        name
+        for each in metafunc.definition.iter_markers("parametrize")
+        for name in names(each.args[0])
+    }
     wants -= given
-    services = [name for name in SERVICES if not SERVICES[name].required] if "service" in wants else [""]
+    services = (
+        [name for name in SERVICES if not SERVICES[name].required] if "service" in wants else [""]
+    )
     engines = list(ENGINES) if "engine" in wants else [""]
     if "backend" in wants:
         axes = [name for name in ("service", "engine", "backend") if name in wants]
@@ -95,7 +113,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for values in itertools.product(services, engines, BACKENDS):
             row = dict(zip(("service", "engine", "backend"), values, strict=True))
             if not is_hole(row["backend"], row["engine"]):
-                rows.append(pytest.param(*(row[axis] for axis in axes), id="-".join(v for v in values if v)))
+                rows.append(
+                    pytest.param(*(row[axis] for axis in axes), id="-".join(v for v in values if v))
+                )
         metafunc.parametrize(axes, rows)
     else:
         for axis, values in (("service", services), ("engine", engines)):
@@ -106,7 +126,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def names(argnames: str | list[str]) -> list[str]:
-    return [each.strip() for each in argnames.split(",")] if isinstance(argnames, str) else list(argnames)
+    return (
+        [each.strip() for each in argnames.split(",")]
+        if isinstance(argnames, str)
+        else list(argnames)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +144,9 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
-    """Start a server of this test's engine, backend and transport on a port or path of its own, closed at the end."""
+    """Start a server of this test's engine, backend and transport on a port or path of its own,
+    closed at the end.
+    """
     callspec = getattr(request.node, "callspec", None)
     params: dict[str, Any] = dict(callspec.params) if callspec else {}
     servers: list[Server] = []
@@ -158,7 +184,9 @@ def dial(serve: Serve) -> Iterator[Dial]:
 
 @pytest.fixture
 def at_once(engine: str) -> Callable[[Server], int]:
-    """How many connections an engine really serves at the same time, by the attributes of its row."""
+    """How many connections an engine really serves at the same time, by the attributes of its
+    row.
+    """
 
     def count(server: Server) -> int:
         row, limits = ENGINES[engine], server.plan.limits
@@ -175,4 +203,7 @@ def pytest_report_header() -> list[str]:
         for name in ENGINES
         if (why := ENGINES.why_not(name, backend))
     ]
-    return [f"fastnet {fastnet.__version__}, IPv6 {'yes' if socket.has_dualstack_ipv6() else 'no'}", *missing]
+    return [
+        f"fastnet {fastnet.__version__}, IPv6 {'yes' if socket.has_dualstack_ipv6() else 'no'}",
+        *missing,
+    ]

@@ -1,7 +1,8 @@
 """Run the native tests with extensions built under AddressSanitizer and UBSan (`make sanitize`).
 
-The interpreter itself is not instrumented, so the sanitizer's runtime is preloaded, and leaks are not looked for: CPython
-keeps memory for ever on purpose. What the extensions do to memory is checked on every access.
+The interpreter itself is not instrumented, so the sanitizer's runtime is preloaded, and leaks are
+not looked for: CPython keeps memory for ever on purpose. What the extensions do to memory is
+checked on every access.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ TESTS = ["tests/contract", "tests/parity", "tests/fault", "tests/unit"]
 
 
 def copied(tree: Path) -> Path:
-    """The sources alone, elsewhere: what is built of them with sanitizers must not be taken for the ordinary build."""
+    """The sources alone, elsewhere: what is built of them with sanitizers must not be taken for the
+    ordinary build.
+    """
     shutil.rmtree(tree, ignore_errors=True)
     built = shutil.ignore_patterns("*.so", "*.c", "_native_build.json", "*.egg-info", "__pycache__")
     for folder in ("csrc", "src"):
@@ -36,7 +39,9 @@ def main() -> int:
     tree = copied(home / "tree")
     subprocess.run([python, "-m", "pip", "install", "-q", f"{tree}[test]"], check=True, env=build)
     subprocess.run(
-        [python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", tree], check=True, env=build
+        [python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", tree],
+        check=True,
+        env=build,
     )
     compiler = os.environ.get("CC", "cc")
     runtimes = [
@@ -50,7 +55,18 @@ def main() -> int:
         "PYTHONMALLOC": "malloc",
         "FASTNET_TEST_PATIENCE": "4",
     }
-    command = [python, "-m", "pytest", "-q", "-m", "native and not soak", "--timeout", "300", *TESTS, *sys.argv[1:]]
+    command = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "native and not soak",
+        "--timeout",
+        "300",
+        *TESTS,
+        *sys.argv[1:],
+    ]
     return subprocess.run(command, check=False, env=environment, cwd=ROOT).returncode
 
 

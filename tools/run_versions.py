@@ -1,6 +1,8 @@
-"""Run the suite on every CPython from 3.11 up that this machine has, and once without extensions (`make test-versions`).
+"""Run the suite on every CPython from 3.11 up that this machine has, and once without extensions
+(`make test-versions`).
 
-Each runs against an installed wheel in an environment of its own, so what is tested is what a user would get.
+Each runs against an installed wheel in an environment of its own, so what is tested is what a user
+would get.
 """
 
 from __future__ import annotations
@@ -50,11 +52,27 @@ def run(name: str, interpreter: str, environment: dict[str, str]) -> bool:
     everything = os.environ | environment
     if not Path(python).exists():
         subprocess.run([interpreter, "-m", "venv", home], check=True)
-    subprocess.run([python, "-m", "pip", "install", "-q", f"{ROOT}[test]"], check=True, env=everything)
     subprocess.run(
-        [python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", ROOT], check=True, env=everything
+        [python, "-m", "pip", "install", "-q", f"{ROOT}[test]"], check=True, env=everything
     )
-    tests = [python, "-m", "pytest", "-q", "-n", "4", "-m", "not soak", "-p", "no:cacheprovider", *sys.argv[1:]]
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", ROOT],
+        check=True,
+        env=everything,
+    )
+    tests = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "4",
+        "-m",
+        "not soak",
+        "-p",
+        "no:cacheprovider",
+        *sys.argv[1:],
+    ]
     return subprocess.run(tests, check=False, env=everything, cwd=ROOT).returncode == 0
 
 

@@ -1,7 +1,7 @@
 /* How fast can this host move one file over loopback TCP at all? Two bare processes, no protocol, one design after another.
 
-    cc -O2 -pthread -o /tmp/floor_files bench/baseline/files.c
-    for way in splice splice+ahead write write+ahead map map+populate map+thread; do /tmp/floor_files $way SOURCE TARGET; done
+    cc -O2 -pthread -o /tmp/baseline_files bench/baseline/files.c
+    for way in splice splice+ahead write write+ahead map map+populate map+thread; do /tmp/baseline_files $way SOURCE TARGET; done
 
 The sender always uses sendfile(2); a way is what the receiver does:
     splice        socket to pipe to file, splice(2)

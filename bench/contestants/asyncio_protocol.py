@@ -1,9 +1,9 @@
 """An echo server with asyncio's fastest interface. Prints one line when it is ready.
 
-Fact. For a plain Protocol, asyncio allocates 256 KiB for every read, and glibc answers with mmap, mremap and munmap
-each time (strace -c), which costs more than the echo. A BufferedProtocol reads into memory of its own; here that is
-one buffer for all connections.
-Usage: asyncio_protocol.py READ_BYTES.
+Fact. For a plain Protocol, asyncio allocates 256 KiB for every read, and glibc answers with mmap,
+mremap and munmap each time (strace -c), which costs more than the echo. A BufferedProtocol reads
+into memory of its own; here that is one buffer for all connections. Usage: asyncio_protocol.py
+READ_BYTES.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
-/* A conventional echo server: epoll(7), level-triggered, one thread. The yardstick of the other rows.
+/* A conventional echo server: epoll(7), level-triggered, one thread. The yardstick of the other
+ * rows.
  *
  * Build: cc -O2 -DREAD_BYTES=65536 -o c_epoll c_epoll.c. It prints one line when it is ready:
- * listening on tcp://127.0.0.1:PORT. Nothing clever on purpose: read once per event, write at once, and while
- * a peer does not read, park what is left, wait for EPOLLOUT and read no more.
- */
+ * listening on tcp://127.0.0.1:PORT. Nothing clever on purpose: read once per event, write at once,
+ * and while a peer does not read, park what is left, wait for EPOLLOUT and read no more. / */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -20,7 +20,7 @@ enum { EVENTS_PER_WAIT = 256 };
 
 struct connection {
     int fd;
-    char *parked;
+    char *write_buffer;
     size_t first, end;
 };
 
@@ -42,7 +42,7 @@ static void watch(int poll, int operation, struct connection *c, uint32_t events
 static void end(struct connection *c)
 {
     close(c->fd); /* this takes it out of the epoll set too */
-    free(c->parked);
+    free(c->write_buffer);
     free(c);
 }
 
@@ -75,10 +75,10 @@ static void echo(int poll, struct connection *c)
         sent = 0;
     if (sent == n)
         return;
-    c->parked = malloc((size_t)(n - sent));
-    if (!c->parked)
+    c->write_buffer = malloc((size_t)(n - sent));
+    if (!c->write_buffer)
         die("malloc");
-    memcpy(c->parked, buffer + sent, (size_t)(n - sent));
+    memcpy(c->write_buffer, buffer + sent, (size_t)(n - sent));
     c->first = 0;
     c->end = (size_t)(n - sent);
     watch(poll, EPOLL_CTL_MOD, c, EPOLLOUT);
@@ -86,7 +86,7 @@ static void echo(int poll, struct connection *c)
 
 static void unpark(int poll, struct connection *c)
 {
-    ssize_t sent = send(c->fd, c->parked + c->first, c->end - c->first, MSG_NOSIGNAL);
+    ssize_t sent = send(c->fd, c->write_buffer + c->first, c->end - c->first, MSG_NOSIGNAL);
     if (sent < 0) {
         if (errno != EAGAIN)
             end(c);
@@ -95,8 +95,8 @@ static void unpark(int poll, struct connection *c)
     c->first += (size_t)sent;
     if (c->first < c->end)
         return;
-    free(c->parked);
-    c->parked = NULL;
+    free(c->write_buffer);
+    c->write_buffer = NULL;
     watch(poll, EPOLL_CTL_MOD, c, EPOLLIN);
 }
 
@@ -122,7 +122,7 @@ int main(void)
             struct connection *c = events[k].data.ptr;
             if (c == &door)
                 accept_all(poll, listener);
-            else if (c->parked)
+            else if (c->write_buffer)
                 unpark(poll, c);
             else
                 echo(poll, c);

@@ -1,8 +1,9 @@
-/* An echo server on libuv, the loop under Node and uvloop, as its documentation shows it: read, write what was read.
+/* An echo server on libuv, the loop under Node and uvloop, as its documentation shows it: read,
+ * write what was read.
  *
- * Build: cc -O2 -DREAD_BYTES=65536 -o c_libuv c_libuv.c -luv. It tries uv_try_write first, as libuv's own streams do,
- * and asks for a uv_write only for what is left. While one is out it stops reading that peer.
- */
+ * Build: cc -O2 -DREAD_BYTES=65536 -o c_libuv c_libuv.c -luv. It tries uv_try_write first, as
+ * libuv's own streams do, and asks for a uv_write only for what is left. While one is out it stops
+ * reading that peer. / */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* A plain UDP echo server in C: poll(2), then recvmmsg(2) and sendmmsg(2), 64 at a time, until nothing is left. */
+/* A plain UDP echo server in C: poll(2), then recvmmsg(2) and sendmmsg(2), 64 at a time, until
+ * nothing is left. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,9 +1,8 @@
-/* An echo server on io_uring through liburing, in the manner of liburing's own example: multishot accept and receive, a
- * shared ring of buffers, one send request a message.
+/* An echo server on io_uring through liburing, in the manner of liburing's own example: multishot
+ * accept and receive, a shared ring of buffers, one send request a message.
  *
- * Build: cc -O2 -o c_uring c_uring.c -luring. Input that comes while a send is out is queued behind it, so that bytes
- * keep their order.
- */
+ * Build: cc -O2 -o c_uring c_uring.c -luring. Input that comes while a send is out is queued behind
+ * it, so that bytes keep their order. / */
 #include <arpa/inet.h>
 #include <liburing.h>
 #include <netinet/tcp.h>

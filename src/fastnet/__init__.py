@@ -5,14 +5,15 @@
     with fastnet.serve("echo", "tcp://127.0.0.1:0") as server:
         print(server.endpoint, server.statistics())
 
-Names below are loaded on first use, so that `import fastnet` (and `fastnet --version`) costs next to nothing.
+Names below are loaded on first use, so that `import fastnet` (and `fastnet --version`) costs next
+to nothing.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from fastnet._version import __version__
 
 __all__ = [
     "ConfigError",

@@ -3,9 +3,11 @@
     async with fastnet.aio.serve("echo", "tcp://127.0.0.1:0") as server: ...
     report = await fastnet.aio.send("disk.img", "tcp://host:9000", on_event=print)
 
-Facts. A transfer waits in system calls without the GIL, and a server's loops are threads of their own.
-Decision: each call runs in a thread made for it, so a hundred transfers are not queued behind the default executor's few.
-Events are handed to the loop. Who is cancelled tells the transfer to stop, and waits for that: what was opened is closed.
+Facts. A transfer waits in system calls without the GIL, and a server's loops are threads of their
+own.
+Decision: each call runs in a thread made for it, so a hundred transfers are not queued behind the
+default executor's few. Events are handed to the loop. Who is cancelled tells the transfer to stop,
+and waits for that: what was opened is closed.
 """
 
 from __future__ import annotations
@@ -25,13 +27,21 @@ from fastnet.server.server import Server
 T = TypeVar("T")
 
 
-async def send(*arguments: Any, on_event: OnEvent = transfers.ignore, **options: Any) -> TransferReport | None:
-    """`fastnet.send`, awaited. on_event is called in the loop's thread; cancelling it stops the transfer."""
+async def send(
+    *arguments: Any, on_event: OnEvent = transfers.ignore, **options: Any
+) -> TransferReport | None:
+    """`fastnet.send`, awaited. on_event is called in the loop's thread; cancelling it stops the
+    transfer.
+    """
     return await _stoppable(transfers.send, arguments, on_event, options)
 
 
-async def receive(*arguments: Any, on_event: OnEvent = transfers.ignore, **options: Any) -> TransferReport | None:
-    """`fastnet.receive`, awaited. on_event is called in the loop's thread; cancelling it stops the transfer."""
+async def receive(
+    *arguments: Any, on_event: OnEvent = transfers.ignore, **options: Any
+) -> TransferReport | None:
+    """`fastnet.receive`, awaited. on_event is called in the loop's thread; cancelling it stops the
+    transfer.
+    """
     return await _stoppable(transfers.receive, arguments, on_event, options)
 
 
@@ -46,7 +56,10 @@ async def serve(*arguments: Any, **options: Any) -> AsyncIterator[Server]:
 
 
 async def _stoppable(
-    run: Callable[..., TransferReport | None], arguments: tuple[Any, ...], on_event: OnEvent, options: dict[str, Any]
+    run: Callable[..., TransferReport | None],
+    arguments: tuple[Any, ...],
+    on_event: OnEvent,
+    options: dict[str, Any],
 ) -> TransferReport | None:
     loop = asyncio.get_running_loop()
     stopping = threading.Event()
@@ -54,7 +67,9 @@ async def _stoppable(
     def tell(event: TransferEvent) -> None:
         loop.call_soon_threadsafe(on_event, event)
 
-    work = asyncio.ensure_future(_in_thread(lambda: run(*arguments, on_event=tell, stopped=stopping.is_set, **options)))
+    work = asyncio.ensure_future(
+        _in_thread(lambda: run(*arguments, on_event=tell, stopped=stopping.is_set, **options))
+    )
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:

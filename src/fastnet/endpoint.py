@@ -27,7 +27,9 @@ _LOCAL = re.compile(r"^(unix|unixgram):", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """transport is "tcp", "udp", "unix" or "unixgram". host is "" for every address. path is only for the last two."""
+    """transport is "tcp", "udp", "unix" or "unixgram". host is "" for every address. path is only
+    for the last two.
+    """
 
     transport: str
     host: str = ""
@@ -38,7 +40,9 @@ class Endpoint:
         if self.is_local:
             check_path(self.path)
         elif not 0 <= self.port <= PORT_MAX:
-            raise ConfigError(f"port {self.port} is out of range", f"Ports go from 0 (pick one) to {PORT_MAX}")
+            raise ConfigError(
+                f"port {self.port} is out of range", f"Ports go from 0 (pick one) to {PORT_MAX}"
+            )
 
     def __str__(self) -> str:
         if self.is_local:
@@ -61,7 +65,8 @@ class Endpoint:
         rest = text[scheme.end() :] if scheme else text
         if not scheme and "://" in text:
             raise ConfigError(
-                f"unknown transport in {text!r}", "Write tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH"
+                f"unknown transport in {text!r}",
+                "Write tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH",
             )
         host, port = split_host_port(rest, text)
         return cls(transport, host, port)
@@ -69,31 +74,38 @@ class Endpoint:
 
 def split_host_port(rest: str, text: str) -> tuple[str, int]:
     """Split HOST:PORT or [V6]:PORT. text: what the user wrote, for the message."""
-    cure = "Write HOST:PORT, [IPV6]:PORT or unix:PATH"
+    hint = "Write HOST:PORT, [IPV6]:PORT or unix:PATH"
     if rest.startswith("["):
         host, bracket, tail = rest[1:].partition("]")
         if not bracket or not tail.startswith(":"):
-            raise ConfigError(f"bad endpoint {text!r}", cure)
+            raise ConfigError(f"bad endpoint {text!r}", hint)
         digits = tail[1:]
     else:
         host, colon, digits = rest.rpartition(":")
         if not colon:
-            raise ConfigError(f"endpoint {text!r} has no port", cure)
+            raise ConfigError(f"endpoint {text!r} has no port", hint)
         if ":" in host:
-            raise ConfigError(f"bad endpoint {text!r}", f"An IPv6 address needs brackets: [{host}]:{digits}")
+            raise ConfigError(
+                f"bad endpoint {text!r}", f"An IPv6 address needs brackets: [{host}]:{digits}"
+            )
     if not (digits.isascii() and digits.isdigit()):
-        raise ConfigError(f"bad port {digits!r} in {text!r}", cure)
+        raise ConfigError(f"bad port {digits!r} in {text!r}", hint)
     return host, int(digits)
 
 
 def check_path(path: str) -> None:
     """Refuse a socket path that the kernel cannot take."""
     if not path:
-        raise ConfigError("a unix endpoint needs a path", "Write unix:/run/user/1000/echo.sock or unix:@name")
+        raise ConfigError(
+            "a unix endpoint needs a path", "Write unix:/run/user/1000/echo.sock or unix:@name"
+        )
     size = len(path.encode("utf-8", "surrogateescape"))
     if size > UNIX_PATH_BYTES_MAX:
         raise ConfigError(
-            f"socket path of {size} bytes is too long", f"Linux takes at most {UNIX_PATH_BYTES_MAX} bytes (unix(7))"
+            f"socket path of {size} bytes is too long",
+            f"Linux takes at most {UNIX_PATH_BYTES_MAX} bytes (unix(7))",
         )
     if "\0" in path:
-        raise ConfigError("a socket path cannot hold a NUL byte", "Write unix:@name for the abstract namespace")
+        raise ConfigError(
+            "a socket path cannot hold a NUL byte", "Write unix:@name for the abstract namespace"
+        )

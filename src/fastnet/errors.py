@@ -6,13 +6,14 @@
     ├── TransferError            5   a transfer failed; `code` is a stable word for why, `report` what was moved
     │   ├── TransferRefused      5   the other side, or what stands at the target, said no; nothing was changed
     │   └── TransferUnconfirmed  6   all was sent, and nobody said that it arrived
-    ├── CommandDenied            5   the server of remote commands said no; nothing was run
-    ├── CommandLost              6   a remote command may have run, and nobody knows how it ended
+    ├── ExecDenied            5   the server of remote commands said no; nothing was run
+    ├── ExecLost              6   a remote command may have run, and nobody knows how it ended
     ├── ChatRefused              5   the chat server said no: the name is taken, or the chat is full
     └── UnsupportedError         7   asked for by name, and this host or this build does not have it
 
-A wrong word on the command line is click's own UsageError, exit code 2. An interrupt is 130.
-A message is one sentence of what was tried, on what and why it failed; `cure` says what to do about it.
+A wrong word on the command line is click's own UsageError, exit code 2. An interrupt is 130. A
+message is one sentence of what was tried, on what and why it failed; `hint` says what to do about
+it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-EXIT_COMMAND_TIMED_OUT = 8
-EXIT_COMMAND_KILLED = 9
-EXIT_COMMAND_FAILED = 10
-EXIT_COMMAND_UNSTARTED = 11
+EXIT_EXEC_TIMED_OUT = 8
+EXIT_EXEC_KILLED = 9
+EXIT_EXEC_FAILED = 10
+EXIT_EXEC_UNSTARTED = 11
 
 
 class FastnetError(Exception):
@@ -35,13 +36,13 @@ class FastnetError(Exception):
 
     exit_code = EXIT_UNEXPECTED
 
-    def __init__(self, message: str, cure: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.cure = cure
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.cure}" if self.cure else self.message
+        return f"{self.message}. {self.hint}" if self.hint else self.message
 
 
 class ConfigError(FastnetError):
@@ -55,18 +56,22 @@ class NetworkError(FastnetError, OSError):
 
     exit_code = 4
 
-    def __init__(self, message: str, cure: str = "", errno: int | None = None) -> None:
-        FastnetError.__init__(self, message, cure)
+    def __init__(self, message: str, hint: str = "", errno: int | None = None) -> None:
+        FastnetError.__init__(self, message, hint)
         self.errno = errno
 
 
 class TransferError(FastnetError):
-    """A transfer did not end well. code: a stable word (apps/transfer/events.py). report: the TransferReport so far, or None."""
+    """A transfer did not end well. code: a stable word (apps/transfer/events.py). report: the
+    TransferReport so far, or None.
+    """
 
     exit_code = 5
 
-    def __init__(self, message: str, cure: str = "", code: str = "failed", report: object = None) -> None:
-        super().__init__(message, cure)
+    def __init__(
+        self, message: str, hint: str = "", code: str = "failed", report: object = None
+    ) -> None:
+        super().__init__(message, hint)
         self.code = code
         self.report = report
 
@@ -81,13 +86,13 @@ class TransferUnconfirmed(TransferError):
     exit_code = 6
 
 
-class CommandDenied(FastnetError):
+class ExecDenied(FastnetError):
     """A server of remote commands said no, and ran nothing. code: a stable word for why."""
 
     exit_code = 5
 
-    def __init__(self, message: str, cure: str = "", code: str = "denied") -> None:
-        super().__init__(message, cure)
+    def __init__(self, message: str, hint: str = "", code: str = "denied") -> None:
+        super().__init__(message, hint)
         self.code = code
 
 
@@ -98,8 +103,10 @@ class ChatRefused(FastnetError):
     code = "refused"
 
 
-class CommandLost(FastnetError):
-    """A remote command was taken, and its outcome is not to be had any more: the server restarted, or it is too late."""
+class ExecLost(FastnetError):
+    """A remote command was taken, and its outcome is not to be had any more: the server restarted,
+    or it is too late.
+    """
 
     exit_code = 6
     code = "lost"
@@ -119,10 +126,14 @@ def reason(error: OSError) -> str:
 
 
 def printable(text: str) -> str:
-    """text with everything that is not a printable character or a space escaped, for terminals and logs.
+    """text with everything that is not a printable character or a space escaped, for terminals and
+    logs.
 
-    Messages quote what users, files and peers wrote; a newline in it would forge a line, an escape sequence repaint a screen.
+    Messages quote what users, files and peers wrote; a newline in it would forge a line, an escape
+    sequence repaint a screen.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )

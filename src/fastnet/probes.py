@@ -1,7 +1,7 @@
 """What the kernel here can do, found out by doing it.
 
-A version number says what a kernel may do; a container's filter, a sysctl or a build option says what it does. Each probe
-returns "" or why it does not work, opens what it needs and closes it.
+A version number says what a kernel may do; a container's filter, a sysctl or a build option says
+what it does. Each probe returns "" or why it does not work, opens what it needs and closes it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def pidfd() -> None:
 
 
 def io_uring() -> None:
-    """Receive through a ring as the uring engine does, or without that extension only set one up."""
+    """Receive through a ring as the uring engine does, or without that extension only set one
+    up.
+    """
     try:
         probe = import_module("fastnet.engine.stream.uring_c").probe
     except ImportError:
@@ -45,7 +47,9 @@ def io_uring() -> None:
         cause = "io_uring is blocked here: by seccomp, as in most containers, or by sysctl kernel.io_uring_disabled"
         raise UnsupportedError(cause) from error
     except OSError as error:
-        raise UnsupportedError(f"this kernel's io_uring is missing or too old: {reason(error)}") from error
+        raise UnsupportedError(
+            f"this kernel's io_uring is missing or too old: {reason(error)}"
+        ) from error
 
 
 def set_up_ring() -> None:
@@ -112,9 +116,15 @@ def kernel_tls() -> None:
 
 
 FEATURES: dict[str, tuple[Callable[[], None], str]] = {
-    "epoll": (epoll, "the epoll engine is not to be had; select serves up to about a thousand connections"),
+    "epoll": (
+        epoll,
+        "the epoll engine is not to be had; select serves up to about a thousand connections",
+    ),
     "eventfd": (eventfd, "servers cannot be told to stop; fastnet needs it"),
-    "pidfd": (pidfd, "the fork engine and pure-Python workers are not to be had; they need Linux 5.3"),
+    "pidfd": (
+        pidfd,
+        "the fork engine and pure-Python workers are not to be had; they need Linux 5.3",
+    ),
     "io_uring": (
         io_uring,
         "`auto` takes epoll instead",
@@ -131,7 +141,9 @@ FEATURES: dict[str, tuple[Callable[[], None], str]] = {
 
 
 def why_not(probe: Callable[[], None]) -> str:
-    """Run one probe. "" if it works, else why it does not, with the errno's name, which is what manuals list."""
+    """Run one probe. "" if it works, else why it does not, with the errno's name, which is what
+    manuals list.
+    """
     try:
         probe()
     except UnsupportedError as error:

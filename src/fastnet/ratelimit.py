@@ -1,7 +1,8 @@
 """`--limit-rate`: a bucket that fills at the given rate and holds PACE_S of it.
 
-Decision: it is taken from when PACE_STEP_S of it is there, not as soon as a byte is: a sleep of some microseconds for every
-few thousand bytes keeps a processor busy (100 MB at 50 MB/s: 2.0 CPU seconds; so, 0.2).
+Decision: it is taken from when PACE_STEP_S of it is there, not as soon as a byte is: a sleep of
+some microseconds for every few thousand bytes keeps a processor busy (100 MB at 50 MB/s: 2.0 CPU
+seconds; so, 0.2).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from fastnet.limits import MOVER_SLICE_S, PACE_S, PACE_STEP_S
 
 
 class Pace:
-    """How many bytes may go now, over all lanes. rate_bytes_s: bytes a second, None for as many as the other side takes."""
+    """How many bytes may go now, over all lanes. rate_bytes_s: bytes a second, None for as many as
+    the other side takes.
+    """
 
     def __init__(self, rate_bytes_s: float | None = None) -> None:
         self._rate = rate_bytes_s
@@ -24,7 +27,9 @@ class Pace:
         self._lock = threading.Lock()
 
     def wait(self, count: int, look: Callable[[], None]) -> int:
-        """Return how many of `count` bytes may go, at least one; sleeps until then, and looks around meanwhile."""
+        """Return how many of `count` bytes may go, at least one; sleeps until then, and looks
+        around meanwhile.
+        """
         if self._rate is None:
             return count
         least = max(1, min(count, self._rate * PACE_STEP_S))

@@ -1,7 +1,8 @@
 """A seam of fastnet is a small table; this is the shape of its rows and how a row becomes a module.
 
-An axis package (engine, service, transport, load) holds one file a value and backend, `epoll_py.py` and `epoll_c.pyx`, and
-its `__init__` holds one Table. Whoever needs a value asks the table by name; nobody else writes the names down.
+An axis package (engine, service, transport, load) holds one file a value and backend, `epoll_py.py`
+and `epoll_c.pyx`, and its `__init__` holds one Table. Whoever needs a value asks the table by name;
+nobody else writes the names down.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Row:
 R = TypeVar("R", bound=Row)
 
 
-class Table(Mapping[str, R]):
+class Registry(Mapping[str, R]):
     """Rows by name, in the order of preference where there is one."""
 
     def __init__(self, package: str, rows: dict[str, R]) -> None:

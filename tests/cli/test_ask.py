@@ -1,4 +1,6 @@
-"""`fastnet recv --ask` with a person at the keyboard: yes, no, and a sender that does not wait for either."""
+"""`fastnet recv --ask` with a person at the keyboard: yes, no, and a sender that does not wait for
+either.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def asking(inbox: Path, fd: int) -> Running:
 
 
 @pytest.mark.parametrize(
-    ("answer", "codes"), [(b"y\n", (0, 0)), (b"n\n", (5, 5)), (b"\x04", (5, 5))], ids=["y", "n", "^D"]
+    ("answer", "codes"),
+    [(b"y\n", (0, 0)), (b"n\n", (5, 5)), (b"\x04", (5, 5))],
+    ids=["y", "n", "^D"],
 )
 def test_the_answer_counts(terminal, tmp_path: Path, answer: bytes, codes: tuple[int, int]) -> None:
     keyboard, fd = terminal

@@ -1,4 +1,6 @@
-"""`fastnet connect` as its users meet it: in pipes, with files, and with every kind of standard input and output."""
+"""`fastnet connect` as its users meet it: in pipes, with files, and with every kind of standard
+input and output.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,13 @@ def test_everything_sent_comes_back_from_an_echo_server(transport: str, tmp_path
 
 @pytest.mark.parametrize(
     "spelling",
-    ["127.0.0.1:{port}", "127.0.0.1 {port}", "tcp://127.0.0.1:{port}", "tcp://127.0.0.1 {port}", "localhost {port}"],
+    [
+        "127.0.0.1:{port}",
+        "127.0.0.1 {port}",
+        "tcp://127.0.0.1:{port}",
+        "tcp://127.0.0.1 {port}",
+        "localhost {port}",
+    ],
 )
 def test_every_spelling_of_an_endpoint_connects(spelling: str) -> None:
     with peer(echo) as server:
@@ -89,8 +97,12 @@ def test_a_closed_standard_input_reads_as_empty() -> None:
     assert (done.returncode, done.stderr, server.result) == (0, b"", b"")
 
 
-@pytest.mark.parametrize(("behaviour", "code"), [(swallow, 0), (echo, 1)], ids=["nothing-to-write", "bytes-to-write"])
-def test_a_closed_standard_output_is_an_error_only_when_there_is_something_to_write(behaviour, code) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("behaviour", "code"), [(swallow, 0), (echo, 1)], ids=["nothing-to-write", "bytes-to-write"]
+)
+def test_a_closed_standard_output_is_an_error_only_when_there_is_something_to_write(
+    behaviour, code
+) -> None:  # type: ignore[no-untyped-def]
     with peer(behaviour) as server:
         done = subprocess.run(
             ["sh", "-c", f"exec {shlex.join(command(server.endpoint))} >&-"],
@@ -152,7 +164,10 @@ def test_q_is_a_line_like_any_other_when_input_is_not_a_terminal() -> None:
 def test_no_descriptor_is_left_non_blocking() -> None:
     (ours_in, theirs_in), (ours_out, theirs_out) = os.pipe()[::-1], os.pipe()
     try:
-        with peer(echo) as server, client(server.endpoint, stdin=theirs_in, stdout=theirs_out) as process:
+        with (
+            peer(echo) as server,
+            client(server.endpoint, stdin=theirs_in, stdout=theirs_out) as process,
+        ):
             os.write(ours_in, b"x")
             assert os.read(ours_out, 1) == b"x"
             assert os.get_blocking(theirs_in)
@@ -204,7 +219,11 @@ def test_an_interrupt_ends_with_130_and_no_traceback() -> None:
         (["ftp://localhost:7"], 3, "unknown transport"),
         (["--udp", "tcp://localhost:7"], 3, "--udp does not go with"),
         (["localhost:0"], 3, "no server has port 0"),
-        (["unix:/no/such/socket"], 4, "no such file or directory. The server makes the socket file"),
+        (
+            ["unix:/no/such/socket"],
+            4,
+            "no such file or directory. The server makes the socket file",
+        ),
     ],
     ids=lambda value: "-".join(value) or "none" if isinstance(value, list) else "",
 )
@@ -219,7 +238,7 @@ def test_a_wrong_command_line_is_one_sentence_and_the_code_of_its_kind(
     assert error.count("\n") == 1
 
 
-def test_a_refused_connection_is_exit_code_4_with_its_cure() -> None:
+def test_a_refused_connection_is_exit_code_4_with_its_hint() -> None:
     done = run("127.0.0.1", str(free_port()))
     assert done.returncode == 4
     assert b"connection refused. Nothing listens there" in done.stderr
@@ -233,7 +252,9 @@ def test_an_input_that_cannot_be_read_is_one_sentence() -> None:
     finally:
         os.close(write_only)
     assert done.returncode == 1
-    assert done.stderr.startswith(b"fastnet: cannot read standard input: bad file descriptor. Give it a file")
+    assert done.stderr.startswith(
+        b"fastnet: cannot read standard input: bad file descriptor. Give it a file"
+    )
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this host has no /dev/full")
@@ -241,7 +262,9 @@ def test_a_full_disk_is_one_sentence() -> None:
     with peer(say(b"too much")) as server, open("/dev/full", "wb") as full:
         done = run(server.endpoint, stdout=full)
     assert done.returncode == 1
-    assert done.stderr.startswith(b"fastnet: cannot write to standard output: no space left on device. Free some space")
+    assert done.stderr.startswith(
+        b"fastnet: cannot write to standard output: no space left on device. Free some space"
+    )
 
 
 def test_help_shows_examples_and_exit_codes() -> None:

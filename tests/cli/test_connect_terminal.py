@@ -1,4 +1,6 @@
-"""`fastnet connect` with a person at the keyboard: the hint, q, Ctrl-D, and a server that leaves."""
+"""`fastnet connect` with a person at the keyboard: the hint, q, Ctrl-D, and a server that
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastnet.apps.connect.stream import QuitLine
-from tests.support.connect_peers import DEADLINE_S, client, echo, peer, read_until, say, swallow, talk_until_enough
+from tests.support.connect_peers import (
+    DEADLINE_S,
+    client,
+    echo,
+    peer,
+    read_until,
+    say,
+    swallow,
+    talk_until_enough,
+)
 
 HINT = b"q alone on a line, or Ctrl-D, ends the input"
 
@@ -31,7 +42,8 @@ class Terminal(NamedTuple):
 def terminal() -> Iterator[Terminal]:
     keyboard, fd = os.openpty()
     modes = termios.tcgetattr(fd)
-    modes[3] &= ~termios.ECHO  # what is read from the keyboard's side is then only what the client writes
+    # what is read from the keyboard's side is then only what the client writes
+    modes[3] &= ~termios.ECHO
     termios.tcsetattr(fd, termios.TCSANOW, modes)
     yield Terminal(keyboard, fd)
     os.close(keyboard)
@@ -48,7 +60,9 @@ def test_the_hint_says_where_it_is_connected_and_how_to_end(terminal: Terminal) 
 
 
 @pytest.mark.parametrize("end", [b"q\n", b"\x04"], ids=["q", "ctrl-d"])
-def test_a_line_then_the_end_of_input_drains_what_the_server_still_sends(terminal: Terminal, end: bytes) -> None:
+def test_a_line_then_the_end_of_input_drains_what_the_server_still_sends(
+    terminal: Terminal, end: bytes
+) -> None:
     def answer_at_the_end(sock: socket.socket) -> bytes:
         heard = swallow(sock)
         sock.sendall(b"all of it: " + heard)
@@ -67,7 +81,10 @@ def test_a_line_then_the_end_of_input_drains_what_the_server_still_sends(termina
 
 
 def test_a_conversation_on_one_terminal_goes_both_ways(terminal: Terminal) -> None:
-    with peer(echo) as server, client(server.endpoint, stdin=terminal.fd, stdout=terminal.fd) as process:
+    with (
+        peer(echo) as server,
+        client(server.endpoint, stdin=terminal.fd, stdout=terminal.fd) as process,
+    ):
         for word in (b"hello", b"quit is not q"):
             terminal.type(word + b"\n")
             read_until(terminal.keyboard, word + b"\r\n")
@@ -82,11 +99,17 @@ def test_a_server_that_ends_first_ends_the_session_with_a_note(terminal: Termina
         assert process.stdout.read() == b"Monday\r\n"
         assert process.wait(DEADLINE_S) == 0
         note = process.stderr.read()
-    assert f"{server.endpoint} closed the connection after 0 bytes sent and 8 received".encode() in note
+    assert (
+        f"{server.endpoint} closed the connection after 0 bytes sent and 8 received".encode()
+        in note
+    )
 
 
 def test_the_terminal_is_left_blocking(terminal: Terminal) -> None:
-    with peer(echo) as server, client(server.endpoint, stdin=terminal.fd, stdout=terminal.fd) as process:
+    with (
+        peer(echo) as server,
+        client(server.endpoint, stdin=terminal.fd, stdout=terminal.fd) as process,
+    ):
         terminal.type(b"x\n")
         read_until(terminal.keyboard, b"x\r\n")
         assert os.get_blocking(terminal.fd)
@@ -96,7 +119,10 @@ def test_the_terminal_is_left_blocking(terminal: Terminal) -> None:
 
 
 def test_a_stopped_terminal_does_not_stop_the_input(terminal: Terminal) -> None:
-    with peer(talk_until_enough) as server, client(server.endpoint, stdin=terminal.fd, stdout=terminal.fd) as process:
+    with (
+        peer(talk_until_enough) as server,
+        client(server.endpoint, stdin=terminal.fd, stdout=terminal.fd) as process,
+    ):
         read_until(terminal.keyboard, b"x")  # and nobody reads the terminal from here on
         terminal.type(b"enough\n")
         assert server.done.wait(DEADLINE_S)
@@ -124,7 +150,9 @@ def cut(text: bytes, sizes: list[int]) -> Iterator[bytes]:
 
 
 @given(
-    st.lists(st.sampled_from([b"q", b"qq", b"q ", b"", b"word", b"\rq", b"q\r"]), max_size=8).map(b"\n".join),
+    st.lists(st.sampled_from([b"q", b"qq", b"q ", b"", b"word", b"\rq", b"q\r"]), max_size=8).map(
+        b"\n".join
+    ),
     st.lists(st.integers(0, 5), max_size=12),
 )
 def test_the_q_line_is_found_however_the_input_is_cut(text: bytes, sizes: list[int]) -> None:

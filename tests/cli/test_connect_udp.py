@@ -1,4 +1,6 @@
-"""`fastnet connect --udp`: a line is a datagram, a reply is written as it is, and silence is the end."""
+"""`fastnet connect --udp`: a line is a datagram, a reply is written as it is, and silence is the
+end.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,13 @@ def endpoint(server: socket.socket) -> str:
 def test_each_line_is_one_datagram_with_its_newline(server: socket.socket) -> None:
     done = run(endpoint(server), "--timeout", "0.05", input=b"one\n\nq\n\x00\xff\r\nlast")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert [server.recv(100) for _ in range(5)] == [b"one\n", b"\n", b"q\n", b"\x00\xff\r\n", b"last"]
+    assert [server.recv(100) for _ in range(5)] == [
+        b"one\n",
+        b"\n",
+        b"q\n",
+        b"\x00\xff\r\n",
+        b"last",
+    ]
 
 
 def test_the_udp_option_is_the_udp_scheme(server: socket.socket) -> None:
@@ -76,7 +84,9 @@ def test_a_terminal_ends_the_input_with_q_or_ctrl_d(server: socket.socket, end: 
     try:
         with client(endpoint(server), "--timeout", "0.05", stdin=fd) as process:
             assert process.stderr is not None
-            assert b"each line is a datagram to udp://" in read_until(process.stderr.fileno(), b"\n")
+            assert b"each line is a datagram to udp://" in read_until(
+                process.stderr.fileno(), b"\n"
+            )
             os.write(keyboard, b"hello\n" + end)
             assert process.wait(DEADLINE_S) == 0
         assert server.recv(100) == b"hello\n"
@@ -91,13 +101,18 @@ def test_a_terminal_ends_the_input_with_q_or_ctrl_d(server: socket.socket, end: 
 def test_a_refused_datagram_is_exit_code_4() -> None:
     done = run("--udp", "127.0.0.1", str(free_port(socket.SOCK_DGRAM)), input=b"anyone?\n")
     assert done.returncode == 4
-    assert b"connection refused, after 8 bytes sent and 0 received. Nothing listens there" in done.stderr
+    assert (
+        b"connection refused, after 8 bytes sent and 0 received. Nothing listens there"
+        in done.stderr
+    )
 
 
 def test_a_line_too_long_for_a_datagram_is_exit_code_4(server: socket.socket) -> None:
     done = run(endpoint(server), input=b"x" * (DATAGRAM_BYTES_MAX + 1))
     assert done.returncode == 4
-    assert f"more than {DATAGRAM_BYTES_MAX} bytes and does not fit a datagram".encode() in done.stderr
+    assert (
+        f"more than {DATAGRAM_BYTES_MAX} bytes and does not fit a datagram".encode() in done.stderr
+    )
 
 
 def test_the_longest_line_goes_out_whole(server: socket.socket) -> None:
@@ -116,7 +131,10 @@ def test_a_refusal_moves_on_to_the_next_address_and_repeats_the_line(server: soc
         os.write(sink, b"one\ntwo\nthree")
         os.close(sink)
         where, output = Endpoint("udp", "both.example", 7), Output(target)
-        with closing(output), closing(DatagramConversation(where, addresses, Input(source), output, 0.05)) as talk:
+        with (
+            closing(output),
+            closing(DatagramConversation(where, addresses, Input(source), output, 0.05)) as talk,
+        ):
             outcome = talk.run()
         assert [server.recv(100) for _ in range(3)] == [b"one\n", b"two\n", b"three"]
         assert outcome.sent_bytes == len(b"one\ntwo\nthree")
@@ -125,7 +143,9 @@ def test_a_refusal_moves_on_to_the_next_address_and_repeats_the_line(server: soc
             os.close(fd)
 
 
-def test_a_refusal_after_a_reply_is_an_error_even_with_another_address_left(server: socket.socket) -> None:
+def test_a_refusal_after_a_reply_is_an_error_even_with_another_address_left(
+    server: socket.socket,
+) -> None:
     other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     other.bind(("127.0.0.1", 0))
     places = [server.getsockname(), other.getsockname()]
@@ -146,8 +166,13 @@ def test_a_refusal_after_a_reply_is_an_error_even_with_another_address_left(serv
     try:
         os.write(sink, b"one\n")
         where, output = Endpoint("udp", "both.example", 7), Output(target)
-        with closing(output), closing(DatagramConversation(where, addresses, Input(source), output, 0.5)) as talk:
-            with pytest.raises(NetworkError, match="connection refused, after 8 bytes sent and 9 received"):
+        with (
+            closing(output),
+            closing(DatagramConversation(where, addresses, Input(source), output, 0.5)) as talk,
+        ):
+            with pytest.raises(
+                NetworkError, match="connection refused, after 8 bytes sent and 9 received"
+            ):
                 talk.run()
     finally:
         leaver.join(DEADLINE_S)
@@ -156,7 +181,10 @@ def test_a_refusal_after_a_reply_is_an_error_even_with_another_address_left(serv
             os.close(fd)
 
 
-@given(st.binary(max_size=60).map(lambda text: text.replace(b"\x00", b"\n")), st.lists(st.integers(0, 7), max_size=20))
+@given(
+    st.binary(max_size=60).map(lambda text: text.replace(b"\x00", b"\n")),
+    st.lists(st.integers(0, 7), max_size=20),
+)
 def test_lines_are_the_same_however_the_input_is_cut(text: bytes, sizes: list[int]) -> None:
     lines, taken, rest = Lines(line_bytes_max=61), [], text
     for size in [*sizes, len(text)]:

@@ -1,4 +1,6 @@
-"""`fastnet dict lookup` as a process: with a real server, with one that misbehaves, and with a person at the keyboard."""
+"""`fastnet dict lookup` as a process: with a real server, with one that misbehaves, and with a
+person at the keyboard.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @contextmanager
 def fake(behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A datagram server that behaves in one way until the client is done. It ends with the block."""
+    """A datagram server that behaves in one way until the client is done. It ends with the
+    block.
+    """
     failures: list[BaseException] = []
 
     def body() -> None:
@@ -55,7 +59,10 @@ def lookup(server: str, *words: str, **more: object) -> subprocess.CompletedProc
 
 def test_each_word_is_a_line_as_a_dictionary_file_has_it(server: str) -> None:
     done = lookup(server, "cat", "nosuch", "note", "猫")
-    assert done.stdout == "cat: Katze\nnosuch: unknown\nnote: Hinweis: etwas, das man wissen sollte\n猫: ねこ\n"
+    assert (
+        done.stdout
+        == "cat: Katze\nnosuch: unknown\nnote: Hinweis: etwas, das man wissen sollte\n猫: ねこ\n"
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -140,8 +147,12 @@ def test_an_answer_cannot_repaint_the_terminal() -> None:
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_long_translation_arrives_whole(transport: str, size: int, tmp_path: Path) -> None:
     (tmp_path / "words").write_text(f"long:{'x' * size}\nother:y\n")
-    with library.serve("dictionary", f"{transport}://127.0.0.1:0", file=str(tmp_path / "words")) as one:
-        assert lookup(str(one.endpoint), "long", "other").stdout == f"long: {'x' * size}\nother: y\n"
+    with library.serve(
+        "dictionary", f"{transport}://127.0.0.1:0", file=str(tmp_path / "words")
+    ) as one:
+        assert (
+            lookup(str(one.endpoint), "long", "other").stdout == f"long: {'x' * size}\nother: y\n"
+        )
 
 
 def test_nobody_there_is_one_line_and_exit_code_4() -> None:
@@ -205,7 +216,9 @@ def test_a_connection_that_ended_is_made_again() -> None:
     ],
     ids=range(7),
 )
-def test_what_makes_no_sense_is_one_line(arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_what_makes_no_sense_is_one_line(
+    arguments: tuple[str, ...], code: int, message: str
+) -> None:
     done = finish("dict", "lookup", *arguments)
     assert done.returncode == code
     assert message in done.stderr
@@ -224,7 +237,9 @@ def test_a_person_is_asked_for_words_until_ctrl_d(server: str) -> None:
     try:
         command = fastnet("dict", "lookup", "--server", server)
         environment = ENVIRONMENT | {"TERM": "dumb"}
-        with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as process:
+        with subprocess.Popen(
+            command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment
+        ) as process:
             said = b""
             for shown, typed in ((b"> ", b"cat\n"), (b"cat: Katze\r\n> ", b"\n"), (b"> ", b"\x04")):
                 while shown not in said:
@@ -241,7 +256,9 @@ def test_serve_needs_a_file_and_says_which_line_is_broken(tmp_path: Path) -> Non
     done = finish("dict", "serve")
     assert (done.returncode, done.stderr.splitlines()) == (
         3,
-        ["fastnet: dictionary needs a file. Name it: --file dict.txt, with word:translation in each line."],
+        [
+            "fastnet: dictionary needs a file. Name it: --file dict.txt, with word:translation in each line."
+        ],
     )
     (tmp_path / "words").write_text("cat:Katze\ndog\n")
     done = finish("dict", "serve", "--file", str(tmp_path / "words"))

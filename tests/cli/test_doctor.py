@@ -19,7 +19,15 @@ def test_the_report_names_everything_there_is() -> None:
     done = finish("doctor")
     assert done.returncode == 0
     assert done.stderr == ""
-    for name in (*ENGINES, *SERVICES, *MOVERS, *probes.FEATURES, "RLIMIT_NOFILE", "somaxconn", "congestion control"):
+    for name in (
+        *ENGINES,
+        *SERVICES,
+        *MOVERS,
+        *probes.FEATURES,
+        "RLIMIT_NOFILE",
+        "somaxconn",
+        "congestion control",
+    ):
         assert name in done.stdout
 
 
@@ -30,13 +38,21 @@ def test_the_report_as_json_has_a_schema_version_and_the_same_facts() -> None:
     assert document.pop("schema") == 1
     assert set(document["engines"]) == set(ENGINES)
     assert set(document["features"]) == set(probes.FEATURES)
-    assert all(set(fact) == {"value", "good", "hint"} for section in document.values() for fact in section.values())
+    assert all(
+        set(fact) == {"value", "good", "hint"}
+        for section in document.values()
+        for fact in section.values()
+    )
 
 
 def test_what_is_missing_is_listed_with_the_reason() -> None:
     hide = "import sys; sys.modules['fastnet.engine.stream.epoll_c'] = None; from fastnet.cli import main; main()"
     done = subprocess.run(
-        [fastnet()[0], "-c", hide, "doctor", "--json"], env=ENVIRONMENT, capture_output=True, timeout=30, check=True
+        [fastnet()[0], "-c", hide, "doctor", "--json"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        timeout=30,
+        check=True,
     )
     epoll = json.loads(done.stdout)["engines"]["epoll"]
     assert epoll["value"] == "python"
@@ -51,7 +67,9 @@ def test_a_fact_that_cannot_be_had_does_not_end_the_report(monkeypatch: pytest.M
     assert "soft" in found["RLIMIT_NOFILE"].value
 
 
-def test_a_probe_that_fails_says_why_with_the_name_of_the_errno(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_fails_says_why_with_the_name_of_the_errno(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def forbidden() -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -69,7 +87,9 @@ def test_a_low_limit_comes_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_failure() -> None:
-    doctor = subprocess.Popen(fastnet("doctor"), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    doctor = subprocess.Popen(
+        fastnet("doctor"), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert doctor.stdout is not None
     doctor.stdout.close()
     doctor.stdout = None

@@ -38,7 +38,9 @@ def examples(name: str) -> list[str]:
 
 def available() -> list[str]:
     return [
-        name for name, (module, _) in COMMANDS.items() if (ROOT / "src" / f"{module.replace('.', '/')}.py").exists()
+        name
+        for name, (module, _) in COMMANDS.items()
+        if (ROOT / "src" / f"{module.replace('.', '/')}.py").exists()
     ]
 
 
@@ -61,14 +63,18 @@ def test_the_example_of_a_server_listens(name: str, tmp_path: Path) -> None:
             assert server.end()[0] == 0
 
 
-@pytest.mark.parametrize("name", [name for name in available() if name not in (*SERVERS, "up", *READS_INPUT)])
+@pytest.mark.parametrize(
+    "name", [name for name in available() if name not in (*SERVERS, "up", *READS_INPUT)]
+)
 def test_the_example_of_a_command_that_ends_succeeds(name: str) -> None:
     for example in examples(name):
         done = finish(*shlex.split(example)[1:])
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--help",), *((name, "--help") for name in available())], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [("--help",), *((name, "--help") for name in available())], ids=" ".join
+)
 def test_help_is_given_without_work(arguments: tuple[str, ...]) -> None:
     done = finish(*arguments)
     assert done.returncode == 0

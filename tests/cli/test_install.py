@@ -1,4 +1,6 @@
-"""Installation where no compiler works: it costs speed, never the installation, and the loss is named."""
+"""Installation where no compiler works: it costs speed, never the installation, and the loss is
+named.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ SOURCES = ("csrc", "src", "setup.py", "pyproject.toml", "README.md", "LICENSE", 
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources and nothing that was ever built."""
     target = tmp_path_factory.mktemp("tree")
-    listed = subprocess.run(["git", "ls-files", "-z", *SOURCES], cwd=ROOT, capture_output=True, check=False)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", *SOURCES], cwd=ROOT, capture_output=True, check=False
+    )
     if listed.returncode:
         pytest.skip("not a git checkout, so what was built cannot be told from the sources")
     for name in filter(None, listed.stdout.decode().split("\0")):
@@ -29,14 +33,22 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def installed(tree: Path, target: Path, **build: str) -> dict[str, str]:
-    """Install the tree into a folder, with this environment for the build. Returns the environment to run it in."""
+    """Install the tree into a folder, with this environment for the build. Returns the environment
+    to run it in.
+    """
     for tool in ("setuptools", "Cython"):
         pytest.importorskip(tool, reason=f"{tool} is not installed here, so nothing can be built")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTNET_")}
     options = ["-q", "--no-build-isolation", "--no-deps", "--target", str(target)]
     command = [sys.executable, "-m", "pip", "install", *options, "."]
     done = subprocess.run(
-        command, cwd=tree, env=clean | build, capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=tree,
+        env=clean | build,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return clean | {"PYTHONPATH": str(target)}
@@ -49,7 +61,9 @@ WITHOUT = {
 
 
 @pytest.mark.parametrize("what", WITHOUT)
-def test_without_a_compiler_it_installs_serves_and_says_why(tree: Path, tmp_path: Path, what: str) -> None:
+def test_without_a_compiler_it_installs_serves_and_says_why(
+    tree: Path, tmp_path: Path, what: str
+) -> None:
     build, reason = WITHOUT[what]
     environment = installed(tree, tmp_path, **build)
     python = sys.executable
@@ -67,7 +81,12 @@ def test_without_a_compiler_it_installs_serves_and_says_why(tree: Path, tmp_path
         "        print(peer.recv(100).decode(), server)\n"
     )
     said = subprocess.run(
-        [python, "-c", code], env=environment, capture_output=True, text=True, timeout=30, check=False
+        [python, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert said.stdout.startswith("slow but sure tcp://127.0.0.1:"), said.stderr
     assert "backend python" in said.stdout
@@ -75,7 +94,12 @@ def test_without_a_compiler_it_installs_serves_and_says_why(tree: Path, tmp_path
 
 def run(python: str, environment: dict[str, str], *arguments: str) -> str:
     done = subprocess.run(
-        [python, "-m", "fastnet", *arguments], env=environment, capture_output=True, text=True, timeout=30, check=False
+        [python, "-m", "fastnet", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,4 +1,6 @@
-"""`fastnet echo` and its siblings as their users meet them: ready lines, events, errors, metrics."""
+"""`fastnet echo` and its siblings as their users meet them: ready lines, events, errors,
+metrics.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,16 @@ import pytest
 
 from fastnet.endpoint import Endpoint
 from fastnet.limits import METRICS_CONNECTIONS_MAX
-from tests.support.cli_process import ENVIRONMENT, connect, echoes, eventually, fastnet, finish, read_all, running
+from tests.support.cli_process import (
+    ENVIRONMENT,
+    connect,
+    echoes,
+    eventually,
+    fastnet,
+    finish,
+    read_all,
+    running,
+)
 
 READY = re.compile(
     r"listening on tcp://127\.0\.0\.1:\d+ \(engine (\w+), backend (\w+), ((?:worker processes|workers) \d+)\)"
@@ -49,7 +60,8 @@ def test_json_tells_the_whole_life_in_events() -> None:
     }
     assert {"engine", "backend", "reason"} <= set(event)
     *draining, stopped = map(json.loads, out.splitlines())
-    assert {each["event"] for each in draining} <= {"draining"}  # it may be told to end before it sees the client's end
+    # it may be told to end before it sees the client's end
+    assert {each["event"] for each in draining} <= {"draining"}
     assert stopped["event"] == "stopped"
     assert stopped["statistics"]["bytes_in"] == 5
 
@@ -96,32 +108,72 @@ ERRORS: dict[str, tuple[tuple[object, ...], int, str, str]] = {
         "cannot listen on tcp://no-such-host.invalid:0: ",
         "127.0.0.1",
     ),
-    "foreign address": (("--host", "192.0.2.1"), 4, "cannot assign requested address", "`ip address`"),
+    "foreign address": (
+        ("--host", "192.0.2.1"),
+        4,
+        "cannot assign requested address",
+        "`ip address`",
+    ),
     "bad network": (("--allow", "10.0.0.0/99"), 3, "'10.0.0.0/99' is not a network", "10.0.0.0/8"),
-    "unwritable log": (("--log-file", "/no/such/folder/log"), 3, "cannot write --log-file", "make its folder"),
-    "log is a folder": (("--error-log", "/tmp"), 3, "cannot write --error-log /tmp: is a directory", "Choose a file"),
-    "unwritable pidfile": (("--pidfile", "/no/such/folder/pid"), 3, "cannot write --pidfile", "make its folder"),
+    "unwritable log": (
+        ("--log-file", "/no/such/folder/log"),
+        3,
+        "cannot write --log-file",
+        "make its folder",
+    ),
+    "log is a folder": (
+        ("--error-log", "/tmp"),
+        3,
+        "cannot write --error-log /tmp: is a directory",
+        "Choose a file",
+    ),
+    "unwritable pidfile": (
+        ("--pidfile", "/no/such/folder/pid"),
+        3,
+        "cannot write --pidfile",
+        "make its folder",
+    ),
     "bad metrics": (("--metrics", "localhost"), 3, "endpoint 'localhost' has no port", "HOST:PORT"),
-    "infinite": (("--idle-timeout", "inf"), 3, "idle_timeout = inf is too large", "At most 1000000"),
+    "infinite": (
+        ("--idle-timeout", "inf"),
+        3,
+        "idle_timeout = inf is too large",
+        "At most 1000000",
+    ),
     "not a number": (("--drain", "nan"), 3, "drain = nan is too small", "At least 0"),
-    "huge buffer": (("--rcvbuf", 10**12), 3, "rcvbuf = 1000000000000 is too large", "At most 2147483647"),
-    "congestion": (("--congestion", "no-such"), 3, "cannot use --congestion no-such", "This kernel has: "),
+    "huge buffer": (
+        ("--rcvbuf", 10**12),
+        3,
+        "rcvbuf = 1000000000000 is too large",
+        "At most 2147483647",
+    ),
+    "congestion": (
+        ("--congestion", "no-such"),
+        3,
+        "cannot use --congestion no-such",
+        "This kernel has: ",
+    ),
     "long suffix": (("--suffix", "x" * 5000), 3, "the suffix is too long", "At most 4096 bytes"),
-    "unknown engine": (("--engine", "magic"), 2, "'magic' is not one of", "See fastnet echo --help"),
+    "unknown engine": (
+        ("--engine", "magic"),
+        2,
+        "'magic' is not one of",
+        "See fastnet echo --help",
+    ),
     "unknown option": (("--prot", 1), 2, "No such option", "See fastnet echo --help"),
 }
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_an_error_is_one_line_with_cause_and_cure_and_its_exit_code(name: str) -> None:
-    arguments, code, cause, cure = ERRORS[name]
+def test_an_error_is_one_line_with_cause_and_hint_and_its_exit_code(name: str) -> None:
+    arguments, code, cause, hint = ERRORS[name]
     failed = finish("echo", *arguments)
     assert failed.returncode == code
     assert failed.stdout == ""
     assert failed.stderr.startswith("fastnet: ")
     assert failed.stderr.count("\n") == 1
     assert cause in failed.stderr
-    assert cure in failed.stderr
+    assert hint in failed.stderr
 
 
 @pytest.mark.parametrize("name", ERRORS)
@@ -144,14 +196,17 @@ def test_a_port_in_use_names_it_and_says_how_to_find_who_has_it(option: str, wor
     assert failed.returncode == 4
     assert f"cannot listen on tcp://127.0.0.1:{port}: address already in use. " in failed.stderr
     assert f"sport = :{port}" in failed.stderr
-    assert "--port" not in failed.stderr, "it may be the port of --metrics, of --listen or of a TOML file"
+    assert "--port" not in failed.stderr, (
+        "it may be the port of --metrics, of --listen or of a TOML file"
+    )
 
 
 def test_a_privileged_port_names_the_permission_that_is_missing() -> None:
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 1:
         pytest.skip("this host lets everybody bind every port")
     if os.getuid() == 0:
-        # The interpreter and the sources may be unreadable for another user, so only the bind is done as one.
+        # The interpreter and the sources may be unreadable for another user, so only the bind is
+        # done as one.
         code = (
             "import os, sys; from fastnet.cli.main import run; import fastnet.process.run, fastnet.cli.servers;"
             "import fastnet.transport.tcp, fastnet.engine.stream.epoll_py, fastnet.service.echo_py; import encodings.idna;"
@@ -161,7 +216,9 @@ def test_a_privileged_port_names_the_permission_that_is_missing() -> None:
         command = [fastnet()[0], "-c", code]
     else:
         command = fastnet("echo", "--port", 1)
-    failed = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=30, check=False)
+    failed = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=30, check=False
+    )
     assert failed.returncode == 4, failed.stderr
     assert failed.stderr.startswith(
         "fastnet: cannot listen on tcp://127.0.0.1:1: permission denied. Ports below 1024 need "
@@ -182,7 +239,11 @@ def test_a_traceback_is_shown_only_at_debug() -> None:
 
 
 def test_options_come_from_the_environment_and_typed_ones_win() -> None:
-    environment = ENVIRONMENT | {"FASTNET_SUFFIX": "!", "FASTNET_ENGINE": "select", "FASTNET_JSON": "1"}
+    environment = ENVIRONMENT | {
+        "FASTNET_SUFFIX": "!",
+        "FASTNET_ENGINE": "select",
+        "FASTNET_JSON": "1",
+    }
     with running("echo", "--engine", "epoll", env=environment) as server:
         event = server.event()
         assert event["engine"] == "epoll"
@@ -199,7 +260,10 @@ def test_the_soft_descriptor_limit_is_lifted_to_the_hard_one() -> None:
     low = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # noqa: E731
     with running("echo", "--json", preexec_fn=low) as server:
         assert server.event()["max_connections"] > 256
-        assert f"Max open files            {min(hard, 1 << 20)}" in Path(f"/proc/{server.pid}/limits").read_text()
+        assert (
+            f"Max open files            {min(hard, 1 << 20)}"
+            in Path(f"/proc/{server.pid}/limits").read_text()
+        )
 
 
 @contextlib.contextmanager
@@ -217,7 +281,9 @@ def scrape(url: str) -> str:
         return text
 
 
-@pytest.mark.parametrize("arguments", [(), ("--engine", "fork"), ("--backend", "python", "--workers", 2)], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [(), ("--engine", "fork"), ("--backend", "python", "--workers", 2)], ids=str
+)
 def test_metrics_count_what_was_served(arguments: tuple[object, ...]) -> None:
     with measured(*arguments) as (server, endpoint, url):
         labels = f'{{service="echo",endpoint="{endpoint}"}}'
@@ -227,7 +293,9 @@ def test_metrics_count_what_was_served(arguments: tuple[object, ...]) -> None:
             assert f"fastnet_accepted_total{labels} 1\n" in text
             assert f"fastnet_open_connections{labels} 1\n" in text
             assert f"fastnet_bytes_in_total{labels} 5\n" in text
-        ended = f'fastnet_closed_total{{service="echo",endpoint="{endpoint}",reason="finished"}} 1\n'
+        ended = (
+            f'fastnet_closed_total{{service="echo",endpoint="{endpoint}",reason="finished"}} 1\n'
+        )
         eventually(lambda: ended in scrape(url), "the end to be counted")
         assert server.end()[0] == 0
 
@@ -247,7 +315,12 @@ def test_every_metric_has_a_type_and_every_line_parses() -> None:
 def test_hostile_readers_of_the_metrics_disturb_nobody() -> None:
     with measured() as (server, endpoint, url), contextlib.ExitStack() as stack:
         metrics = Endpoint("tcp", "127.0.0.1", int(url.split(":")[2].split("/")[0]))
-        for garbage in (b"\x00\xff" * 50_000 + b"\r\n\r\n", b"GET\r\n\r\n", b"GET /metrics HTTP/9.9\r\n\r\n", b""):
+        for garbage in (
+            b"\x00\xff" * 50_000 + b"\r\n\r\n",
+            b"GET\r\n\r\n",
+            b"GET /metrics HTTP/9.9\r\n\r\n",
+            b"",
+        ):
             with connect(metrics) as sock, contextlib.suppress(OSError):
                 sock.sendall(garbage)
                 sock.shutdown(socket.SHUT_WR)

@@ -20,13 +20,23 @@ HEAVY = ["click", "rich", "logging", "asyncio", "http.server", "tomllib", "ctype
 
 @pytest.mark.parametrize(
     "code",
-    ["import fastnet", "import sys; sys.argv = ['fastnet', '--version']; from fastnet.cli import main; main()"],
+    [
+        "import fastnet",
+        "import sys; sys.argv = ['fastnet', '--version']; from fastnet.cli import main; main()",
+    ],
     ids=["import", "version"],
 )
 def test_importing_fastnet_and_asking_its_version_load_nothing_heavy(code: str) -> None:
-    tell = f"; import json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    tell = (
+        f"; import json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code + tell], env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code + tell],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     )
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
@@ -36,7 +46,8 @@ def test_the_version_is_told() -> None:
 
 
 UNUSED = [
-    *("ssl", "hashlib", "_hashlib", "hmac", "secrets", "random"),  # only with --tls, a token, or another digest
+    # only with --tls, a token, or another digest
+    *("ssl", "hashlib", "_hashlib", "hmac", "secrets", "random"),
     *("concurrent.futures", "logging"),  # only for large files
     *("rich", "asyncio", "subprocess", "shutil", "tempfile", "pathlib", "urllib.parse"),
     *(
@@ -46,9 +57,14 @@ UNUSED = [
         "fastnet.transport.tls",
     ),
 ]
-"""What a transfer of small files without options has no use for: loading them takes longer than sending a thousand files."""
+"""What a transfer of small files without options has no use for: loading them takes longer than
+sending a thousand files.
+"""
 
-OTHER_SIDE = {"send": "fastnet.apps.transfer.session.receiver", "recv": "fastnet.apps.transfer.session.sender"}
+OTHER_SIDE = {
+    "send": "fastnet.apps.transfer.session.receiver",
+    "recv": "fastnet.apps.transfer.session.sender",
+}
 
 RUN = """
 import json, sys
@@ -68,7 +84,9 @@ def test_a_plain_transfer_loads_only_what_it_uses(role: str, tmp_path: Path) -> 
     mine = sends if role == "send" else ["recv", "--into", str(tmp_path / "inbox")]
     with running(*other, "--listen", 0) as listener:
         command = [*watched, *mine, str(listener.endpoint())]
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(
+            command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=30
+        )
         assert (done.returncode, listener.end(None)[0]) == (0, 0), done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
     assert (tmp_path / "inbox" / "file").read_bytes() == b"content"
@@ -90,9 +108,15 @@ CLOSED = "cannot write to standard output: bad file descriptor"
 FULL = "cannot write to standard output: no space left on device"
 
 
-@pytest.mark.parametrize("words", [["--version"], ["--help"], ["doctor"], ["exec", "key", "ada"]], ids=" ".join)
-@pytest.mark.parametrize(("output", "why"), [(">&-", CLOSED), (">/dev/full", FULL)], ids=["closed", "full"])
-def test_output_that_cannot_be_written_is_one_line_and_exit_code_1(words: list[str], output: str, why: str) -> None:
+@pytest.mark.parametrize(
+    "words", [["--version"], ["--help"], ["doctor"], ["exec", "key", "ada"]], ids=" ".join
+)
+@pytest.mark.parametrize(
+    ("output", "why"), [(">&-", CLOSED), (">/dev/full", FULL)], ids=["closed", "full"]
+)
+def test_output_that_cannot_be_written_is_one_line_and_exit_code_1(
+    words: list[str], output: str, why: str
+) -> None:
     if output == ">/dev/full" and not os.path.exists("/dev/full"):
         pytest.skip("this host has no /dev/full")
     done = in_shell(*words, redirection=output)
@@ -102,7 +126,9 @@ def test_output_that_cannot_be_written_is_one_line_and_exit_code_1(words: list[s
 def test_a_server_without_standard_output_serves_all_the_same(tmp_path: Path) -> None:
     """Some service managers start programs so."""
     path = tmp_path / "echo.sock"
-    server = subprocess.Popen(["sh", "-c", f"exec {shlex.join(fastnet('echo', '--unix', path))} <&- >&- 2>&-"])
+    server = subprocess.Popen(
+        ["sh", "-c", f"exec {shlex.join(fastnet('echo', '--unix', path))} <&- >&- 2>&-"]
+    )
     try:
         eventually(path.exists, "the socket of the server")
         assert finish("connect", f"unix:{path}", stdin=None, input="hello\n").stdout == "hello\n"
@@ -112,7 +138,9 @@ def test_a_server_without_standard_output_serves_all_the_same(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("mode", [[], ["--raw"]], ids=["proven", "raw"])
-def test_a_closed_standard_output_is_never_taken_for_the_connection(mode: list[str], tmp_path: Path) -> None:
+def test_a_closed_standard_output_is_never_taken_for_the_connection(
+    mode: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_bytes(b"content")
     with running("send", tmp_path / "file", "--listen", 0, *mode) as sender:
         done = in_shell("recv", sender.endpoint(), *mode, "--output", "-", redirection=">&-")
@@ -124,7 +152,9 @@ def test_a_closed_standard_output_is_never_taken_for_the_connection(mode: list[s
 
 
 @pytest.mark.parametrize("mode", [[], ["--raw"]], ids=["proven", "raw"])
-def test_a_closed_standard_input_is_sent_as_an_empty_stream(mode: list[str], tmp_path: Path) -> None:
+def test_a_closed_standard_input_is_sent_as_an_empty_stream(
+    mode: list[str], tmp_path: Path
+) -> None:
     with running("recv", "--listen", 0, *mode, "--output", tmp_path / "got") as receiver:
         done = in_shell("send", "-", receiver.endpoint(), *mode, redirection="<&-")
         assert (done.returncode, done.stderr) == (0, "")
@@ -135,5 +165,10 @@ def test_a_closed_standard_input_is_sent_as_an_empty_stream(mode: list[str], tmp
 def in_shell(*arguments: object, redirection: str) -> subprocess.CompletedProcess[str]:
     line = f"exec {shlex.join(fastnet(*arguments))} {redirection}"
     return subprocess.run(
-        ["sh", "-c", line], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=DEADLINE_S
+        ["sh", "-c", line],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
     )

@@ -1,4 +1,6 @@
-"""`fastnet send` and `fastnet recv` as a user types them: the examples of their help, their words, events and mistakes."""
+"""`fastnet send` and `fastnet recv` as a user types them: the examples of their help, their words,
+events and mistakes.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,12 @@ def source(tmp_path: Path) -> Path:
 
 def typed(example: str, where: Endpoint | None, folder: Path) -> list[str]:
     """The words of an example: a port of our own for its port, a folder of our own for its file."""
-    words = shlex.split(re.sub(r"\S+:9000", f"127.0.0.1:{where.port}", example) if where else example)[1:]
-    words = ["0" if word == "9000" else word.replace("0.0.0.0:9000", "127.0.0.1:0") for word in words]
+    words = shlex.split(
+        re.sub(r"\S+:9000", f"127.0.0.1:{where.port}", example) if where else example
+    )[1:]
+    words = [
+        "0" if word == "9000" else word.replace("0.0.0.0:9000", "127.0.0.1:0") for word in words
+    ]
     return [str(folder / word) if word in ("disk.img", "inbox") else word for word in words]
 
 
@@ -56,7 +62,9 @@ def test_the_examples_of_send_work(example, source, tmp_path) -> None:
             assert done.returncode == 0, done.stderr
             assert sender.end(signal.SIGTERM if "--keep-open" in example else None)[0] == 0
     else:
-        with running("recv", "--listen", 0, *mode(example), "--output", tmp_path / "got") as receiver:
+        with running(
+            "recv", "--listen", 0, *mode(example), "--output", tmp_path / "got"
+        ) as receiver:
             done = finish(*typed(example, receiver.endpoint(), tmp_path))
             assert done.returncode == 0, done.stderr
             assert receiver.end(None)[0] == 0
@@ -83,11 +91,16 @@ def test_the_examples_of_recv_work(example, tmp_path) -> None:
 
 
 def test_a_pipeline_carries_a_stream(source, tmp_path) -> None:
-    with source.open("rb") as stream, running("send", "-", "--listen", 0, "--raw", stdin=stream) as sender:
+    with (
+        source.open("rb") as stream,
+        running("send", "-", "--listen", 0, "--raw", stdin=stream) as sender,
+    ):
         got = tmp_path / "got"
         with got.open("wb") as file:
             command = fastnet("recv", sender.endpoint(), "--raw", "--output", "-")
-            done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, timeout=DEADLINE_S, check=False)
+            done = subprocess.run(
+                command, stdout=file, stderr=subprocess.PIPE, timeout=DEADLINE_S, check=False
+            )
         assert done.returncode == 0, done.stderr
         assert sender.end(None)[0] == 0
     assert got.read_bytes() == DATA
@@ -96,16 +109,30 @@ def test_a_pipeline_carries_a_stream(source, tmp_path) -> None:
 @pytest.mark.parametrize("place", ["unix:{}/sock", "tcp://[::1]:0"])
 def test_every_stream_transport_carries_a_file(source, tmp_path, place) -> None:
     with running("send", source, "--listen", place.format(tmp_path), "--raw") as sender:
-        done = finish("recv", sender.line(containing="listening").split()[2], "--raw", "--output", tmp_path / "got")
+        done = finish(
+            "recv",
+            sender.line(containing="listening").split()[2],
+            "--raw",
+            "--output",
+            tmp_path / "got",
+        )
         assert done.returncode == 0, done.stderr
         assert sender.end(None)[0] == 0
     assert (tmp_path / "got").read_bytes() == DATA
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("sends", "receives"), [("sendfile", "splice"), ("splice", "copy"), ("copy", "splice")])
-def test_the_mover_asked_for_is_the_one_that_runs(source, tmp_path, backend, sends, receives) -> None:
-    if why := why_skip(backend) or MOVERS.why_not(sends, backend) or MOVERS.why_not(receives, backend):
+@pytest.mark.parametrize(
+    ("sends", "receives"), [("sendfile", "splice"), ("splice", "copy"), ("copy", "splice")]
+)
+def test_the_mover_asked_for_is_the_one_that_runs(
+    source, tmp_path, backend, sends, receives
+) -> None:
+    if (
+        why := why_skip(backend)
+        or MOVERS.why_not(sends, backend)
+        or MOVERS.why_not(receives, backend)
+    ):
         pytest.skip(why)
     common = ("--raw", "--backend", backend, "--mover")
     with running("send", source, "--listen", 0, *common, sends) as sender:
@@ -118,13 +145,24 @@ def test_the_mover_asked_for_is_the_one_that_runs(source, tmp_path, backend, sen
 def test_events_are_one_json_object_a_line(source, tmp_path) -> None:
     with running("send", source, "--listen", 0, "--raw", "--json") as sender:
         where = sender.event()["endpoint"]
-        done = finish("recv", where, "--raw", "--output", tmp_path / "got", "--thanks", "Thank you", "--json")
+        done = finish(
+            "recv", where, "--raw", "--output", tmp_path / "got", "--thanks", "Thank you", "--json"
+        )
         code, out, _ = sender.end(None)
     assert code == 0
     received = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [each["event"] for each in received if each["event"] != "progress"] == ["start", "file", "report"]
+    assert [each["event"] for each in received if each["event"] != "progress"] == [
+        "start",
+        "file",
+        "report",
+    ]
     sent = [json.loads(line) for line in out.splitlines()]
-    assert [each["event"] for each in sent if each["event"] != "progress"] == ["start", "file", "message", "report"]
+    assert [each["event"] for each in sent if each["event"] != "progress"] == [
+        "start",
+        "file",
+        "message",
+        "report",
+    ]
     assert sent[0]["total_bytes"] == len(DATA)
     assert [each["text"] for each in sent if each["event"] == "message"] == ["Thank you"]
     for report in (received[-1]["report"], sent[-1]["report"]):
@@ -135,7 +173,9 @@ def test_events_are_one_json_object_a_line(source, tmp_path) -> None:
 
 
 def test_a_reader_of_the_events_that_goes_away_does_not_end_the_transfer(source, tmp_path) -> None:
-    with running("recv", "--listen", 0, "--raw", "--output", tmp_path / "got", "--json") as receiver:
+    with running(
+        "recv", "--listen", 0, "--raw", "--output", tmp_path / "got", "--json"
+    ) as receiver:
         where = receiver.event()["endpoint"]
         receiver.process.stdout.close()
         receiver.process.stdout = None
@@ -148,12 +188,14 @@ def test_a_reader_of_the_events_that_goes_away_does_not_end_the_transfer(source,
 
 def test_a_failure_is_an_event_with_a_stable_code(source, tmp_path) -> None:
     (tmp_path / "got").write_text("mine")
-    done = finish("recv", f"127.0.0.1:{free_port()}", "--raw", "--output", tmp_path / "got", "--json")
+    done = finish(
+        "recv", f"127.0.0.1:{free_port()}", "--raw", "--output", tmp_path / "got", "--json"
+    )
     assert done.returncode == 5
     error = json.loads(done.stdout)
     assert (error["event"], error["code"]) == ("error", "exists")
     assert error["message"]
-    assert error["cure"]
+    assert error["hint"]
 
 
 def test_same_host_connections_are_not_paced(source, tmp_path) -> None:
@@ -171,9 +213,15 @@ def test_same_host_connections_are_not_paced(source, tmp_path) -> None:
         (("send", "FILE", "host:1", "--listen", "0"), "either host:1 or --listen, not both"),
         (("send", "FILE", "--raw"), "Where to?"),
         (("send", "FILE", "host:1", "--raw", "--tls"), "--tls does not go with --raw"),
-        (("send", "FILE", "host:1", "--raw", "--limit-rate", "1M"), "--limit-rate does not go with --raw"),
+        (
+            ("send", "FILE", "host:1", "--raw", "--limit-rate", "1M"),
+            "--limit-rate does not go with --raw",
+        ),
         (("send", "FILE", "host:1", "--cert", "x"), "go with --tls"),
-        (("recv", "host:1", "--into", "x", "--raw", "--output", "y"), "--into does not go with --raw"),
+        (
+            ("recv", "host:1", "--into", "x", "--raw", "--output", "y"),
+            "--into does not go with --raw",
+        ),
         (("recv", "host:1", "--into", "x", "--output", "y"), "--into or --output"),
         (("recv", "host:1", "--thanks", "x"), "--thanks goes with --raw"),
         (("recv", "--listen", "0", "--keep-open", "--output", "y"), "--keep-open goes with --into"),
@@ -229,7 +277,9 @@ def test_a_bar_is_drawn_on_a_terminal_only(source, tmp_path) -> None:
     with os.fdopen(secondary, "wb", 0), os.fdopen(primary, "rb", 0):
         with running("send", source, "--listen", 0, "--raw") as sender:
             environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-            with running_on(secondary, sender.endpoint(), tmp_path / "got", environment) as receiver:
+            with running_on(
+                secondary, sender.endpoint(), tmp_path / "got", environment
+            ) as receiver:
                 drawn = b""
                 while b"disk.img" not in drawn and b"got" not in drawn:
                     assert select.select([primary], [], [], DEADLINE_S)[0], drawn
@@ -245,10 +295,13 @@ def running_on(terminal: int, where: Endpoint, target: Path, environment: dict[s
 
 @pytest.mark.parametrize("options", [[], ["--compress", "zstd"]], ids=["plain", "zstd"])
 @pytest.mark.parametrize(
-    ("output", "size"), [("a file", 0), ("a file", 3), ("a file", len(DATA)), ("-", 0), ("-", 60_000)]
+    ("output", "size"),
+    [("a file", 0), ("a file", 3), ("a file", len(DATA)), ("-", 0), ("-", 60_000)],
 )
 def test_standard_input_arrives_whole(output, options, size, tmp_path) -> None:
-    """That is `tar c folder | fastnet send - host:9000`. What goes on to standard output fits a pipe here."""
+    """That is `tar c folder | fastnet send - host:9000`. What goes on to standard output fits a
+    pipe here.
+    """
     if options:
         pytest.importorskip("zstandard")
     target = "-" if output == "-" else tmp_path / "got"
@@ -268,7 +321,9 @@ def test_standard_input_arrives_whole(output, options, size, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ([] if output == "-" else ["got"])
 
 
-@pytest.mark.parametrize(("size", "unit"), [(0, ""), (3, "kB/s"), (len(DATA), "/s")], ids=["empty", "small", "large"])
+@pytest.mark.parametrize(
+    ("size", "unit"), [(0, ""), (3, "kB/s"), (len(DATA), "/s")], ids=["empty", "small", "large"]
+)
 def test_the_speed_has_digits_to_read(size, unit, source, tmp_path) -> None:
     source.write_bytes(DATA[:size])
     with running("recv", "--listen", 0, "--into", tmp_path / "inbox") as receiver:
@@ -281,7 +336,9 @@ def test_the_speed_has_digits_to_read(size, unit, source, tmp_path) -> None:
 
 @pytest.mark.parametrize("mode", [[], ["--raw"]], ids=["proven", "raw"])
 @pytest.mark.parametrize("keep_open", [[], ["--keep-open"]], ids=["once", "keep-open"])
-def test_an_unknown_congestion_control_is_said_before_anybody_comes(keep_open, mode, source) -> None:
+def test_an_unknown_congestion_control_is_said_before_anybody_comes(
+    keep_open, mode, source
+) -> None:
     done = finish("send", source, "--listen", 0, "--congestion", "nosuch", *mode, *keep_open)
     assert done.returncode == 3
     assert done.stdout == ""

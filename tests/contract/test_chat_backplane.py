@@ -157,12 +157,17 @@ def test_B3_the_oldest_of_too_many_are_dropped_and_of_here_only_the_last_is_kept
     monkeypatch.setattr(redis_streams, "CHAT_BACKLOG_MAX", 10)
     one, two = started(open_backplane(server.url)), started(open_backplane(server.url))
     server.pause()
-    dropped = sum(one.publish(SAID, i + 1, f"{i}") + one.publish(HERE, i + 500, f"here {i}") for i in range(100))
+    dropped = sum(
+        one.publish(SAID, i + 1, f"{i}") + one.publish(HERE, i + 500, f"here {i}")
+        for i in range(100)
+    )
     server.go_on()
     taken: list[Taken] = []
     while (HERE, "here 99") not in taken:
         taken += take(two, 1)
-    assert [entry for topic, entry in taken if topic == SAID][-9:] == [f"{i}" for i in range(91, 100)]
+    assert [entry for topic, entry in taken if topic == SAID][-9:] == [
+        f"{i}" for i in range(91, 100)
+    ]
     assert dropped >= 91 - 9
     assert len([entry for topic, entry in taken if topic == HERE]) <= 2
     one.close()
@@ -188,7 +193,9 @@ def test_the_streams_are_bounded(server: RedisServer, monkeypatch: pytest.Monkey
     end = started(open_backplane(server.url))
     for i in range(2000):
         end.publish(SAID, i + 1, f"{i}")
-    eventually(lambda: b"1999" in server.ask(b"XREVRANGE fastnet:chat:said + - COUNT 1"), "the last one")
+    eventually(
+        lambda: b"1999" in server.ask(b"XREVRANGE fastnet:chat:said + - COUNT 1"), "the last one"
+    )
     length = int(server.ask(b"XLEN fastnet:chat:said")[1:])
     assert 100 <= length < 400  # Redis trims whole nodes
     assert CHAT_STREAM_ENTRIES > 100
@@ -196,7 +203,9 @@ def test_the_streams_are_bounded(server: RedisServer, monkeypatch: pytest.Monkey
 
 
 @needs_redis
-def test_an_outage_is_told_once_and_its_end(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_told_once_and_its_end(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     end = started(open_backplane(server.url))
     server.end()
@@ -206,12 +215,16 @@ def test_an_outage_is_told_once_and_its_end(server: RedisServer, caplog: pytest.
     end.close()
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2, lines
-    assert re.fullmatch(rf"chat: {re.escape(server.url)}: .*; who is on this server goes on", lines[0])
+    assert re.fullmatch(
+        rf"chat: {re.escape(server.url)}: .*; who is on this server goes on", lines[0]
+    )
     assert re.fullmatch(rf"chat: {re.escape(server.url)} is back after [\d.]+ s", lines[1])
 
 
 def test_no_redis_is_an_error_at_the_start() -> None:
-    with pytest.raises(NetworkError, match=r"connection refused\. Start it first, or check host and port"):
+    with pytest.raises(
+        NetworkError, match=r"connection refused\. Start it first, or check host and port"
+    ):
         open_backplane("redis://127.0.0.1:1/0").start()
 
 
@@ -236,14 +249,26 @@ def test_a_key_of_another_kind_is_told(server: RedisServer) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "redis", "redis://", "memory://x", "http://x", "redis://h:0", "redis://h:99999", "redis://h/x", "kafka://h"],
+    [
+        "",
+        "redis",
+        "redis://",
+        "memory://x",
+        "http://x",
+        "redis://h:0",
+        "redis://h:99999",
+        "redis://h/x",
+        "kafka://h",
+    ],
 )
-def test_what_names_no_backplane_is_refused_with_a_cure(url: str) -> None:
+def test_what_names_no_backplane_is_refused_with_a_hint(url: str) -> None:
     with pytest.raises(ConfigError, match=r"Write memory or redis://HOST\[:PORT\]/\[DB\]"):
         check(url)
 
 
-@pytest.mark.parametrize("url", ["memory", "redis://h", "redis://h:6380/3", "redis://u:p@[::1]:6379/", "redis://:p@h"])
+@pytest.mark.parametrize(
+    "url", ["memory", "redis://h", "redis://h:6380/3", "redis://u:p@[::1]:6379/", "redis://:p@h"]
+)
 def test_what_names_one_is_taken_and_shown_without_its_password(url: str) -> None:
     check(url)
     assert "p@" not in shown(url)

@@ -1,4 +1,6 @@
-"""What may be lost over UDP and what may not, for every row: nothing the receive buffer holds, and the rest is counted."""
+"""What may be lost over UDP and what may not, for every row: nothing the receive buffer holds, and
+the rest is counted.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ CLIENT_RCVBUF = 212_992
 
 
 def tell(sock: socket.socket) -> int:
-    """Send until an answer to what was sent after the flood shows that the flood is over. Returns how many that took."""
+    """Send until an answer to what was sent after the flood shows that the flood is over. Returns
+    how many that took.
+    """
     sock.settimeout(0.2)
     for attempt in range(1, 100):
         sock.send(b"news %d" % attempt)
@@ -41,7 +45,9 @@ def tell(sock: socket.socket) -> int:
 
 @contextmanager
 def stopped(command: Running) -> Iterator[None]:
-    """Nothing of a server runs until the block ends: what comes meanwhile has its receive buffers to wait in."""
+    """Nothing of a server runs until the block ends: what comes meanwhile has its receive buffers
+    to wait in.
+    """
     os.killpg(command.pid, signal.SIGSTOP)
     try:
         yield
@@ -58,7 +64,9 @@ def statistics(command: Running) -> dict[str, Any]:
 @contextmanager
 def serving(engine: str, backend: str, *options: object) -> Iterator[tuple[Running, socket.socket]]:
     """An echo command and a socket connected to it."""
-    with running("echo", "--udp", "--engine", engine, "--backend", backend, "--json", *options) as command:
+    with running(
+        "echo", "--udp", "--engine", engine, "--backend", backend, "--json", *options
+    ) as command:
         endpoint = Endpoint.parse(command.event()["endpoint"])
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(DEADLINE_S)
@@ -69,7 +77,9 @@ def serving(engine: str, backend: str, *options: object) -> Iterator[tuple[Runni
 
 @each_way
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_the_socket_had_no_room_for_is_counted_and_nothing_else_is_lost(engine, backend, workers) -> None:
+def test_what_the_socket_had_no_room_for_is_counted_and_nothing_else_is_lost(
+    engine, backend, workers
+) -> None:
     """D7. The loops are stopped in their tracks while a flood comes, and tell afterwards."""
     with serving(engine, backend, "--rcvbuf", 4096, "--workers", workers) as (command, sock):
         with stopped(command):
@@ -84,8 +94,12 @@ def test_what_the_socket_had_no_room_for_is_counted_and_nothing_else_is_lost(eng
 
 @each_way
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_burst_that_the_receive_buffer_holds_is_answered_whole_and_in_order(engine, backend, workers) -> None:
-    """Zero loss, though nobody reads while it comes. Linux grants twice what --rcvbuf asks for (socket(7))."""
+def test_a_burst_that_the_receive_buffer_holds_is_answered_whole_and_in_order(
+    engine, backend, workers
+) -> None:
+    """Zero loss, though nobody reads while it comes. Linux grants twice what --rcvbuf asks for
+    (socket(7)).
+    """
     rcvbuf = 100_000
     burst = [b"%03d" % i + bytes(497) for i in range(2 * rcvbuf // KERNEL_BYTES)]
     with serving(engine, backend, "--rcvbuf", rcvbuf, "--workers", workers) as (command, sock):
@@ -95,7 +109,11 @@ def test_a_burst_that_the_receive_buffer_holds_is_answered_whole_and_in_order(en
                     sock.send(data)
             assert [sock.recv(1000) for _ in burst] == burst
         found = statistics(command)
-    assert (found["kernel_drops"], found["messages"], found["replies"]) == (0, 5 * len(burst), 5 * len(burst))
+    assert (found["kernel_drops"], found["messages"], found["replies"]) == (
+        0,
+        5 * len(burst),
+        5 * len(burst),
+    )
 
 
 @each_way
@@ -114,7 +132,9 @@ def test_a_window_below_the_receive_buffer_loses_nothing(engine, backend, serve:
 
 @each_way
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_empty_and_the_longest_datagram_come_back_from_every_worker(engine, backend, serve: Serve, workers) -> None:
+def test_the_empty_and_the_longest_datagram_come_back_from_every_worker(
+    engine, backend, serve: Serve, workers
+) -> None:
     """D3."""
     server = serve("echo", "udp://127.0.0.1:0", workers=workers)
     for _ in range(20):
@@ -128,8 +148,12 @@ def test_the_empty_and_the_longest_datagram_come_back_from_every_worker(engine, 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 @each_way
-def test_a_datagram_longer_than_any_over_ipv4_is_counted_and_never_cut(engine, backend, serve: Serve) -> None:
-    """D3, D5. IPv6 spares the 20 bytes of IPv4's header: 65,527 arrive, fit the buffer, and are not sent back short."""
+def test_a_datagram_longer_than_any_over_ipv4_is_counted_and_never_cut(
+    engine, backend, serve: Serve
+) -> None:
+    """D3, D5. IPv6 spares the 20 bytes of IPv4's header: 65,527 arrive, fit the buffer, and are not
+    sent back short.
+    """
     server, size = serve("echo", "udp://[::1]:0"), DATAGRAM_BYTES_MAX + 20
     assert size < READ_BYTES
     with Client(server) as client:

@@ -1,4 +1,6 @@
-"""What engine/stream/contract.py promises while a server runs (E1 to E7); the ends of it are in test_engine_ends.py."""
+"""What engine/stream/contract.py promises while a server runs (E1 to E7); the ends of it are in
+test_engine_ends.py.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ STUCK_MS = 150
 
 
 def fill(peer: Peer) -> int:
-    """Send without ever reading until no more fits or the server ends it. Returns the bytes that fitted."""
+    """Send without ever reading until no more fits or the server ends it. Returns the bytes that
+    fitted.
+    """
     poll = select.poll()
     poll.register(peer.sock, select.POLLOUT)
     peer.sock.setblocking(False)
@@ -37,8 +41,10 @@ def fill(peer: Peer) -> int:
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """This process can open nothing more while the block lasts: every descriptor its limit allows is in use. Lowering the
-    limit would not do, for io_uring looks at it when an accept is asked for."""
+    """This process can open nothing more while the block lasts: every descriptor its limit allows
+    is
+    in use. Lowering the limit would not do, for io_uring looks at it when an accept is asked for.
+    """
     taken: list[int] = []
     try:
         with contextlib.suppress(OSError):
@@ -79,7 +85,9 @@ def test_connections_are_accepted_from_every_listener(engine, backend) -> None:
 
 
 def test_a_burst_of_arrivals_leaves_established_connections_their_turn(engine, backend) -> None:
-    """E2. With a burst of one and more arrivals than fit a wait, everybody is served all the same."""
+    """E2. With a burst of one and more arrivals than fit a wait, everybody is served all the
+    same.
+    """
     with prepared(engine, backend, accept_burst=1, events_per_wait=2) as loop:
         peers = [connect(loop.endpoint) for _ in range(20)]
         for peer in peers:
@@ -156,7 +164,9 @@ def test_a_lack_of_descriptors_spares_the_connections_there_are(
 def test_a_denied_peer_gets_nothing_and_an_allowed_one_service(
     engine, backend, serve: Serve, dial: Dial, endpoint
 ) -> None:
-    """E4. On a dual-stack listener an IPv4 peer appears as ::ffff:a.b.c.d and is judged by its IPv4 address."""
+    """E4. On a dual-stack listener an IPv4 peer appears as ::ffff:a.b.c.d and is judged by its IPv4
+    address.
+    """
     server = serve("daytime", endpoint, allow=("127.0.0.0/8",), deny=("127.0.0.2",))
     denied = dial(server, source="127.0.0.2", host="127.0.0.1")
     with contextlib.suppress(ConnectionResetError):
@@ -171,7 +181,11 @@ def test_a_denied_peer_gets_nothing_and_an_allowed_one_service(
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 @pytest.mark.parametrize(
     ("network", "inside", "outside"),
-    [("127.0.0.0/8", "127.0.0.1", "::1"), ("0.0.0.0/0", "127.0.0.1", "::1"), ("::/0", "::1", "127.0.0.1")],
+    [
+        ("127.0.0.0/8", "127.0.0.1", "::1"),
+        ("0.0.0.0/0", "127.0.0.1", "::1"),
+        ("::/0", "::1", "127.0.0.1"),
+    ],
 )
 def test_a_list_of_allowed_networks_shuts_out_the_other_family(
     engine, backend, serve: Serve, dial: Dial, network, inside, outside
@@ -190,7 +204,9 @@ def test_a_list_of_allowed_networks_shuts_out_the_other_family(
 def test_echo_returns_every_byte_once_and_in_order_before_its_end(
     engine, backend, serve: Serve, dial: Dial, size
 ) -> None:
-    """E5. What was received before the peer's half-close goes back, then the end; 10 MiB is more than every buffer holds."""
+    """E5. What was received before the peer's half-close goes back, then the end; 10 MiB is more
+    than every buffer holds.
+    """
     server, data = serve(), pattern(size)
     peer = dial(server)
     assert peer.exchange(data) == data
@@ -200,8 +216,12 @@ def test_echo_returns_every_byte_once_and_in_order_before_its_end(
 
 
 @pytest.mark.usefixtures("transport")
-def test_a_reader_slower_than_the_server_still_gets_every_byte(engine, backend, serve: Serve, dial: Dial) -> None:
-    """E5, E7. A peer with tiny buffers that reads in crumbs makes the server park, stop and resume again and again."""
+def test_a_reader_slower_than_the_server_still_gets_every_byte(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
+    """E5, E7. A peer with tiny buffers that reads in crumbs makes the server park, stop and resume
+    again and again.
+    """
     server, data = serve(sndbuf=8 * KIB), pattern(600 * KIB)
     peer = dial(server, rcvbuf=4 * KIB)
     got = bytearray()
@@ -213,7 +233,9 @@ def test_a_reader_slower_than_the_server_still_gets_every_byte(engine, backend, 
     assert settled(server)["bytes_out"] == len(data)
 
 
-def test_bytes_written_one_by_one_come_back_one_by_one(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_bytes_written_one_by_one_come_back_one_by_one(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """E5."""
     server = serve()
     peer = dial(server)
@@ -232,7 +254,7 @@ def test_a_peer_that_does_not_read_is_no_longer_read_and_harms_nobody(
     deaf = dial(server, rcvbuf=16 * KIB, sndbuf=16 * KIB)
     fitted = fill(deaf)
     now = server.statistics()
-    assert now.parked_bytes <= READ_BYTES
+    assert now.write_buffer_bytes <= READ_BYTES
     assert fitted < 4 * MIB, "the server went on reading from a peer that does not read"
     if at_once(server) > 1:
         assert dial(server).exchange(b"hello") == b"hello"
@@ -242,11 +264,11 @@ def test_a_peer_that_does_not_read_is_no_longer_read_and_harms_nobody(
     assert settled(server)["bytes_out"] == server.statistics().bytes_in
 
 
-def test_too_many_parked_bytes_close_only_the_connection_that_parks_more(
+def test_too_many_write_buffer_bytes_close_only_the_connection_that_parks_more(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
     """E6. An engine that blocks in send parks nothing, so it has nothing to close."""
-    server = serve(sndbuf=4 * KIB, rcvbuf=READ_BYTES, max_parked=READ_BYTES)
+    server = serve(sndbuf=4 * KIB, rcvbuf=READ_BYTES, max_write_buffer=READ_BYTES)
     if server.plan.engine.parts(server.plan.limits) or server.plan.engine.bound == 1:
         pytest.skip(f"{engine} parks nothing")
     good = dial(server)
@@ -255,7 +277,7 @@ def test_too_many_parked_bytes_close_only_the_connection_that_parks_more(
         fill(peer)
     statistics_reach(server, open=1 + len(deaf) - server.statistics().closed["overload"])
     assert server.statistics().closed["overload"] >= 1
-    assert server.statistics().parked_bytes <= READ_BYTES
+    assert server.statistics().write_buffer_bytes <= READ_BYTES
     assert good.exchange(b"hello") == b"hello"
     for peer in deaf:
         peer.reset()

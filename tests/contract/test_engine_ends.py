@@ -1,4 +1,6 @@
-"""How connections and servers end: idle, reset, drained, stopped (engine/stream/contract.py, E1 and E8 to E12)."""
+"""How connections and servers end: idle, reset, drained, stopped (engine/stream/contract.py, E1 and
+E8 to E12).
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def test_a_silent_connection_is_closed_and_a_talking_one_survives(
     talking = dial(server)
     if at_once(server) > 1:
         silent.sock.setblocking(False)
-        eventually(lambda: echoes(talking) and server.statistics().closed["idle"], why=server.statistics)
+        eventually(
+            lambda: echoes(talking) and server.statistics().closed["idle"], why=server.statistics
+        )
         silent.sock.settimeout(10)
     assert gone(silent)
     assert echoes(talking)
@@ -50,7 +54,9 @@ def test_a_silent_connection_is_closed_and_a_talking_one_survives(
     assert (now["closed"]["idle"], now["closed"]["finished"]) == (1, 1)
 
 
-def test_a_peer_that_never_reads_is_idle_once_nothing_moves(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_a_peer_that_never_reads_is_idle_once_nothing_moves(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """E8, E7."""
     server = serve("chargen", idle_timeout=0.1, sndbuf=16 * KIB)
     peer = dial(server, rcvbuf=4 * KIB)
@@ -59,7 +65,9 @@ def test_a_peer_that_never_reads_is_idle_once_nothing_moves(engine, backend, ser
 
 
 @pytest.mark.usefixtures("transport")
-def test_chatter_after_our_end_does_not_keep_a_connection_alive(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_chatter_after_our_end_does_not_keep_a_connection_alive(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """E8. The peer has had its daytime and our FIN, and goes on sending for ever."""
     server = serve("daytime", idle_timeout=0.15)
     peer = dial(server)
@@ -76,8 +84,12 @@ def test_chatter_after_our_end_does_not_keep_a_connection_alive(engine, backend,
     assert settled(server)["closed"]["idle"] == 1
 
 
-@pytest.mark.parametrize("moment", ["at once", "after a byte", "after half-close", "in the middle of 8 MiB"])
-def test_a_reset_ends_that_connection_and_is_counted(engine, backend, serve: Serve, dial: Dial, moment) -> None:
+@pytest.mark.parametrize(
+    "moment", ["at once", "after a byte", "after half-close", "in the middle of 8 MiB"]
+)
+def test_a_reset_ends_that_connection_and_is_counted(
+    engine, backend, serve: Serve, dial: Dial, moment
+) -> None:
     """E9."""
     server = serve()
     peer = dial(server)
@@ -115,7 +127,9 @@ def test_a_peer_that_vanishes_while_the_server_sends_costs_nobody_else(
 
 
 @pytest.mark.usefixtures("transport")
-def test_a_storm_of_scans_and_rubbish_disturbs_nobody(engine, backend, serve: Serve, dial: Dial, at_once) -> None:
+def test_a_storm_of_scans_and_rubbish_disturbs_nobody(
+    engine, backend, serve: Serve, dial: Dial, at_once
+) -> None:
     """E9, E1. Connect and close, connect and reset, connect and talk rubbish, hundreds of times."""
     server = serve()
     rubbish = random.Random(7)
@@ -142,7 +156,7 @@ def test_a_drain_serves_what_was_already_queued(engine, backend) -> None:
         for peer in peers:
             peer.send(b"queued")
             peer.half_close()
-        loop.work.stop.drain()
+        loop.context.stop.drain()
         loop.start(engine, backend)
         assert [peer.read_to_end() for peer in peers] == [b"queued"] * len(peers)
         for peer in peers:
@@ -182,7 +196,7 @@ def test_a_drain_at_the_connection_limit_still_serves_the_queue(engine, backend)
             peer.send(b"queued")
             peer.half_close()
         assert echoes(inside)
-        loop.work.stop.drain()
+        loop.context.stop.drain()
         for _ in range(200):
             assert echoes(inside)
         pauses = loop.statistics().accept_pauses
@@ -195,7 +209,9 @@ def test_a_drain_at_the_connection_limit_still_serves_the_queue(engine, backend)
 
 
 @pytest.mark.usefixtures("transport")
-def test_stopping_now_closes_even_those_in_the_middle_of_something(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_stopping_now_closes_even_those_in_the_middle_of_something(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """E10, E1."""
     server = serve("chargen", sndbuf=16 * KIB)
     deaf = dial(server, rcvbuf=4 * KIB)
@@ -218,7 +234,9 @@ def test_a_stop_reaches_every_loop_of_a_server(engine, backend, serve: Serve, di
     settled(server)
 
 
-def test_statistics_are_read_while_the_loop_writes_them(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_statistics_are_read_while_the_loop_writes_them(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """E11. Bytes are seen as they move, and no reader ever sees more ends than beginnings."""
     server = serve()
     peer = dial(server)
@@ -237,17 +255,19 @@ def test_listeners_stay_open_for_who_made_them(engine, backend) -> None:
         peer = connect(loop.endpoint)
         assert peer.exchange(b"x") == b"x"
         peer.close()
-        loop.work.stop.drain()
+        loop.context.stop.drain()
         assert loop.wait(5)
-        for listener in loop.work.listeners:
+        for listener in loop.context.listeners:
             os.fstat(listener.fileno())
             assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
 
 
 def test_a_listener_nobody_can_use_is_the_engines_own_failure(engine, backend) -> None:
-    """E9. An error of a connection never ends the engine; an error of the listener itself does, with that error."""
+    """E9. An error of a connection never ends the engine; an error of the listener itself does,
+    with that error.
+    """
     with prepared(engine, backend) as loop:
-        loop.work.listeners[0].shutdown(socket.SHUT_RDWR)
+        loop.context.listeners[0].shutdown(socket.SHUT_RDWR)
         loop.start(engine, backend)
         with pytest.raises(OSError), contextlib.suppress(TimeoutError):
             loop.wait(5)

@@ -1,4 +1,6 @@
-"""A Python function as a service of datagrams (S10, D8, D9), on native and pure loops; both do and count the same."""
+"""A Python function as a service of datagrams (S10, D8, D9), on native and pure loops; both do and
+count the same.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 import fastnet
 from fastnet.engine.datagram import DATAGRAMS
 from fastnet.errors import ConfigError
-from fastnet.limits import DATAGRAM_BYTES_MAX, UNPROVEN_REPLY_BYTES
+from fastnet.limits import DATAGRAM_BYTES_MAX, UNVALIDATED_REPLY_BYTES_MAX
 from fastnet.registry import BACKENDS
 from fastnet.server.server import Server
 from tests.contract.test_datagram import Client, counts, each_way, reaches
@@ -116,7 +118,9 @@ def test_a_burst_with_failures_in_it_is_answered_in_order(engine, backend, udp) 
     with Client(server) as client:
         for number in range(300):
             client.send(b"%d" % number)
-        assert [client.read() for _ in range(100)] == [b"%d" % (number * 10) for number in range(0, 300, 3)]
+        assert [client.read() for _ in range(100)] == [
+            b"%d" % (number * 10) for number in range(0, 300, 3)
+        ]
     reaches(server, messages=300, replies=100)
     reaches_failures(server, 100)
 
@@ -143,15 +147,18 @@ def test_a_reply_longer_than_a_datagram_is_counted_and_not_fatal(engine, backend
 @each_way
 def test_an_unproven_address_gets_no_more_than_it_sent_or_512_bytes(engine, backend, udp) -> None:
     """D8. Who asks may have forged the sender."""
-    answer = {"bytes": UNPROVEN_REPLY_BYTES}
+    answer = {"bytes": UNVALIDATED_REPLY_BYTES_MAX}
     server = udp(lambda data, peer: bytes(answer["bytes"]))
     with Client(server) as client:
-        assert len(client.ask(b"x")) == UNPROVEN_REPLY_BYTES
+        assert len(client.ask(b"x")) == UNVALIDATED_REPLY_BYTES_MAX
         answer["bytes"] += 1
         client.send(b"x")
         reaches(server, messages=2, replies=1, unsent=0)
-        eventually(lambda: server.statistics().withheld == 1, why=server.statistics)
-        assert len(client.ask(bytes(UNPROVEN_REPLY_BYTES + 1))) == UNPROVEN_REPLY_BYTES + 1
+        eventually(lambda: server.statistics().amplification_blocked == 1, why=server.statistics)
+        assert (
+            len(client.ask(bytes(UNVALIDATED_REPLY_BYTES_MAX + 1)))
+            == UNVALIDATED_REPLY_BYTES_MAX + 1
+        )
         answer["bytes"] = 60_000
         client.target = (lambda trusting: (trusting.endpoint.host, trusting.endpoint.port))(
             udp(lambda data, peer: bytes(60_000), answer_any_size=True)
@@ -165,7 +172,7 @@ def test_an_echo_suffix_is_no_amplifier_either(engine, backend, serve) -> None:
     server = serve("echo", "udp://127.0.0.1:0", suffix="!" * 1000)
     with Client(server) as client:
         client.send(b"x")
-        eventually(lambda: server.statistics().withheld == 1, why=server.statistics)
+        eventually(lambda: server.statistics().amplification_blocked == 1, why=server.statistics)
     reaches(server, messages=1, replies=0)
 
 
@@ -206,7 +213,10 @@ def test_a_train_that_was_joined_on_the_way_is_so_many_calls(engine, backend, ud
     """D2, D9. More datagrams than a native loop gives the service at once, from one peer."""
     sizes: list[int] = []
     server = udp(
-        lambda data, peer: sizes.append(len(data)) or (b"%d" % len(sizes) if len(data) == 5 else None), rcvbuf=1 << 22
+        lambda data, peer: (
+            sizes.append(len(data)) or (b"%d" % len(sizes) if len(data) == 5 else None)
+        ),
+        rcvbuf=1 << 22,
     )
     with Client(server) as client:
         try:
@@ -265,10 +275,14 @@ with fastnet.serve(failing, "udp://127.0.0.1:0", backend=sys.argv[1], workers=2,
 
 
 @each_way
-def test_a_worker_process_says_on_standard_error_what_its_handler_did_wrong(engine, backend) -> None:
+def test_a_worker_process_says_on_standard_error_what_its_handler_did_wrong(
+    engine, backend
+) -> None:
     """Its parent's log files are closed in it."""
     command = [sys.executable, "-c", FAILING, backend]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         assert "the handler failed on a datagram from 127.0.0.1" in process.stderr.readline()
@@ -279,7 +293,9 @@ def test_a_worker_process_says_on_standard_error_what_its_handler_did_wrong(engi
 @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(
     words=st.lists(
-        st.one_of(st.binary(max_size=40), st.sampled_from([b"raise", b"none", b"long"])), min_size=1, max_size=100
+        st.one_of(st.binary(max_size=40), st.sampled_from([b"raise", b"none", b"long"])),
+        min_size=1,
+        max_size=100,
     )
 )
 @pytest.mark.native
@@ -302,7 +318,10 @@ def test_native_and_pure_answer_and_count_the_same(words) -> None:
                 client.send(word)
             answers = [client.read() for _ in answered]
             reaches(server, messages=len(words), replies=len(answered))
-            eventually(lambda: server.statistics().withheld == words.count(b"long"), why=server.statistics)
+            eventually(
+                lambda: server.statistics().amplification_blocked == words.count(b"long"),
+                why=server.statistics,
+            )
             reaches_failures(server, words.count(b"raise"))
             found.append((answers, counts(server), server.statistics().handler_errors))
     assert found[0] == found[1]

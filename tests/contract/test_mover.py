@@ -64,7 +64,9 @@ def contents(fd: int) -> bytes:
 
 @sends
 @pytest.mark.parametrize(("offset", "count"), [(0, 1), (7, 1000), (300_000, 1), (100_000, 200_001)])
-def test_exactly_the_extent_is_sent_and_the_files_own_offset_stays(row, source, offset, count) -> None:
+def test_exactly_the_extent_is_sent_and_the_files_own_offset_stays(
+    row, source, offset, count
+) -> None:
     """M1, M3, M4, M8."""
     os.lseek(source, 5, os.SEEK_SET)
     with made(row) as mover, pair() as (ours, theirs), reading(theirs) as read:
@@ -188,7 +190,9 @@ def test_nothing_there_is_said_at_once_and_a_silent_slice_is_no_end(row, target)
 
 
 @receives
-def test_a_few_bytes_are_in_the_file_when_the_slice_is_over_and_the_socket_is_as_it_was(row, target) -> None:
+def test_a_few_bytes_are_in_the_file_when_the_slice_is_over_and_the_socket_is_as_it_was(
+    row, target
+) -> None:
     """M9: bytes may wait for company, but not for ever, and never in the way of who reads next."""
     with made(row) as mover, pair() as (ours, theirs):
         assert mover.receive_some(ours.fileno(), target, 0, MIB, 0.01) == (0, False)
@@ -215,7 +219,11 @@ def test_a_full_disk_loses_nothing_that_was_taken_from_the_socket(row, target) -
         try:
             for _ in range(2):
                 with pytest.raises(OSError) as caught:
-                    list(iter(lambda: mover.receive(ours.fileno(), target, mover.moved_bytes, MIB), 0))
+                    list(
+                        iter(
+                            lambda: mover.receive(ours.fileno(), target, mover.moved_bytes, MIB), 0
+                        )
+                    )
                 assert caught.value.errno == errno.EFBIG
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -230,7 +238,12 @@ def test_a_full_disk_loses_nothing_that_was_taken_from_the_socket(row, target) -
 def test_a_stream_is_written_where_it_stands(row) -> None:
     """M3, M6: a reader that does not read is not waited for, and nothing is lost."""
     out, into = os.pipe()
-    with made(row) as mover, pair() as (ours, theirs), open(out, "rb", 0) as reader, open(into, "wb", 0):
+    with (
+        made(row) as mover,
+        pair() as (ours, theirs),
+        open(out, "rb", 0) as reader,
+        open(into, "wb", 0),
+    ):
         theirs.sendall(DATA[:200_000])
         theirs.shutdown(socket.SHUT_WR)
         read, ended = b"", False
@@ -245,7 +258,9 @@ def test_a_stream_is_written_where_it_stands(row) -> None:
 
 @receives
 def test_a_file_that_cannot_be_spliced_to_is_copied_to(row, tmp_path) -> None:
-    """M10: EINVAL of a file opened for appending, after bytes were already taken from the socket."""
+    """M10: EINVAL of a file opened for appending, after bytes were already taken from the
+    socket.
+    """
     with made(row) as mover, pair() as (ours, theirs):
         with opened(tmp_path / "appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND) as target:
             theirs.sendall(DATA[:50_000])
@@ -258,7 +273,9 @@ def test_a_file_that_cannot_be_spliced_to_is_copied_to(row, tmp_path) -> None:
 
 @sends
 def test_a_file_that_cannot_be_sent_the_fast_way_is_copied(row) -> None:
-    """M10: files of /proc have no page cache; not all of them can be sent with sendfile or splice."""
+    """M10: files of /proc have no page cache; not all of them can be sent with sendfile or
+    splice.
+    """
     with made(row) as mover, pair() as (ours, theirs), reading(theirs) as read:
         with opened(Path("/proc/self/mountinfo"), os.O_RDONLY) as source:
             _, ended = mover.send_some(ours.fileno(), source, 0, MIB, 10)
@@ -269,7 +286,9 @@ def test_a_file_that_cannot_be_sent_the_fast_way_is_copied(row) -> None:
 
 @copies
 @pytest.mark.parametrize("buffer_bytes", [0, 4096])
-def test_who_reads_along_hears_every_byte_once_and_in_order(row, source, target, buffer_bytes) -> None:
+def test_who_reads_along_hears_every_byte_once_and_in_order(
+    row, source, target, buffer_bytes
+) -> None:
     """M12. Also where the socket takes little at a time, so that the mover reads the file anew."""
     with made(row) as out, made(row) as into, pair(buffer_bytes) as (ours, theirs):
         theirs.setblocking(False)
@@ -309,7 +328,10 @@ def test_closing_drops_what_is_held_and_may_be_done_twice(row, tmp_path) -> None
     """M11."""
     with made(row) as mover, pair() as (ours, theirs):
         theirs.sendall(DATA[:1000])
-        with opened(tmp_path / "read-only", os.O_RDONLY | os.O_CREAT) as target, pytest.raises(OSError):
+        with (
+            opened(tmp_path / "read-only", os.O_RDONLY | os.O_CREAT) as target,
+            pytest.raises(OSError),
+        ):
             mover.receive_some(ours.fileno(), target, 0, MIB, 10)
         assert mover.held_bytes == 1000
         mover.close()

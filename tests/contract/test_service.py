@@ -1,4 +1,6 @@
-"""What service/contract.py promises (S1 to S9): to any service by a recording one, and to peers by the four there are."""
+"""What service/contract.py promises (S1 to S9): to any service by a recording one, and to peers by
+the four there are.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def test_data_comes_in_order_whatever_the_chunks_and_views_may_be_returned(pure,
 
 
 @pytest.mark.usefixtures("transport")
-def test_discard_drops_and_counts_and_ends_when_the_peer_does(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_discard_drops_and_counts_and_ends_when_the_peer_does(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """S3, S5 (RFC 863)."""
     server, data = serve("discard"), pattern(3_000_001)
     peer = dial(server)
@@ -142,7 +146,9 @@ class Silent(Recorder):
 
 
 def test_a_service_that_says_nothing_to_the_end_ends_there(pure) -> None:
-    """S5. Nothing would ever ask it again; a connection that is kept would cost a thread all of its processor."""
+    """S5. Nothing would ever ask it again; a connection that is kept would cost a thread all of its
+    processor.
+    """
     service = Silent()
     with running(pure, "python", service, idle_timeout_s=0) as loop:
         peer = connect(loop.endpoint)
@@ -164,7 +170,7 @@ def test_close_is_called_once_however_it_ended(pure, end) -> None:
         if end == "reset":
             peer.reset()
         if end == "stop":
-            loop.work.stop.now()
+            loop.context.stop.now()
         eventually(lambda: service.calls[CLOSES], why=loop.statistics)
         peer.close()
         settled(loop)
@@ -200,7 +206,9 @@ def test_a_reply_may_have_any_number_of_items(pure) -> None:
         settled(loop)
 
 
-def test_the_chargen_pattern_is_exact_over_megabytes_and_odd_reads(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_the_chargen_pattern_is_exact_over_megabytes_and_odd_reads(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """S4 (RFC 864). 72 characters a line, each line starting one character later."""
     peer = dial(serve("chargen"))
     got, size = b"", 4_000_037
@@ -213,7 +221,9 @@ def test_the_chargen_pattern_is_exact_over_megabytes_and_odd_reads(engine, backe
 
 
 @pytest.mark.usefixtures("transport")
-def test_chargen_goes_on_after_a_half_close_and_ends_on_reset(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_chargen_goes_on_after_a_half_close_and_ends_on_reset(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """S5, S4 (RFC 864): until the user closes the connection."""
     server = serve("chargen")
     peer = dial(server)
@@ -225,7 +235,9 @@ def test_chargen_goes_on_after_a_half_close_and_ends_on_reset(engine, backend, s
 
 
 @pytest.mark.usefixtures("transport")
-def test_daytime_is_one_line_and_survives_input_nobody_reads(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_daytime_is_one_line_and_survives_input_nobody_reads(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """S3, S1 (RFC 867). Closing with unread input would send an RST that overtakes the line."""
     server = serve("daytime")
     for n in (0, 1, 100_000):
@@ -239,7 +251,9 @@ def test_daytime_is_one_line_and_survives_input_nobody_reads(engine, backend, se
 
 
 @pytest.mark.usefixtures("transport")
-def test_a_peer_gone_before_its_line_is_counted_alike_by_all(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_a_peer_gone_before_its_line_is_counted_alike_by_all(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """S6, E9. Sending to a closed peer brings an RST, after which even our own half-close fails."""
     server = serve("daytime")
     for _ in range(30):
@@ -250,7 +264,9 @@ def test_a_peer_gone_before_its_line_is_counted_alike_by_all(engine, backend, se
 
 
 @pytest.mark.parametrize("suffix", [" [echoed]\n", "x" * SUFFIX_BYTES_MAX], ids=["short", "4 KiB"])
-def test_a_suffix_follows_each_reply_in_lock_step(engine, backend, serve: Serve, dial: Dial, suffix) -> None:
+def test_a_suffix_follows_each_reply_in_lock_step(
+    engine, backend, serve: Serve, dial: Dial, suffix
+) -> None:
     """S2."""
     peer = dial(serve(suffix=suffix))
     for n in (1, 100, 10_000, 60_000):
@@ -267,7 +283,9 @@ def test_a_suffix_follows_each_reply_in_lock_step(engine, backend, serve: Serve,
             assert peer.read(n + len(suffix)) == pattern(n) + suffix.encode()
 
 
-def test_a_suffix_is_parked_whole_for_a_slow_reader(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_a_suffix_is_parked_whole_for_a_slow_reader(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """S2, E5. Whatever the chunks were, taking the suffixes out again gives back what was sent."""
     server = serve(suffix="~" * 1000, sndbuf=8 * KIB)
     peer = dial(server, rcvbuf=4 * KIB)
@@ -278,18 +296,24 @@ def test_a_suffix_is_parked_whole_for_a_slow_reader(engine, backend, serve: Serv
     assert settled(server)["bytes_out"] == len(got)
 
 
-def test_what_never_changes_is_parked_without_a_cost(engine, backend, serve: Serve, dial: Dial) -> None:
+def test_what_never_changes_is_parked_without_a_cost(
+    engine, backend, serve: Serve, dial: Dial
+) -> None:
     """S9. Many slow readers of one constant share it; none of them is too much."""
-    server = serve("chargen", max_parked=64 * KIB, sndbuf=8 * KIB)
+    server = serve("chargen", max_write_buffer=64 * KIB, sndbuf=8 * KIB)
     peers = [dial(server, rcvbuf=4 * KIB) for _ in range(1 if ENGINES[engine].bound == 1 else 4)]
     for peer in peers:
         assert peer.read(10_000)
     now = server.statistics()
-    assert (now.parked_bytes, now.closed["overload"], now.open) == (0, 0, len(peers))
+    assert (now.write_buffer_bytes, now.closed["overload"], now.open) == (0, 0, len(peers))
 
 
-def test_every_service_of_the_table_answers_or_ends(service, backend, serve: Serve, dial: Dial) -> None:
-    """S5. A peer that half-closes at once gets its end, or the endless stream that is the service's purpose."""
+def test_every_service_of_the_table_answers_or_ends(
+    service, backend, serve: Serve, dial: Dial
+) -> None:
+    """S5. A peer that half-closes at once gets its end, or the endless stream that is the service's
+    purpose.
+    """
     peer = dial(serve())
     peer.half_close()
     if SERVICES.load(service, "python").create().speaks:

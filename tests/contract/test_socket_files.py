@@ -1,4 +1,6 @@
-"""Socket files of both kinds (transport/contract.py, T2 and T4): who may replace which, and who wins if several want one."""
+"""Socket files of both kinds (transport/contract.py, T2 and T4): who may replace which, and who
+wins if several want one.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,13 @@ from tests.contract.test_unixgram import Client
 from tests.support.clients import DEADLINE_S
 
 
-@pytest.mark.parametrize("dead", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["stream", "datagram"])
+@pytest.mark.parametrize(
+    "dead", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["stream", "datagram"]
+)
 @pytest.mark.parametrize("transport", ["unix", "unixgram"])
-def test_a_stale_socket_file_of_either_kind_is_replaced(serve: Serve, tmp_path, dead, transport) -> None:
+def test_a_stale_socket_file_of_either_kind_is_replaced(
+    serve: Serve, tmp_path, dead, transport
+) -> None:
     """T2."""
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX, dead) as gone:
@@ -35,7 +41,9 @@ def test_a_stale_socket_file_of_either_kind_is_replaced(serve: Serve, tmp_path, 
 
 @pytest.mark.parametrize("live", ["unix", "unixgram"])
 @pytest.mark.parametrize("transport", ["unix", "unixgram"])
-def test_a_live_socket_of_either_kind_is_refused_and_goes_on(serve: Serve, tmp_path, live, transport) -> None:
+def test_a_live_socket_of_either_kind_is_refused_and_goes_on(
+    serve: Serve, tmp_path, live, transport
+) -> None:
     """T2, T4."""
     path = tmp_path / "s"
     server = serve("echo", f"{live}:{path}")
@@ -57,8 +65,12 @@ def test_a_file_that_is_no_socket_is_left_alone(serve: Serve, tmp_path) -> None:
 
 @pytest.mark.parametrize("before", ["nothing", "stale"])
 @pytest.mark.parametrize("transport", ["unix", "unixgram"])
-def test_of_servers_that_want_one_path_at_once_one_gets_it_and_keeps_it(tmp_path, transport, before) -> None:
-    """T2. Also in the moment between bind and listen, when a stream socket looks as stale as a file left behind."""
+def test_of_servers_that_want_one_path_at_once_one_gets_it_and_keeps_it(
+    tmp_path, transport, before
+) -> None:
+    """T2. Also in the moment between bind and listen, when a stream socket looks as stale as a file
+    left behind.
+    """
     module, many = TRANSPORTS.load(transport, "python"), 8
     for attempt in range(25):
         place = Endpoint(transport, path=str(tmp_path / str(attempt)))
@@ -90,7 +102,9 @@ def test_of_servers_that_want_one_path_at_once_one_gets_it_and_keeps_it(tmp_path
                 each.close()
 
 
-def test_a_folder_that_somebody_keeps_locked_is_one_sentence_with_a_cure(tmp_path, monkeypatch) -> None:
+def test_a_folder_that_somebody_keeps_locked_is_one_sentence_with_a_hint(
+    tmp_path, monkeypatch
+) -> None:
     """T2."""
     monkeypatch.setattr(unix, "SOCKET_FILE_TURN_S", 0.01)
     folder = os.open(tmp_path, os.O_RDONLY)

@@ -24,7 +24,11 @@ LOOPBACKS = ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)]
 @pytest.fixture
 def endpoint(transport, tmp_path) -> Endpoint:
     """A free place to listen."""
-    return Endpoint("unix", path=str(tmp_path / "s")) if transport == "unix" else Endpoint("tcp", "127.0.0.1", 0)
+    return (
+        Endpoint("unix", path=str(tmp_path / "s"))
+        if transport == "unix"
+        else Endpoint("tcp", "127.0.0.1", 0)
+    )
 
 
 def accepted(listener: socket.socket, name: Endpoint) -> tuple[socket.socket, socket.socket]:
@@ -52,7 +56,9 @@ def options_of(sock: socket.socket, v6: bool) -> dict[str, object]:
         "keepalive": get(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0,
         "rcvbuf": get(socket.SOL_SOCKET, socket.SO_RCVBUF),
         "sndbuf": get(socket.SOL_SOCKET, socket.SO_SNDBUF),
-        "ttl": get(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) if v6 else get(socket.IPPROTO_IP, socket.IP_TTL),
+        "ttl": get(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
+        if v6
+        else get(socket.IPPROTO_IP, socket.IP_TTL),
         "congestion": get(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode(),
     }
 
@@ -61,8 +67,17 @@ def options_of(sock: socket.socket, v6: bool) -> dict[str, object]:
 @pytest.mark.parametrize("on", [True, False])
 def test_every_option_is_set_and_handed_down_to_connections(host, on) -> None:
     """T1. Linux doubles the buffer sizes it is asked for (socket(7))."""
-    options = SocketOptions(nodelay=on, keepalive=on, rcvbuf=20_000, sndbuf=30_000, ttl=7, congestion="reno")
-    expected = {"nodelay": on, "keepalive": on, "rcvbuf": 40_000, "sndbuf": 60_000, "ttl": 7, "congestion": "reno"}
+    options = SocketOptions(
+        nodelay=on, keepalive=on, rcvbuf=20_000, sndbuf=30_000, ttl=7, congestion="reno"
+    )
+    expected = {
+        "nodelay": on,
+        "keepalive": on,
+        "rcvbuf": 40_000,
+        "sndbuf": 60_000,
+        "ttl": 7,
+        "congestion": "reno",
+    }
     place = Endpoint("tcp", host, 0)
     with tcp.listen(place, options) as listener:
         ours, theirs = accepted(listener, tcp.name(listener, place))
@@ -83,10 +98,10 @@ def test_an_option_the_kernel_refuses_is_named() -> None:
     """T1, T2."""
     with pytest.raises(ConfigError, match="--congestion no-such") as caught:
         tcp.listen(Endpoint("tcp", "127.0.0.1", 0), SocketOptions(congestion="no-such"))
-    assert "reno" in caught.value.cure
+    assert "reno" in caught.value.hint
 
 
-def test_an_address_in_use_is_refused_with_a_cure(transport, endpoint) -> None:
+def test_an_address_in_use_is_refused_with_a_hint(transport, endpoint) -> None:
     """T2."""
     module = TRANSPORTS.load(transport, "python")
     with module.listen(endpoint, SocketOptions()) as first:
@@ -95,7 +110,7 @@ def test_an_address_in_use_is_refused_with_a_cure(transport, endpoint) -> None:
             module.listen(name, SocketOptions())
         assert (caught.value.errno, caught.value.exit_code) == (errno.EADDRINUSE, 4)
         assert str(name) in caught.value.message
-        assert caught.value.cure
+        assert caught.value.hint
         module.release(first, endpoint)
 
 
@@ -109,13 +124,13 @@ def test_an_address_in_use_is_refused_with_a_cure(transport, endpoint) -> None:
         ("unix:/dev/null/s", "not a directory"),
     ],
 )
-def test_an_address_that_cannot_be_had_is_one_sentence_with_a_cure(text, why) -> None:
+def test_an_address_that_cannot_be_had_is_one_sentence_with_a_hint(text, why) -> None:
     """T2."""
     place = Endpoint.parse(text)
     with pytest.raises(NetworkError, match=why) as caught:
         TRANSPORTS.load(place.transport, "python").listen(place, SocketOptions())
     assert "\n" not in str(caught.value)
-    assert caught.value.cure
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("host", LOOPBACKS)
@@ -137,7 +152,9 @@ def test_two_servers_on_port_zero_get_two_ports() -> None:
 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("engine", ["epoll", "uring"])
-def test_a_port_is_bound_again_at_once_after_its_server_closed_first(engine, serve: Serve, dial: Dial) -> None:
+def test_a_port_is_bound_again_at_once_after_its_server_closed_first(
+    engine, serve: Serve, dial: Dial
+) -> None:
     """T1. Its connection is still in TIME_WAIT, and nothing else of it holds the port."""
     server = serve("daytime")
     for _ in range(20):
@@ -151,8 +168,12 @@ def test_a_port_is_bound_again_at_once_after_its_server_closed_first(engine, ser
 
 @needs_ipv6
 @pytest.mark.parametrize("workers", [1, 3])
-def test_no_host_means_both_families_for_every_worker(backend, serve: Serve, dial: Dial, workers) -> None:
-    """T1, T3. The kernel spreads connections over the workers by a hash, so that each gets some of either family."""
+def test_no_host_means_both_families_for_every_worker(
+    backend, serve: Serve, dial: Dial, workers
+) -> None:
+    """T1, T3. The kernel spreads connections over the workers by a hash, so that each gets some of
+    either family.
+    """
     server = serve("daytime", "tcp://:0", engine="epoll", workers=workers)
     for listener in server._listeners:
         assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
@@ -238,7 +259,9 @@ def test_an_abstract_name_leaves_no_file_and_is_free_again(serve: Serve, dial: D
     assert dial(serve("daytime", name)).read_to_end()
 
 
-def test_a_server_that_cannot_start_leaves_nothing_open(serve: Serve, tmp_path, monkeypatch) -> None:
+def test_a_server_that_cannot_start_leaves_nothing_open(
+    serve: Serve, tmp_path, monkeypatch
+) -> None:
     """T4. `nothing_left` checks the descriptors; the socket file is checked here."""
     from fastnet.server import server
 

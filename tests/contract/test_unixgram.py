@@ -1,4 +1,6 @@
-"""Datagrams over Unix sockets: what every datagram loop keeps there (engine/datagram/contract.py), and what differs from UDP."""
+"""Datagrams over Unix sockets: what every datagram loop keeps there (engine/datagram/contract.py),
+and what differs from UDP.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def test_a_datagram_of_any_size_comes_back_as_one(engine, backend, gram, size) -
     with Client(server) as client:
         for _ in range(3):
             assert client.ask(pattern(size)) == pattern(size)
-    statistics_reach(server, messages=3, replies=3, bytes_in=3 * size, bytes_out=3 * size, unsent=0, truncated=0)
+    statistics_reach(
+        server, messages=3, replies=3, bytes_in=3 * size, bytes_out=3 * size, unsent=0, truncated=0
+    )
 
 
 @each_way
@@ -103,7 +107,9 @@ def test_a_datagram_that_no_buffer_holds_is_counted_and_not_answered(engine, bac
 
 
 @each_way
-def test_a_reply_that_does_not_fit_the_send_buffer_is_counted_and_nothing_else_is_lost(engine, backend, gram) -> None:
+def test_a_reply_that_does_not_fit_the_send_buffer_is_counted_and_nothing_else_is_lost(
+    engine, backend, gram
+) -> None:
     """D5, D6."""
     server = gram(sndbuf=4608)
     with Client(server) as client:
@@ -115,7 +121,9 @@ def test_a_reply_that_does_not_fit_the_send_buffer_is_counted_and_nothing_else_i
 @each_way
 @pytest.mark.parametrize("where", ["path", "abstract"])
 @pytest.mark.parametrize("peer", ["path", "abstract", "picked by the kernel"])
-def test_every_kind_of_name_is_served_and_answered(engine, backend, gram, tmp_path, where, peer) -> None:
+def test_every_kind_of_name_is_served_and_answered(
+    engine, backend, gram, tmp_path, where, peer
+) -> None:
     server = gram(name="" if where == "path" else f"@fastnet-gram-{os.getpid()}-{next(NAMES)}")
     names = {"path": str(tmp_path / "peer"), "abstract": f"\0peer-{os.getpid()}-{next(NAMES)}"}
     with Client(server, names.get(peer, "")) as client:
@@ -124,7 +132,9 @@ def test_every_kind_of_name_is_served_and_answered(engine, backend, gram, tmp_pa
 
 @each_way
 def test_a_peer_without_a_name_is_heard_and_not_answered(engine, backend, gram) -> None:
-    """D4. It is counted only if there was something to say, and nobody is taken for the peer before."""
+    """D4. It is counted only if there was something to say, and nobody is taken for the peer
+    before.
+    """
     echo, discard = gram(), gram("discard")
     for _ in range(3):
         with Client(echo, None) as nameless, Client(echo) as named:
@@ -139,7 +149,9 @@ def test_a_peer_without_a_name_is_heard_and_not_answered(engine, backend, gram) 
 
 
 @each_way
-def test_a_peer_that_does_not_read_loses_its_replies_and_holds_nobody_up(engine, backend, gram) -> None:
+def test_a_peer_that_does_not_read_loses_its_replies_and_holds_nobody_up(
+    engine, backend, gram
+) -> None:
     """D5. Its queue is full, and the kernel says EAGAIN for it alone."""
     server = gram()
     with Client(server) as idle, Client(server) as other:
@@ -153,7 +165,9 @@ def test_a_peer_that_does_not_read_loses_its_replies_and_holds_nobody_up(engine,
 
 @each_way
 def test_many_peers_that_do_not_read_hold_nobody_up(engine, backend, gram) -> None:
-    """D5. What they do not read counts against our send buffer, a thousand datagrams where the host grants 4 MiB."""
+    """D5. What they do not read counts against our send buffer, a thousand datagrams where the host
+    grants 4 MiB.
+    """
     server = gram()
     room = server._listeners[0].getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     silent = [Client(server) for _ in range(min(100, room // (QUEUE * KERNEL_BYTES)))]
@@ -164,12 +178,18 @@ def test_many_peers_that_do_not_read_hold_nobody_up(engine, backend, gram) -> No
         assert other.ask(b"still here?") == b"still here?"
     for client in silent:
         client.sock.close()
-    statistics_reach(server, messages=len(silent) * QUEUE + 1, replies=len(silent) * QUEUE + 1, unsent=0)
+    statistics_reach(
+        server, messages=len(silent) * QUEUE + 1, replies=len(silent) * QUEUE + 1, unsent=0
+    )
 
 
 @each_way
-def test_a_send_buffer_full_of_what_nobody_reads_costs_replies_and_never_time(engine, backend, gram) -> None:
-    """D5. A thousand replies that find no room would take SEND_PATIENCE_S each; and it ends with those who do not read."""
+def test_a_send_buffer_full_of_what_nobody_reads_costs_replies_and_never_time(
+    engine, backend, gram
+) -> None:
+    """D5. A thousand replies that find no room would take SEND_PATIENCE_S each; and it ends with
+    those who do not read.
+    """
     server = gram(sndbuf=4608)
     silent = [Client(server) for _ in range(10)]
     for client in silent:
@@ -195,8 +215,12 @@ def test_a_send_buffer_full_of_what_nobody_reads_costs_replies_and_never_time(en
 
 
 @each_way
-@pytest.mark.parametrize("how", ["closed", "file left behind", "file removed", "another took the file"])
-def test_a_peer_that_is_gone_costs_nothing_but_its_reply(engine, backend, gram, tmp_path, how) -> None:
+@pytest.mark.parametrize(
+    "how", ["closed", "file left behind", "file removed", "another took the file"]
+)
+def test_a_peer_that_is_gone_costs_nothing_but_its_reply(
+    engine, backend, gram, tmp_path, how
+) -> None:
     """D6. ECONNREFUSED, ENOENT, or EPROTOTYPE, while the service thinks about its answer."""
     asked, gone = threading.Event(), threading.Event()
 
@@ -230,10 +254,15 @@ def test_a_peer_that_is_gone_costs_nothing_but_its_reply(engine, backend, gram, 
 def test_a_peer_with_the_servers_own_name_is_not_answered_unless_asked_to(
     engine, backend, gram, tmp_path, monkeypatch
 ) -> None:
-    """D4. Two relative paths may read alike; the reply would go to whatever has that name where the server runs."""
+    """D4. Two relative paths may read alike; the reply would go to whatever has that name where the
+    server runs.
+    """
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
-    for answer, counted in ((False, {"unanswered": 1, "replies": 0}), (True, {"unanswered": 0, "replies": 1})):
+    for answer, counted in (
+        (False, {"unanswered": 1, "replies": 0}),
+        (True, {"unanswered": 0, "replies": 1}),
+    ):
         monkeypatch.chdir(tmp_path / "here")
         server = gram(name=f"s{answer}", answer_any_port=answer)
         monkeypatch.chdir(tmp_path / "there")
@@ -277,14 +306,16 @@ def test_a_handler_is_told_the_name_as_recvfrom_gives_it(engine, backend, gram, 
                 os.unlink(path)
     with Client(server, None) as nameless:
         nameless.send(b"?")
-    statistics_reach(server, messages=13, replies=12, unanswered=1, withheld=0)
+    statistics_reach(server, messages=13, replies=12, unanswered=1, amplification_blocked=0)
     assert heard[:5] == heard[6:11] == [path, abstract, *alike]
     assert heard[-1] is None
 
 
 @each_way
 @pytest.mark.parametrize("named", [True, False])
-def test_a_failing_handler_names_whom_it_failed(engine, backend, gram, tmp_path, caplog, named) -> None:
+def test_a_failing_handler_names_whom_it_failed(
+    engine, backend, gram, tmp_path, caplog, named
+) -> None:
     """D9."""
     server, path = gram(lambda data, peer: 1 / 0), str(tmp_path / "peer")
     with Client(server, path if named else None) as client:
@@ -331,7 +362,9 @@ def test_a_stopping_server_answers_what_is_queued(engine, backend, gram) -> None
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_load_of_datagrams_fits_it(serve: Serve, tmp_path, backend) -> None:
     server = serve("echo", f"unixgram:{tmp_path}/s", backend=backend)
-    plan = LoadPlan(server.endpoint, connections=2, message_bytes=64, in_flight=QUEUE // 4 or 1, messages=500)
+    plan = LoadPlan(
+        server.endpoint, connections=2, message_bytes=64, in_flight=QUEUE // 4 or 1, messages=500
+    )
     report = run(plan, "datagrams", backend)
     assert report.ok, report
     assert report.messages == 500
@@ -343,7 +376,9 @@ def test_every_row_answers_and_counts_the_same(tmp_path) -> None:
     for engine, backend in ROWS:
         endpoint = f"unixgram:{tmp_path}/{engine}-{backend}"
         with (
-            fastnet.serve("echo", endpoint, engine=engine, backend=backend, sndbuf=50_000, suffix="!") as server,
+            fastnet.serve(
+                "echo", endpoint, engine=engine, backend=backend, sndbuf=50_000, suffix="!"
+            ) as server,
             Client(server) as client,
             Client(server, None) as nameless,
         ):

@@ -1,4 +1,6 @@
-"""`fastnet connect` against servers that misbehave: every fault has its exit code, none a hang or a full memory."""
+"""`fastnet connect` against servers that misbehave: every fault has its exit code, none a hang or a
+full memory.
+"""
 
 from __future__ import annotations
 
@@ -53,15 +55,22 @@ def unacknowledged_bytes(sock: socket.socket) -> int:
 
 
 def wait_until_full(fd: int) -> None:
-    """Wait until a pipe holds all it can, less a portion that its writer may not be able to place."""
+    """Wait until a pipe holds all it can, less a portion that its writer may not be able to
+    place.
+    """
     deadline = monotonic() + DEADLINE_S
-    while int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), "little") < 65536 - select.PIPE_BUF:
+    while (
+        int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), "little")
+        < 65536 - select.PIPE_BUF
+    ):
         assert monotonic() < deadline, "the pipe does not fill"
         os.sched_yield()
 
 
 def feed(fd: int, data: bytes, total: int) -> int:
-    """Write up to `total` bytes to a pipe, and stop when it has taken none for half a second. Returns what it took."""
+    """Write up to `total` bytes to a pipe, and stop when it has taken none for half a second.
+    Returns what it took.
+    """
     os.set_blocking(fd, False)
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
@@ -96,7 +105,8 @@ def test_a_reset_is_exit_code_4_with_both_counts() -> None:
 
 
 def test_a_reset_while_the_reader_is_slow_neither_spins_nor_loses_what_had_come() -> None:
-    said = b"x" * 160_000  # more than the pipe and the client hold together, so a part waits in the socket
+    # more than the pipe and the client hold together, so a part waits in the socket
+    said = b"x" * 160_000
 
     def talk_then_abort(sock: socket.socket) -> None:
         sock.sendall(said)
@@ -111,7 +121,8 @@ def test_a_reset_while_the_reader_is_slow_neither_spins_nor_loses_what_had_come(
         received = process.stdout.read(1)
         before = processor_s(process.pid)
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.5)  # it waits for its reader, as it should; the half second is there to be spent or not
+            # it waits for its reader, as it should; the half second is there to be spent or not
+            process.wait(0.5)
         assert processor_s(process.pid) - before < 0.2
         while data := process.stdout.read(65536):
             received += data
@@ -140,7 +151,10 @@ def test_what_a_server_says_after_refusing_input_is_still_heard(tmp_path: Path) 
         assert told.wait(DEADLINE_S)
         sock.sendall(b"last words")
 
-    with peer(refuse_then_speak, "unix", tmp_path / "s.sock") as server, client(server.endpoint) as process:
+    with (
+        peer(refuse_then_speak, "unix", tmp_path / "s.sock") as server,
+        client(server.endpoint) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
         assert refuses.wait(DEADLINE_S)
@@ -153,16 +167,24 @@ def test_what_a_server_says_after_refusing_input_is_still_heard(tmp_path: Path) 
 
 
 def test_a_unix_server_that_leaves_ends_a_client_whose_input_is_silent(tmp_path: Path) -> None:
-    with peer(say(b"bye"), "unix", tmp_path / "s.sock") as server, client(server.endpoint) as process:
+    with (
+        peer(say(b"bye"), "unix", tmp_path / "s.sock") as server,
+        client(server.endpoint) as process,
+    ):
         assert process.stdout is not None
         assert process.stdout.read() == b"bye"
         assert process.wait(DEADLINE_S) == 0
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
-def test_a_server_that_never_reads_stops_the_input_and_fills_no_memory(transport: str, tmp_path: Path) -> None:
+def test_a_server_that_never_reads_stops_the_input_and_fills_no_memory(
+    transport: str, tmp_path: Path
+) -> None:
     told = threading.Event()
-    with peer(wait_for_one(told), transport, tmp_path / "s.sock") as server, client(server.endpoint) as process:
+    with (
+        peer(wait_for_one(told), transport, tmp_path / "s.sock") as server,
+        client(server.endpoint) as process,
+    ):
         assert process.stdin is not None
         assert server.accepted.wait(DEADLINE_S)
         at_rest = resident_bytes(process.pid)
@@ -201,7 +223,10 @@ def test_a_reader_that_never_reads_does_not_stop_the_input() -> None:
 
 @pytest.mark.parametrize(
     ("data", "sentence"),
-    [(b"x" * 40 * MIB, b"took none of the waiting input for 0.3 s"), (b"x", b"sent nothing more and did not close")],
+    [
+        (b"x" * 40 * MIB, b"took none of the waiting input for 0.3 s"),
+        (b"x", b"sent nothing more and did not close"),
+    ],
     ids=["does-not-read", "does-not-answer"],
 )
 def test_a_stalled_server_is_given_up_at_the_time_out(data: bytes, sentence: bytes) -> None:
@@ -249,9 +274,12 @@ def test_a_server_that_answers_byte_by_byte_is_heard_whole() -> None:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
-def test_100_megabytes_each_way_through_small_buffers_do_not_deadlock(transport: str, tmp_path: Path) -> None:
+def test_100_megabytes_each_way_through_small_buffers_do_not_deadlock(
+    transport: str, tmp_path: Path
+) -> None:
     size = 100 * 1000 * 1000
-    # TCP on loopback has segments of 64 KiB: below two of them, the window timers would be what is tested.
+    # TCP on loopback has segments of 64 KiB: below two of them, the window timers would be what is
+    # tested.
     buffer_bytes = 4096 if transport == "unix" else 131072
 
     def small_echo(sock: socket.socket) -> None:
@@ -275,7 +303,9 @@ def test_100_megabytes_each_way_through_small_buffers_do_not_deadlock(transport:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(1, 70_000), min_size=1, max_size=8), st.sampled_from([1, 100, 65536]))
-def test_whatever_the_sizes_of_reads_and_writes_the_echo_is_the_input(sizes: list[int], read_size: int) -> None:
+def test_whatever_the_sizes_of_reads_and_writes_the_echo_is_the_input(
+    sizes: list[int], read_size: int
+) -> None:
     data = os.urandom(min(sum(sizes), 20_000 if read_size == 1 else sum(sizes)))
 
     def choppy_echo(sock: socket.socket) -> None:
@@ -300,11 +330,16 @@ def test_whatever_the_sizes_of_reads_and_writes_the_echo_is_the_input(sizes: lis
         while piece := os.read(back, read_size):
             received.append(piece)
 
-    threads = [threading.Thread(target=work) for work in (write, read, lambda: (choppy_echo(far), far.close()))]
+    threads = [
+        threading.Thread(target=context)
+        for context in (write, read, lambda: (choppy_echo(far), far.close()))
+    ]
     for thread in threads:
         thread.start()
     output = Output(target)
-    outcome = Conversation(near, Endpoint("unix", path="@x"), Input(source), output, DEADLINE_S).run()
+    outcome = Conversation(
+        near, Endpoint("unix", path="@x"), Input(source), output, DEADLINE_S
+    ).run()
     output.close()
     os.close(target)
     for thread in threads:
@@ -313,4 +348,8 @@ def test_whatever_the_sizes_of_reads_and_writes_the_echo_is_the_input(sizes: lis
     os.close(source)
     os.close(back)
     assert b"".join(received) == data
-    assert (outcome.sent_bytes, outcome.received_bytes, outcome.ended_by) == (len(data), len(data), "both")
+    assert (outcome.sent_bytes, outcome.received_bytes, outcome.ended_by) == (
+        len(data),
+        len(data),
+        "both",
+    )

@@ -16,13 +16,22 @@ from fastnet.registry import BACKENDS
 from fastnet.server.server import Server
 from tests.contract.test_datagram import Client, each_way
 from tests.support.cli_process import ROOT, finish, running
-from tests.support.clients import connect, eventually, pattern, settled, statistics_reach, while_flooded
+from tests.support.clients import (
+    connect,
+    eventually,
+    pattern,
+    settled,
+    statistics_reach,
+    while_flooded,
+)
 
 FILE = ROOT / "docs" / "example-words.txt"
 
 
 @each_way
-def test_junk_of_every_size_is_answered_with_unknown_and_harms_nothing(engine, backend, serve) -> None:
+def test_junk_of_every_size_is_answered_with_unknown_and_harms_nothing(
+    engine, backend, serve
+) -> None:
     server = serve("dictionary", "udp://127.0.0.1:0", file=str(FILE))
     sizes = [0, 1, 2, 63, 64, 511, 512, 513, 1024, 1025, 1472, 9000, 65_507]
     with Client(server) as client:
@@ -37,9 +46,11 @@ def test_junk_of_every_size_is_answered_with_unknown_and_harms_nothing(engine, b
             ):
                 junk = junk[:65_507]
                 answer = client.ask(junk)
-                assert answer in (b"unknown", b"unknown\n") or (junk == b"cat" and answer == b"Katze")
+                assert answer in (b"unknown", b"unknown\n") or (
+                    junk == b"cat" and answer == b"Katze"
+                )
             assert client.ask(b"cat".ljust(max(size, 3), b"\0")) == b"Katze"
-    assert server.statistics().withheld == server.statistics().unsent == 0
+    assert server.statistics().amplification_blocked == server.statistics().unsent == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -55,7 +66,9 @@ def test_a_flood_does_not_keep_a_word_from_its_answer_for_ever(backend: str) -> 
         before = resident_kib(server.pid)
         with while_flooded(lambda: sock.sendall(random.randbytes(random.randrange(700))), 500):
             for _ in range(3):
-                done = finish("dict", "lookup", "--server", endpoint, "--timeout", "20", "cat", "dog")
+                done = finish(
+                    "dict", "lookup", "--server", endpoint, "--timeout", "20", "cat", "dog"
+                )
                 assert done.stdout == "cat: Katze\ndog: Hund\n", done.stderr
         grown = resident_kib(server.pid) - before
         code, out, err = server.end()
@@ -92,13 +105,13 @@ def test_one_who_asks_and_does_not_read_is_not_read_any_more(lines) -> None:
     server = lines(sndbuf=8 * KIB)
     greedy, other = connect(server.endpoint, rcvbuf=4 * KIB), connect(server.endpoint)
     with greedy.sending(b"note\n" * 2_000_000, half_close=False):
-        eventually(lambda: server.statistics().parked_bytes, why=server.statistics)
+        eventually(lambda: server.statistics().write_buffer_bytes, why=server.statistics)
         other.send(b"dog\n")
         assert other.read(5) == b"Hund\n"
-        assert server.statistics().parked_bytes < 4 * 1024 * KIB
+        assert server.statistics().write_buffer_bytes < 4 * 1024 * KIB
     greedy.reset()
     other.close()
-    statistics_reach(server, open=0, parked_bytes=0)
+    statistics_reach(server, open=0, write_buffer_bytes=0)
 
 
 def test_it_listens_only_where_it_is_told_and_its_file_may_go(lines, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Remote commands when the network, the peers and the server itself misbehave: still once, still whole, still right."""
+"""Remote commands when the network, the peers and the server itself misbehave: still once, still
+whole, still right.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,14 @@ def folder(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def serving(folder: Path, port: int = 0) -> Iterator[tuple[Running, Endpoint]]:
-    files = ["--allow-file", folder / "commands.toml", "--keys", folder / "keys", "--nonces", folder / "nonces"]
+    files = [
+        "--allow-file",
+        folder / "commands.toml",
+        "--keys",
+        folder / "keys",
+        "--nonces",
+        folder / "nonces",
+    ]
     with running("exec", "serve", "--port", port, *files, *AS_ROOT) as server:
         yield server, server.endpoint()
 
@@ -86,7 +95,9 @@ def test_where_nothing_arrives_the_client_gives_up_in_time(folder: Path) -> None
     assert "no answer within 0.5 s" in done.stderr
 
 
-def test_a_server_killed_while_the_command_runs_is_an_unknown_outcome_and_no_second_run(folder: Path) -> None:
+def test_a_server_killed_while_the_command_runs_is_an_unknown_outcome_and_no_second_run(
+    folder: Path,
+) -> None:
     with contextlib.ExitStack() as stack:
         first, endpoint = stack.enter_context(serving(folder))
         client = stack.enter_context(running(*asking(folder, endpoint, "slow")))
@@ -113,14 +124,19 @@ def test_a_server_that_comes_up_while_the_client_asks_is_not_missed(folder: Path
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         endpoint = Endpoint("udp", *sock.getsockname())
-    with Lossy(endpoint, 1, loss=0) as network, running(*asking(folder, network.endpoint, "mark")) as client:
+    with (
+        Lossy(endpoint, 1, loss=0) as network,
+        running(*asking(folder, network.endpoint, "mark")) as client,
+    ):
         eventually(lambda: network.backs, "the first datagram")
         with serving(folder, endpoint.port):
             code, out, _ = client.end(None)
     assert (code, out == SEQ, marks(folder)) == (10, True, 1)
 
 
-def test_a_recorded_conversation_is_worth_nothing_afterwards_nor_after_a_restart(folder: Path) -> None:
+def test_a_recorded_conversation_is_worth_nothing_afterwards_nor_after_a_restart(
+    folder: Path,
+) -> None:
     recorded: list[bytes] = []
     with serving(folder) as (server, endpoint), peer(endpoint) as sock:
         ours = Asking(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
@@ -165,7 +181,15 @@ def test_a_flood_of_junk_forgeries_and_half_requests_disturbs_nobody(folder: Pat
 
         def flood() -> None:
             whole = unproven.next()
-            for datagram in (os.urandom(100), b"", bytes(60000), forged.next(), whole, whole[:40], b"uptime\0\0"):
+            for datagram in (
+                os.urandom(100),
+                b"",
+                bytes(60000),
+                forged.next(),
+                whole,
+                whole[:40],
+                b"uptime\0\0",
+            ):
                 with contextlib.suppress(OSError):
                     sent[0] += sock.send(datagram)
                 with contextlib.suppress(OSError):
@@ -176,7 +200,9 @@ def test_a_flood_of_junk_forgeries_and_half_requests_disturbs_nobody(folder: Pat
         assert [each.returncode for each in done] == [10, 10, 10]
         assert all(each.stdout == SEQ for each in done)
         assert sent[1] < sent[0]
-        memory = int(re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())[0])
+        memory = int(
+            re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())[0]
+        )
         assert memory < 100_000
         log = server.end()
         assert "3 ran, 0 refused" in log[1]
@@ -186,7 +212,10 @@ def test_a_flood_of_junk_forgeries_and_half_requests_disturbs_nobody(folder: Pat
 
 @pytest.mark.parametrize("port", [19, 1023])
 def test_a_port_of_a_service_is_not_answered(folder: Path, port: int) -> None:
-    with serving(folder) as (server, endpoint), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as low:
+    with (
+        serving(folder) as (server, endpoint),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as low,
+    ):
         try:
             low.bind(("127.0.0.2", port))
         except PermissionError:
@@ -216,7 +245,9 @@ def test_a_peer_that_asks_and_never_listens_holds_up_nobody(folder: Path) -> Non
 
 def test_clients_at_the_same_time_each_get_their_own(folder: Path) -> None:
     with serving(folder) as (server, endpoint), contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(running(*asking(folder, endpoint, "mark"))) for _ in range(6)]
+        clients = [
+            stack.enter_context(running(*asking(folder, endpoint, "mark"))) for _ in range(6)
+        ]
         ends = [client.end(None) for client in clients]
         assert [(code, out == SEQ) for code, out, _ in ends] == [(10, True)] * 6
         assert marks(folder) == 6

@@ -1,4 +1,6 @@
-"""Bad senders and bad luck of a raw receiver: never a file under its name that is not whole, and nothing left behind."""
+"""Bad senders and bad luck of a raw receiver: never a file under its name that is not whole, and
+nothing left behind.
+"""
 
 from __future__ import annotations
 
@@ -173,8 +175,16 @@ def test_a_receiver_killed_at_random_bytes_leaves_no_wrong_file(target, inbox, r
             path.unlink()
 
 
-def test_what_a_killed_receiver_left_is_gone_with_the_next_one_and_nothing_else_is(target, inbox) -> None:
-    foreign = [".target.part", ".target.notes.part", ".other.0123abcd.part", "target.0123abcd.part", ".target.0123abcd"]
+def test_what_a_killed_receiver_left_is_gone_with_the_next_one_and_nothing_else_is(
+    target, inbox
+) -> None:
+    foreign = [
+        ".target.part",
+        ".target.notes.part",
+        ".other.0123abcd.part",
+        "target.0123abcd.part",
+        ".target.0123abcd",
+    ]
     for name in foreign:
         (inbox / name).write_bytes(b"kept")
     (inbox / ".target.0123abcd.part").symlink_to("nowhere")
@@ -199,7 +209,9 @@ def test_what_a_killed_receiver_left_is_gone_with_the_next_one_and_nothing_else_
 
 def partial_bytes(inbox: Path) -> list[int]:
     """Of each temporary file."""
-    return sorted(path.stat().st_size for path in inbox.glob(".target.????????.part") if not path.is_symlink())
+    return sorted(
+        path.stat().st_size for path in inbox.glob(".target.????????.part") if not path.is_symlink()
+    )
 
 
 @rounds
@@ -317,7 +329,9 @@ def test_a_sender_that_does_not_hear_our_thanks_has_lost_nothing(target) -> None
 
 
 @pytest.mark.parametrize("to", ["a file", "-"])
-def test_a_sender_without_raw_is_told_apart_before_anything_of_it_is_taken(target, inbox, tmp_path, to) -> None:
+def test_a_sender_without_raw_is_told_apart_before_anything_of_it_is_taken(
+    target, inbox, tmp_path, to
+) -> None:
     (tmp_path / "file").write_bytes(DATA)
     with receiving("-" if to == "-" else target) as command:
         where = command.line("err" if to == "-" else "out", "listening on ").split()[2]
@@ -351,8 +365,12 @@ def test_a_greeting_in_single_bytes_is_one_too(target, inbox) -> None:
     assert left(inbox) == []
 
 
-def test_a_raw_receiver_that_connects_to_a_sender_without_raw_gets_no_empty_file(target, inbox, tmp_path) -> None:
-    """That sender waits for a greeting, and then resets: its FIN would say that the file is empty."""
+def test_a_raw_receiver_that_connects_to_a_sender_without_raw_gets_no_empty_file(
+    target, inbox, tmp_path
+) -> None:
+    """That sender waits for a greeting, and then resets: its FIN would say that the file is
+    empty.
+    """
     (tmp_path / "file").write_bytes(DATA)
     with running("send", tmp_path / "file", "--listen", 0) as sender:
         done = finish("recv", sender.endpoint(), "--raw", "--output", target)
@@ -364,5 +382,7 @@ def test_a_raw_receiver_that_connects_to_a_sender_without_raw_gets_no_empty_file
 
 
 def test_a_folder_that_cannot_be_listed_is_not_swept_and_no_error(tmp_path: Path) -> None:
-    """A drop box: one may put files there and not look. Root may look everywhere, so the folder is none at all."""
+    """A drop box: one may put files there and not look. Root may look everywhere, so the folder is
+    none at all.
+    """
     sweep(os.fsencode(tmp_path / "nothing" / ".name"))

@@ -1,4 +1,6 @@
-"""Bad receivers and bad luck of a raw sender: each ends in a sentence and an exit code, and nobody else is disturbed."""
+"""Bad receivers and bad luck of a raw sender: each ends in a sentence and an exit code, and nobody
+else is disturbed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from tests.support.clients import eventually
 from tests.support.connect_peers import ABORT, free_port
 
 DATA = os.urandom(64 * 1024) * 256
-"""16 MiB: more than the buffers of a connection hold, so the sender has to wait for the receiver."""
+"""16 MiB: more than the buffers of a connection hold, so the sender has to wait for the
+receiver.
+"""
 
 SHORT = "--timeout", "0.6"
 
@@ -151,7 +155,9 @@ def test_of_a_source_that_grows_the_size_at_the_start_is_sent(source) -> None:
     assert "has grown by 13 bytes" in out
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+)
 def test_a_sender_that_is_stopped_never_looks_done(source, number, expected) -> None:
     with sending(source) as command, connect(command.endpoint()) as sock:
         read_exactly(sock, 1000)
@@ -236,7 +242,8 @@ def test_nobody_comes(source) -> None:
 def test_a_listener_that_comes_late_is_waited_for(source) -> None:
     port = free_port()
     with running("send", source, f"127.0.0.1:{port}", "--raw", "--retry", "20") as command:
-        # Nothing to see from outside: give it a first refusal by listening only when it has started to work.
+        # Nothing to see from outside: give it a first refusal by listening only when it has started
+        # to work.
         eventually(lambda: Path(f"/proc/{command.pid}/fd").exists())
         with socket.create_server(("127.0.0.1", port)) as listener:
             listener.settimeout(20)
@@ -263,7 +270,10 @@ def test_a_source_that_cannot_be_read_is_said_before_anybody_comes(tmp_path) -> 
 def test_a_stream_goes_out_as_it_comes(tmp_path) -> None:
     out, into = os.pipe()
     with open(out, "rb") as reader, open(into, "wb", 0) as writer:
-        with running("send", "-", "--listen", 0, "--raw", stdin=reader) as command, connect(command.endpoint()) as sock:
+        with (
+            running("send", "-", "--listen", 0, "--raw", stdin=reader) as command,
+            connect(command.endpoint()) as sock,
+        ):
             for part in (b"first", DATA[:500_000]):
                 os.write(writer.fileno(), part[:60_000])
                 assert read_exactly(sock, len(part[:60_000])) == part[:60_000]

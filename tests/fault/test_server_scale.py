@@ -1,4 +1,6 @@
-"""A thousand connections where select ends, fifteen thousand where epoll begins to be worth it, and what each costs."""
+"""A thousand connections where select ends, fifteen thousand where epoll begins to be worth it, and
+what each costs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tests.support.clients import connect, eventually
 ROOT = Path(__file__).parents[2]
 BYTES_A_CONNECTION_MAX = {"epoll": 64, "uring": 512}
 SLACK_BYTES = 256 * 1024
-"""What a process allocates once between two looks, whatever the connections: pages of stacks, arenas, the reader's own."""
+"""What a process allocates once between two looks, whatever the connections: pages of stacks,
+arenas, the reader's own.
+"""
 
 
 class Process:
@@ -30,8 +34,10 @@ class Process:
 
     def __init__(self, module: str, *arguments: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", f"tests.fault.{module}", *arguments]
-        self.child = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, bufsize=1, stdin=-1, stdout=-1)
+        command = [sys.executable, "-m", f"tests.support.{module}", *arguments]
+        self.child = subprocess.Popen(
+            command, cwd=ROOT, env=environment, text=True, bufsize=1, stdin=-1, stdout=-1
+        )
 
     def line(self) -> str:
         assert self.child.stdout
@@ -64,7 +70,7 @@ def helper(module: str, *arguments: str) -> Iterator[Process]:
 
 @contextlib.contextmanager
 def served(**options: Any) -> Iterator[tuple[Process, Endpoint]]:
-    with helper("served", json.dumps({"service": "echo", **options})) as process:
+    with helper("server_process", json.dumps({"service": "echo", **options})) as process:
         yield process, Endpoint.parse(process.line())
 
 
@@ -81,8 +87,10 @@ def quiet(process: Process) -> dict[str, Any]:
 
 
 def visit(endpoint: Endpoint, idle: int, active: int, server: Process) -> dict[str, Any]:
-    """A crowd comes, echoes, and leaves. Returns what the server said of itself while all were there."""
-    with helper("crowd", str(endpoint), str(idle), str(active)) as crowd:
+    """A crowd comes, echoes, and leaves. Returns what the server said of itself while all were
+    there.
+    """
+    with helper("idle_clients", str(endpoint), str(idle), str(active)) as crowd:
         assert crowd.line() == "connected"
         there = server.ask()
         assert there["open"] == idle + active
@@ -107,10 +115,13 @@ def test_a_thousand_connections_fit_select(engine, backend) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("engine", ["epoll", "uring"])
 @pytest.mark.skipif(
-    resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 16_000, reason="the descriptor limit is below 16,000"
+    resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 16_000,
+    reason="the descriptor limit is below 16,000",
 )
 def test_fifteen_thousand_idle_connections_cost_what_was_promised(engine, backend, capsys) -> None:
-    """E3. The first crowd is there for what is allocated once; the second is three times as large, and measured."""
+    """E3. The first crowd is there for what is allocated once; the second is three times as large,
+    and measured.
+    """
     first, second = 5_000, 15_000
     with served(engine=engine, backend=backend, backlog=4096) as (server, endpoint):
         visit(endpoint, first - 200, 200, server)
@@ -132,8 +143,13 @@ def test_fifteen_thousand_idle_connections_cost_what_was_promised(engine, backen
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_a_server_short_of_descriptors_serves_everybody_in_the_end(engine, backend) -> None:
-    """E3. Sixty peers come at once where some twenty descriptors are left, and nobody leaves before it was served."""
-    with served(engine=engine, backend=backend, descriptors=40, max_connections=None) as (server, endpoint):
+    """E3. Sixty peers come at once where some twenty descriptors are left, and nobody leaves before
+    it was served.
+    """
+    with served(engine=engine, backend=backend, descriptors=40, max_connections=None) as (
+        server,
+        endpoint,
+    ):
         peers = [connect(endpoint) for _ in range(60)]
         for peer in peers:
             peer.send(b"me too")
@@ -150,7 +166,9 @@ def test_a_server_short_of_descriptors_serves_everybody_in_the_end(engine, backe
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_sigpipe_never_kills_even_where_it_would(engine, backend, workers) -> None:
-    """E9. A program that has SIGPIPE at its default may serve too, in threads, children and worker processes."""
+    """E9. A program that has SIGPIPE at its default may serve too, in threads, children and worker
+    processes.
+    """
     options = {"service": "chargen", "engine": engine, "backend": backend, "workers": workers}
     with served(**options, sigpipe_kills=True) as (server, endpoint):
         for _ in range(4):

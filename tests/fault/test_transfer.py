@@ -1,7 +1,9 @@
-"""Bad luck of a transfer by fastnet/1: afterwards there is the whole file, or a state to go on from, and a clear error.
+"""Bad luck of a transfer by fastnet/1: afterwards there is the whole file, or a state to go on
+from,
+and a clear error.
 
-Never a wrong file under the final name, and never a hang past the time-out. What a campaign does often under `make soak` is
-done a few times here.
+Never a wrong file under the final name, and never a hang past the time-out. What a campaign does
+often under `make soak` is done a few times here.
 """
 
 from __future__ import annotations
@@ -45,9 +47,14 @@ def inbox(tmp_path: Path) -> Path:
     return tmp_path / "inbox"
 
 
-def broken_off(source: Path, inbox: Path, after: int, trouble: Callable[[], str]) -> tuple[Side, Side]:
+def broken_off(
+    source: Path, inbox: Path, after: int, trouble: Callable[[], str]
+) -> tuple[Side, Side]:
     """A transfer through a proxy that makes trouble at a byte. Both sides, ended."""
-    with receiving(into=inbox, stall_s=0.7) as receiver, Proxy(receiver.endpoint, after, trouble) as proxy:
+    with (
+        receiving(into=inbox, stall_s=0.7) as receiver,
+        Proxy(receiver.endpoint, after, trouble) as proxy,
+    ):
         sender = Side(fastnet.send, (source, proxy.endpoint), {"stall_s": 0.7}).start()
         for side in (sender, receiver):
             side.thread.join(30)
@@ -60,7 +67,11 @@ def goes_on(source: Path, inbox: Path) -> int:
     sent, received = transfer([source], into=inbox)
     assert (inbox / "file").read_bytes() == source.read_bytes()
     assert os.listdir(inbox) == ["file"]
-    assert sent.moved_bytes + sent.skipped_bytes == FILE_BYTES == received.moved_bytes + received.skipped_bytes
+    assert (
+        sent.moved_bytes + sent.skipped_bytes
+        == FILE_BYTES
+        == received.moved_bytes + received.skipped_bytes
+    )
     return sent.skipped_bytes
 
 
@@ -75,10 +86,15 @@ def test_a_connection_that_breaks_leaves_a_state_to_go_on_from(word, after, sour
 
 
 @pytest.mark.parametrize("word", ["cut", "reset", "stall"])
-def test_a_peer_that_breaks_off_before_it_has_greeted_takes_nobodys_place(word, source, inbox) -> None:
+def test_a_peer_that_breaks_off_before_it_has_greeted_takes_nobodys_place(
+    word, source, inbox
+) -> None:
     with receiving(into=inbox) as receiver:
         where = receiver.endpoint
-        with Proxy(where, 5, lambda: word) as proxy, pytest.raises(TransferError, match="before it said who it is"):
+        with (
+            Proxy(where, 5, lambda: word) as proxy,
+            pytest.raises(TransferError, match="before it said who it is"),
+        ):
             fastnet.send(source, proxy.endpoint)
         fastnet.send(source, where)
         receiver.join()
@@ -100,7 +116,9 @@ class Commands:
                 sides[victim].process.send_signal(signal.SIGKILL)
                 return "go on"
 
-            with Proxy(str(receiver.endpoint()), after, kill if victim else lambda: "go on") as proxy:
+            with Proxy(
+                str(receiver.endpoint()), after, kill if victim else lambda: "go on"
+            ) as proxy:
                 with running("send", self.source, proxy.endpoint, "--json") as sender:
                     sides["send"] = sender
                     code, out, _ = sender.end(None)
@@ -109,7 +127,9 @@ class Commands:
 
 
 def campaign(source: Path, inbox: Path, kills: int, seed: int) -> None:
-    """Kill a side at random bytes until it has happened `kills` times, with a run that is left alone now and then."""
+    """Kill a side at random bytes until it has happened `kills` times, with a run that is left
+    alone now and then.
+    """
     chance = random.Random(seed)
     commands = Commands(source, inbox)
     while kills:
@@ -265,7 +285,9 @@ def test_a_part_file_that_lost_its_end_is_believed_only_so_far(size, source, inb
     assert goes_on(source, inbox) == size // EXTENT_BYTES * EXTENT_BYTES
 
 
-def test_after_another_boot_what_is_on_the_disk_is_read_again_before_it_is_believed(source, inbox, monkeypatch) -> None:
+def test_after_another_boot_what_is_on_the_disk_is_read_again_before_it_is_believed(
+    source, inbox, monkeypatch
+) -> None:
     broken_off(source, inbox, 4 * EXTENT_BYTES, lambda: "cut")
     with (inbox / PART).open("r+b") as file:
         file.seek(EXTENT_BYTES + 5)
@@ -278,7 +300,9 @@ def test_after_another_boot_what_is_on_the_disk_is_read_again_before_it_is_belie
 
 def test_a_second_receiver_of_one_target_is_refused(source, inbox) -> None:
     with receiving(into=inbox) as first:
-        slow = Side(fastnet.send, (source, first.endpoint), {"limit_rate_bytes_s": 4.0 * MIB}).start()
+        slow = Side(
+            fastnet.send, (source, first.endpoint), {"limit_rate_bytes_s": 4.0 * MIB}
+        ).start()
         while not (inbox / PART).exists():
             assert slow.thread.is_alive()
         with pytest.raises(TransferRefused, match="another receiver is writing file"):
@@ -291,14 +315,18 @@ def test_a_second_receiver_of_one_target_is_refused(source, inbox) -> None:
 
 def test_a_receiver_that_gives_up_is_heard_in_the_middle_of_an_extent(source, inbox) -> None:
     with receiving(into=inbox) as receiver:
-        sender = Side(fastnet.send, (source, receiver.endpoint), {"limit_rate_bytes_s": MIB / 4}).start()
+        sender = Side(
+            fastnet.send, (source, receiver.endpoint), {"limit_rate_bytes_s": MIB / 4}
+        ).start()
         eventually(lambda: any(event.kind == "start" for event in receiver.events), "the start")
         receiver.stopping = True
         with pytest.raises(TransferError, match="says: the transfer was stopped"):
             sender.join()
 
 
-def test_a_disk_that_takes_longer_than_the_time_out_is_no_silence(tmp_path, inbox, monkeypatch) -> None:
+def test_a_disk_that_takes_longer_than_the_time_out_is_no_silence(
+    tmp_path, inbox, monkeypatch
+) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
     for name in "ab":
@@ -328,7 +356,10 @@ def test_a_stream_that_breaks_leaves_nothing(inbox) -> None:
         with running("send", "-", receiver.endpoint(), stdin=reading) as sender:
             os.close(reading)
             os.write(writing, bytes(60_000))
-            eventually(lambda: [path for path in inbox.iterdir() if path.stat().st_size == 60_000], "the bytes there")
+            eventually(
+                lambda: [path for path in inbox.iterdir() if path.stat().st_size == 60_000],
+                "the bytes there",
+            )
             sender.process.kill()
             assert receiver.end(None)[0] == 5
         os.close(writing)
@@ -347,7 +378,9 @@ KEPT = ["a name that looks alike.fastnet-part", ".other.fastnet-part"]
 
 
 @pytest.mark.parametrize("became", ["small", "whole"])
-def test_what_a_killed_receiver_left_goes_when_no_run_will_go_on_with_it(became, source, inbox) -> None:
+def test_what_a_killed_receiver_left_goes_when_no_run_will_go_on_with_it(
+    became, source, inbox
+) -> None:
     broken_off(source, inbox, 2 * EXTENT_BYTES, lambda: "cut")
     for name in KEPT:
         (inbox / name).write_bytes(b"kept")

@@ -1,4 +1,6 @@
-"""Strangers at a listener: whatever they say, or do not say, the transfer that waits or runs is not disturbed."""
+"""Strangers at a listener: whatever they say, or do not say, the transfer that waits or runs is not
+disturbed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ HALF = len(BIG) // 2
 def crowd(where: tuple[str, int], count: int) -> Iterator[list[socket.socket]]:
     """So many connections."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(socket.create_connection(where, DEADLINE_S)) for _ in range(count)]
+        yield [
+            stack.enter_context(socket.create_connection(where, DEADLINE_S)) for _ in range(count)
+        ]
 
 
 def reset(sock: socket.socket) -> None:
@@ -47,8 +51,12 @@ STRANGERS: dict[str, Callable[[socket.socket], object]] = {
     "HTTP": lambda sock: sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
     "TLS": lambda sock: sock.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32)),
     "half a hello": lambda sock: sock.sendall(MAGIC + HEAD.pack(Kind.HELLO, 100) + b"{"),
-    "a hello of 2^32 bytes": lambda sock: sock.sendall(MAGIC + HEAD.pack(Kind.HELLO, (1 << 32) - 1)),
-    "an extent for a hello": lambda sock: sock.sendall(MAGIC + HEAD.pack(Kind.EXTENT, 1 << 30) + bytes(1000)),
+    "a hello of 2^32 bytes": lambda sock: sock.sendall(
+        MAGIC + HEAD.pack(Kind.HELLO, (1 << 32) - 1)
+    ),
+    "an extent for a hello": lambda sock: sock.sendall(
+        MAGIC + HEAD.pack(Kind.EXTENT, 1 << 30) + bytes(1000)
+    ),
     "a hello without a word": lambda sock: sock.sendall(MAGIC + pack_json(Kind.HELLO, {})),
     "a hello of another version": lambda sock: Forger(sock, "send", version=2),
     "a hello of our own role": lambda sock: Forger(sock, "recv"),
@@ -59,7 +67,9 @@ STRANGERS: dict[str, Callable[[socket.socket], object]] = {
 
 
 @pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS.keys())
-def test_a_transfer_that_runs_is_not_disturbed(tmp_path: Path, stranger: Callable[[socket.socket], object]) -> None:
+def test_a_transfer_that_runs_is_not_disturbed(
+    tmp_path: Path, stranger: Callable[[socket.socket], object]
+) -> None:
     with receiving(tmp_path) as side, Forger(side.dial(), "send").greeted() as forger:
         forger.manifest(file_row("big", BIG))
         forger.hear_until(Kind.PLAN)
@@ -83,7 +93,10 @@ def finish_big(forger: Forger) -> None:
         digest.add(start, HALF, digest_of(BIG[start : start + HALF]))
     whole = digest.of_size(len(BIG))
     proof.add(0, len(BIG), whole)
-    forger.say(extent(0, HALF, BIG[HALF:]), pack_json(Kind.END, {"entry": 0, "size": len(BIG), "digest": whole.hex()}))
+    forger.say(
+        extent(0, HALF, BIG[HALF:]),
+        pack_json(Kind.END, {"entry": 0, "size": len(BIG), "digest": whole.hex()}),
+    )
     forger.frame(Kind.FINISH, {"proof": proof.digest().hex(), "files": 1})
     forger.hear_until(Kind.DONE)
     forger.frame(Kind.FINISH, {})
@@ -93,7 +106,9 @@ BEFORE = {name: stranger for name, stranger in STRANGERS.items() if name != "a s
 
 
 @pytest.mark.parametrize("stranger", BEFORE.values(), ids=BEFORE.keys())
-def test_a_listener_that_waits_goes_on_waiting(tmp_path: Path, stranger: Callable[[socket.socket], object]) -> None:
+def test_a_listener_that_waits_goes_on_waiting(
+    tmp_path: Path, stranger: Callable[[socket.socket], object]
+) -> None:
     source = tmp_path / "source"
     source.write_bytes(BIG)
     with receiving(tmp_path / "inbox") as side:
@@ -120,13 +135,19 @@ def test_a_second_peer_is_told_that_the_listener_is_busy(tmp_path: Path) -> None
 def test_more_silent_strangers_than_are_borne_keep_nobody_out(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(BIG)
-    with receiving(tmp_path / "inbox") as side, crowd((side.where.host, side.where.port), 2 * STRANGERS_MAX):
+    with (
+        receiving(tmp_path / "inbox") as side,
+        crowd((side.where.host, side.where.port), 2 * STRANGERS_MAX),
+    ):
         fastnet.send(source, str(side.where))
         assert side.end() is None
 
 
 def test_the_oldest_of_too_many_strangers_is_sent_away(tmp_path: Path) -> None:
-    with receiving(tmp_path) as side, crowd((side.where.host, side.where.port), STRANGERS_MAX + 1) as strangers:
+    with (
+        receiving(tmp_path) as side,
+        crowd((side.where.host, side.where.port), STRANGERS_MAX + 1) as strangers,
+    ):
         assert strangers[0].recv(1) == b""
 
 
@@ -157,7 +178,9 @@ def test_silent_strangers_of_a_tls_listener_keep_nobody_out_and_do_not_delay_its
     assert (tmp_path / "inbox" / "source").read_bytes() == BIG
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x02\x00" + bytes(600), MAGIC])
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x02\x00" + bytes(600), MAGIC]
+)
 def test_strangers_without_tls_are_sent_away_from_a_tls_listener(
     tls_side: Victim, tmp_path: Path, garbage: bytes
 ) -> None:
@@ -180,7 +203,9 @@ def test_a_sender_is_not_fooled_by_another_certificate(tls_side: Victim, tmp_pat
     assert not tls_side.is_over()
 
 
-def test_a_hello_that_comes_byte_by_byte_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hello_that_comes_byte_by_byte_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(handshake, "HELLO_S", 0.5)
     with receiving(tmp_path) as side, side.dial() as sock:
         sock.settimeout(0.02)
@@ -212,11 +237,15 @@ def test_a_listening_sender_tells_a_stranger_nothing(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_sends_our_own_proof_back_is_not_let_in(tmp_path: Path) -> None:
-    """It dials us and gets no proof before its own; so it listens, and we dial it: our proof comes first."""
+    """It dials us and gets no proof before its own; so it listens, and we dial it: our proof comes
+    first.
+    """
     (tmp_path / "secret").write_bytes(b"x")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         where = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-        victim = Victim(fastnet.send, (tmp_path / "secret", where), {"token": b"a token of sixteen bytes"})
+        victim = Victim(
+            fastnet.send, (tmp_path / "secret", where), {"token": b"a token of sixteen bytes"}
+        )
         with victim:
             sock, _ = listener.accept()
             sock.settimeout(DEADLINE_S)

@@ -1,4 +1,6 @@
-"""A sender that names what is not its to name: nothing is ever made outside of the receiver's folder, or through a link."""
+"""A sender that names what is not its to name: nothing is ever made outside of the receiver's
+folder, or through a link.
+"""
 
 from __future__ import annotations
 
@@ -78,11 +80,15 @@ PATHS = {
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 @pytest.mark.parametrize("kind", ["f", "d", "l"])
-def test_a_name_that_leads_elsewhere_refuses_everything(inside: Path, outside: Path, path: str, kind: str) -> None:
+def test_a_name_that_leads_elsewhere_refuses_everything(
+    inside: Path, outside: Path, path: str, kind: str
+) -> None:
     row = {"f": file_row(path), "d": folder_row(path), "l": link_row(path, "kept")}[kind]
     before = os.stat(outside).st_mtime_ns
     with receiving(inside, overwrite="always") as side:
-        refused(offer(side, folder_row("a"), file_row("good"), row, files=pack((1, b"x"), (2, b"x"))))
+        refused(
+            offer(side, folder_row("a"), file_row("good"), row, files=pack((1, b"x"), (2, b"x")))
+        )
     assert tree(inside) == {}
     assert os.stat(outside).st_mtime_ns == before
 
@@ -106,7 +112,9 @@ UNDER_LINKS = {
 
 @pytest.mark.parametrize("rows", UNDER_LINKS.values(), ids=UNDER_LINKS.keys())
 @pytest.mark.parametrize("overwrite", ["never", "always", "rename"])
-def test_a_manifest_that_no_tree_makes_is_refused(inside: Path, outside: Path, rows: list[Row], overwrite: str) -> None:
+def test_a_manifest_that_no_tree_makes_is_refused(
+    inside: Path, outside: Path, rows: list[Row], overwrite: str
+) -> None:
     with receiving(inside, overwrite=overwrite) as side:
         refused(offer(side, *rows, files=pack((0, b"x"), (1, b"x"))))
     assert tree(inside) == {}
@@ -114,7 +122,9 @@ def test_a_manifest_that_no_tree_makes_is_refused(inside: Path, outside: Path, r
 
 
 def test_ten_thousand_folders_that_nobody_named_are_not_made(inside: Path) -> None:
-    """Each file alone would bring as many folders as its name is deep, and no limit of files counts them."""
+    """Each file alone would bring as many folders as its name is deep, and no limit of files counts
+    them.
+    """
     rows = [file_row("/".join([f"{i:x}", *"abcdefgh", "file"])) for i in range(1000)]
     with receiving(inside, policy=Policy(files_max=1000)) as side:
         refused(offer(side, *rows))
@@ -133,7 +143,9 @@ LINKS = {
 
 
 @pytest.mark.parametrize("target", LINKS.values(), ids=LINKS.keys())
-def test_a_link_that_leads_out_is_not_made_and_the_rest_is(inside: Path, outside: Path, target: str) -> None:
+def test_a_link_that_leads_out_is_not_made_and_the_rest_is(
+    inside: Path, outside: Path, target: str
+) -> None:
     with receiving(inside) as side:
         with Forger(side.dial(), "send").greeted() as forger:
             forger.manifest(link_row("bad", target), link_row("here", "."), file_row("a"))
@@ -146,7 +158,9 @@ def test_a_link_that_leads_out_is_not_made_and_the_rest_is(inside: Path, outside
 
 @pytest.mark.parametrize("overwrite", ["never", "always", "older", "rename"])
 @pytest.mark.parametrize("path", ["link/new", "link/kept", "link"])
-def test_a_link_that_is_there_already_is_not_followed(inside: Path, outside: Path, path: str, overwrite: str) -> None:
+def test_a_link_that_is_there_already_is_not_followed(
+    inside: Path, outside: Path, path: str, overwrite: str
+) -> None:
     (inside / "link").symlink_to(outside if "/" in path else outside / "kept")
     rows = [folder_row("link"), file_row(path)] if "/" in path else [file_row(path)]
     index = len(rows) - 1
@@ -167,7 +181,9 @@ def test_a_folder_that_exists_is_opened_to_nobody(inside: Path, overwrite: str) 
     (inside / "shared").chmod(0o750)
     with receiving(inside, overwrite=overwrite) as side:
         with Forger(side.dial(), "send").greeted() as forger:
-            forger.manifest(folder_row("private", 0o777), folder_row("shared", 0o007), folder_row("new", 0o707))
+            forger.manifest(
+                folder_row("private", 0o777), folder_row("shared", 0o007), folder_row("new", 0o707)
+            )
             forger.say(finish())
             forger.hear_until(Kind.DONE)
         assert side.end() is None
@@ -181,7 +197,9 @@ def test_a_folder_that_exists_is_opened_to_nobody(inside: Path, overwrite: str) 
 def test_no_entry_brings_a_privilege(inside: Path) -> None:
     with receiving(inside) as side:
         with Forger(side.dial(), "send").greeted() as forger:
-            forger.manifest(folder_row("d", 0o7777), file_row("f", mode=0o6755), file_row("g", mode=-1))
+            forger.manifest(
+                folder_row("d", 0o7777), file_row("f", mode=0o6755), file_row("g", mode=-1)
+            )
             forger.say(pack((1, b"x"), (2, b"x")), finish((1, b"x"), (2, b"x")))
             forger.hear_until(Kind.DONE)
         assert side.end() is None
@@ -231,8 +249,12 @@ def test_what_somebody_put_where_our_unfinished_file_would_be_is_not_written_to(
     assert not (inside / "big").exists()
 
 
-def test_a_receiver_killed_while_it_gave_a_file_its_name_does_not_write_to_that_file_again(inside: Path) -> None:
-    """Then the file has both names; truncating the unfinished one would be to truncate the whole one."""
+def test_a_receiver_killed_while_it_gave_a_file_its_name_does_not_write_to_that_file_again(
+    inside: Path,
+) -> None:
+    """Then the file has both names; truncating the unfinished one would be to truncate the whole
+    one.
+    """
     old, new = b"o" * 200_000, b"n" * 200_000
     (inside / "big").write_bytes(old)
     (inside / ".big.fastnet-part").hardlink_to(inside / "big")
@@ -244,8 +266,12 @@ def test_a_receiver_killed_while_it_gave_a_file_its_name_does_not_write_to_that_
     assert (inside / "big").read_bytes() == old
 
 
-def test_a_folder_that_becomes_a_link_while_files_come_leads_none_of_them_out(inside: Path, outside: Path) -> None:
-    """Again and again, because most transfers meet the folder as one, and some find a link and are refused."""
+def test_a_folder_that_becomes_a_link_while_files_come_leads_none_of_them_out(
+    inside: Path, outside: Path
+) -> None:
+    """Again and again, because most transfers meet the folder as one, and some find a link and are
+    refused.
+    """
     (inside / "a").mkdir()
     before = tree(outside)
     source = inside.parent / "a"

@@ -14,7 +14,14 @@ from time import monotonic
 import pytest
 
 from fastnet.apps.transfer.events import ErrorCode
-from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, Kind, pack_extent, pack_json, pack_proof
+from fastnet.apps.transfer.protocol.frames import (
+    HEAD,
+    MAGIC,
+    Kind,
+    pack_extent,
+    pack_json,
+    pack_proof,
+)
 from fastnet.apps.transfer.session.receiver import Policy
 from fastnet.errors import NetworkError, TransferError
 from fastnet.limits import FAREWELL_S
@@ -73,7 +80,9 @@ NOT_DUE = [
 
 
 @pytest.mark.parametrize(("when", "frame"), NOT_DUE)
-def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(inside: Path, when: str, frame: bytes) -> None:
+def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(
+    inside: Path, when: str, frame: bytes
+) -> None:
     """Its head alone is sent, so whoever waited for the rest would wait until the time-out."""
     with receiving(inside, wait_s=1.0 if when == "greeting" else None) as side:
         with side.dial() as sock:
@@ -101,7 +110,11 @@ ALIVE = head(Kind.ALIVE, 0) * 1000
 
 
 def test_a_peer_that_floods_with_signs_of_life_instead_of_a_manifest_is_left(inside: Path) -> None:
-    with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send") as forger, flooding(forger, ALIVE):
+    with (
+        receiving(inside, stall_s=1.0) as side,
+        Forger(side.dial(), "send") as forger,
+        flooding(forger, ALIVE),
+    ):
         error = side.end()
     refused(error, ErrorCode.STALLED)
 
@@ -177,14 +190,29 @@ def test_an_entry_out_of_all_range_is_refused(inside: Path, row: Row) -> None:
 
 def test_more_bytes_than_the_disk_has_are_refused_however_they_are_summed(inside: Path) -> None:
     with receiving(inside) as side:
-        refused(offer(side, *(["f", f"{i}", 0o644, 1, 1 << 62, "id"] for i in range(4))), ErrorCode.DISK_FULL)
+        refused(
+            offer(side, *(["f", f"{i}", 0o644, 1, 1 << 62, "id"] for i in range(4))),
+            ErrorCode.DISK_FULL,
+        )
     assert tree(inside) == {}
 
 
 BOMBS = {
-    "too many files": (Policy(files_max=100), [file_row(f"{i}") for i in range(101)], ErrorCode.LIMIT),
-    "too many folders": (Policy(files_max=100), [folder_row(f"{i}") for i in range(101)], ErrorCode.LIMIT),
-    "too many links": (Policy(files_max=100), [link_row(f"{i}", "x") for i in range(101)], ErrorCode.LIMIT),
+    "too many files": (
+        Policy(files_max=100),
+        [file_row(f"{i}") for i in range(101)],
+        ErrorCode.LIMIT,
+    ),
+    "too many folders": (
+        Policy(files_max=100),
+        [folder_row(f"{i}") for i in range(101)],
+        ErrorCode.LIMIT,
+    ),
+    "too many links": (
+        Policy(files_max=100),
+        [link_row(f"{i}", "x") for i in range(101)],
+        ErrorCode.LIMIT,
+    ),
     "too many bytes": (Policy(bytes_max=100), [["f", "a", 0o644, 1, 101, ""]], ErrorCode.LIMIT),
     "too many bytes together": (
         Policy(bytes_max=100),
@@ -196,7 +224,9 @@ BOMBS = {
 
 
 @pytest.mark.parametrize(("policy", "rows", "code"), BOMBS.values(), ids=BOMBS.keys())
-def test_a_manifest_beyond_the_limits_is_refused(inside: Path, policy: Policy, rows: list[Row], code: str) -> None:
+def test_a_manifest_beyond_the_limits_is_refused(
+    inside: Path, policy: Policy, rows: list[Row], code: str
+) -> None:
     with receiving(inside, policy=policy) as side:
         refused(offer(side, *rows), code)
     assert tree(inside) == {}
@@ -204,7 +234,10 @@ def test_a_manifest_beyond_the_limits_is_refused(inside: Path, policy: Policy, r
 
 def test_a_manifest_of_endless_parts_is_refused_at_its_limit(inside: Path) -> None:
     part = pack_json(Kind.MANIFEST, {"entries": [file_row("a")] * 1000})
-    with receiving(inside, policy=Policy(files_max=5000)) as side, Forger(side.dial(), "send") as forger:
+    with (
+        receiving(inside, policy=Policy(files_max=5000)) as side,
+        Forger(side.dial(), "send") as forger,
+    ):
         with flooding(forger, part):
             refused(side.end(), ErrorCode.LIMIT)
 
@@ -249,24 +282,36 @@ LIES = {
     "twice the same": extent(0, 0, BIG[:10]) * 2,
     "without a digest": pack_extent(0, 0, 10) + bytes(10) + pack_extent(0, 10, 10) + bytes(10),
     "a digest of nothing": pack_proof(0, 0, 10, bytes(16)),
-    "a digest of another extent": pack_extent(0, 0, 10) + bytes(10) + pack_proof(0, 0, 11, bytes(16)),
+    "a digest of another extent": pack_extent(0, 0, 10)
+    + bytes(10)
+    + pack_proof(0, 0, 11, bytes(16)),
     "a digest cut short": head(Kind.PROOF, 3) + bytes(3),
-    "the end before all of it": pack_json(Kind.END, {"entry": 0, "size": 10, "digest": digest_of(BIG[:10]).hex()}),
+    "the end before all of it": pack_json(
+        Kind.END, {"entry": 0, "size": 10, "digest": digest_of(BIG[:10]).hex()}
+    ),
     "an end without a size": pack_json(Kind.END, {"entry": 0}),
     "an end of 2^64 bytes": pack_json(Kind.END, {"entry": 0, "size": 1 << 64, "digest": ""}),
-    "the end of another one": pack_json(Kind.END, {"entry": 1, "size": 1, "digest": digest_of(b"x").hex()}),
+    "the end of another one": pack_json(
+        Kind.END, {"entry": 1, "size": 1, "digest": digest_of(b"x").hex()}
+    ),
     "all over": finish(),
     "all over, with the proof of nothing": pack_json(Kind.FINISH, {"proof": "", "files": 2}),
     "a pack out of order": pack((1, b"x")),
     "a pack of another size": pack((0, b"x")),
     "a pack with a table of 2^32 files": head(Kind.PACK, 4) + b"\xff" * 4,
-    "a pack shorter than its files": head(Kind.PACK, 28) + (1).to_bytes(4, "big") + bytes(4) + b"\xff" * 4 + bytes(16),
+    "a pack shorter than its files": head(Kind.PACK, 28)
+    + (1).to_bytes(4, "big")
+    + bytes(4)
+    + b"\xff" * 4
+    + bytes(16),
     "a pack longer than its files": head(Kind.PACK, 10) + bytes(10),
 }
 
 
 @pytest.mark.parametrize("frames", LIES.values(), ids=LIES.keys())
-def test_data_that_is_not_what_was_announced_is_refused_and_nothing_has_its_name(inside: Path, frames: bytes) -> None:
+def test_data_that_is_not_what_was_announced_is_refused_and_nothing_has_its_name(
+    inside: Path, frames: bytes
+) -> None:
     with receiving(inside) as side:
         with Forger(side.dial(), "send").greeted() as forger:
             forger.manifest(BIG_ROW, file_row("small"))
@@ -280,9 +325,15 @@ def test_data_that_is_not_what_was_announced_is_refused_and_nothing_has_its_name
 SMALL = bytearray(pack((0, b"x")))
 SMALL[-1] ^= 1
 WRONG = {
-    "an extent": (BIG_ROW, pack_extent(0, 0, len(BIG)) + BIG + pack_proof(0, 0, len(BIG), bytes(16))),
+    "an extent": (
+        BIG_ROW,
+        pack_extent(0, 0, len(BIG)) + BIG + pack_proof(0, 0, len(BIG), bytes(16)),
+    ),
     "a packed file": (file_row("a"), bytes(SMALL)),
-    "the whole": (BIG_ROW, extent(0, 0, BIG) + pack_json(Kind.END, {"entry": 0, "size": len(BIG), "digest": "00"})),
+    "the whole": (
+        BIG_ROW,
+        extent(0, 0, BIG) + pack_json(Kind.END, {"entry": 0, "size": len(BIG), "digest": "00"}),
+    ),
 }
 
 
@@ -291,7 +342,10 @@ def test_bytes_with_another_digest_get_no_name(inside: Path, row: Row, frames: b
     with receiving(inside) as side:
         with Forger(side.dial(), "send").greeted() as forger:
             forger.manifest(row)
-            forger.say(frames, pack_json(Kind.END, {"entry": 0, "size": row[4], "digest": digest_of(BIG).hex()}))
+            forger.say(
+                frames,
+                pack_json(Kind.END, {"entry": 0, "size": row[4], "digest": digest_of(BIG).hex()}),
+            )
             forger.drain()
         refused(side.end(), ErrorCode.MISMATCH)
     assert row[1] not in tree(inside)
@@ -303,7 +357,9 @@ def test_reasons_for_files_that_do_not_come_are_kept_short(inside: Path) -> None
         with Forger(side.dial(), "send").greeted() as forger:
             forger.manifest(*(file_row(f"{i}") for i in range(many)))
             for i in range(many):
-                forger.frame(Kind.END, {"entry": i, "code": "source", "text": "\x1b[2J" + "x" * 100_000})
+                forger.frame(
+                    Kind.END, {"entry": i, "code": "source", "text": "\x1b[2J" + "x" * 100_000}
+                )
             forger.say(finish())
             forger.hear_until(Kind.DONE)
         error = side.end()
@@ -326,15 +382,24 @@ def test_a_stream_whose_reader_reads_nothing_holds_nobody(tmp_path: Path, how: s
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        with receiving(None, output=tmp_path / "fifo") as side, Forger(side.dial(), "send").greeted() as forger:
+        with (
+            receiving(None, output=tmp_path / "fifo") as side,
+            Forger(side.dial(), "send").greeted() as forger,
+        ):
             forger.manifest(["s", "stdin", 0o600, 1, 0, ""])
             forger.hear_until(Kind.PLAN)
             forger.say(extent(0, 0, bytes(1 << 20))[: 1 << 20])
-            eventually(lambda: struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, bytes(4)))[0] > 60_000)
+            eventually(
+                lambda: (
+                    struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, bytes(4)))[0] > 60_000
+                )
+            )
             if how == "the sender ends":
                 forger.reset()
             else:
                 side.stop()
-            refused(side.end(), ErrorCode.RESET if how == "the sender ends" else ErrorCode.INTERRUPTED)
+            refused(
+                side.end(), ErrorCode.RESET if how == "the sender ends" else ErrorCode.INTERRUPTED
+            )
     finally:
         os.close(reader)

@@ -1,4 +1,6 @@
-"""A receiver that lies: the sender believes no number, keeps to its time, and takes neither silence nor noise for a word."""
+"""A receiver that lies: the sender believes no number, keeps to its time, and takes neither silence
+nor noise for a word.
+"""
 
 from __future__ import annotations
 
@@ -147,7 +149,9 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
-def test_a_true_word_with_odd_numbers_is_a_confirmation_without_them(source: Path, odd: dict[str, Any]) -> None:
+def test_a_true_word_with_odd_numbers_is_a_confirmation_without_them(
+    source: Path, odd: dict[str, Any]
+) -> None:
     with asked(source) as (side, forger):
         proof = taken(forger)
         forger.frame(Kind.DONE, DONE | {"proof": proof} | odd)
@@ -218,7 +222,10 @@ def test_a_receiver_that_talks_on_after_it_was_refused_is_left(source: Path) -> 
 
 def test_what_a_receiver_says_is_kept_short_and_told(source: Path) -> None:
     with asked(source) as (side, forger):
-        forger.frame(Kind.ERROR, {"code": "no such code", "text": "\x1b[2J" + "x" * 500_000, "cure": "y" * 500_000})
+        forger.frame(
+            Kind.ERROR,
+            {"code": "no such code", "text": "\x1b[2J" + "x" * 500_000, "hint": "y" * 500_000},
+        )
         forger.drain()
         error = side.end()
     assert isinstance(error, TransferError)
@@ -226,8 +233,12 @@ def test_what_a_receiver_says_is_kept_short_and_told(source: Path) -> None:
     assert len(str(error)) < 3000
 
 
-@pytest.mark.parametrize("fields", [{"text": 5}, {"code": []}, {"cure": {}}, {}, {"code": "exists\x00"}])
-def test_an_error_that_is_badly_told_is_an_error_all_the_same(source: Path, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fields", [{"text": 5}, {"code": []}, {"hint": {}}, {}, {"code": "exists\x00"}]
+)
+def test_an_error_that_is_badly_told_is_an_error_all_the_same(
+    source: Path, fields: dict[str, Any]
+) -> None:
     with asked(source) as (side, forger):
         forger.say(pack_json(Kind.ERROR, fields))
         forger.drain()

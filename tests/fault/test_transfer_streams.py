@@ -1,4 +1,6 @@
-"""Further connections of a transfer, held by somebody who lies: nothing wrong gets a name, and nobody waits for ever."""
+"""Further connections of a transfer, held by somebody who lies: nothing wrong gets a name, and
+nobody waits for ever.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,17 @@ from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, Kind, ProtocolErr
 from fastnet.errors import TransferError
 from fastnet.limits import EXTENT_BYTES, STREAMS_MAX
 from tests.support.clients import eventually
-from tests.support.forged_peer import Forger, Victim, digest_of, extent, file_row, finish, pack, receiving, tree
+from tests.support.forged_peer import (
+    Forger,
+    Victim,
+    digest_of,
+    extent,
+    file_row,
+    finish,
+    pack,
+    receiving,
+    tree,
+)
 
 FILE_BYTES = 2 * EXTENT_BYTES
 DATA = bytes(FILE_BYTES)
@@ -46,7 +58,9 @@ def lane(victim: Victim, ticket: str) -> Forger:
     return Forger(victim.dial(), "send", joins=ticket).greeted()
 
 
-def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(tmp_path: Path) -> None:
+def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(
+    tmp_path: Path,
+) -> None:
     data = b"small"
     with receiving(tmp_path / "in") as victim, Liar(victim, file_row(NAME, data)) as liar:
         for ticket in ("no ticket", liar.ticket[:-1], liar.ticket + "0"):
@@ -86,17 +100,33 @@ def test_connections_beyond_the_most_are_closed(tmp_path: Path) -> None:
         HEAD.pack(Kind.EXTENT, 0),
         b"GET / HTTP/1.0\r\n\r\n",
     ],
-    ids=["a pack", "a finish", "an end", "no entry", "beyond the end", "an empty extent", "no frame"],
+    ids=[
+        "a pack",
+        "a finish",
+        "an end",
+        "no entry",
+        "beyond the end",
+        "an empty extent",
+        "no frame",
+    ],
 )
 def test_what_no_further_connection_may_say_ends_the_transfer(what, tmp_path: Path) -> None:
-    with receiving(tmp_path / "in") as victim, Liar(victim) as liar, lane(victim, liar.ticket) as other:
+    with (
+        receiving(tmp_path / "in") as victim,
+        Liar(victim) as liar,
+        lane(victim, liar.ticket) as other,
+    ):
         other.say(what)
         assert isinstance(victim.end(), ProtocolError)
     assert NAME not in tree(tmp_path / "in")
 
 
 def test_a_wrong_digest_in_a_further_connection_is_found(tmp_path: Path) -> None:
-    with receiving(tmp_path / "in") as victim, Liar(victim) as liar, lane(victim, liar.ticket) as other:
+    with (
+        receiving(tmp_path / "in") as victim,
+        Liar(victim) as liar,
+        lane(victim, liar.ticket) as other,
+    ):
         right = extent(0, 0, DATA[:1000])
         other.say(right[:-1], b"!")
         error = victim.end()
@@ -106,7 +136,11 @@ def test_a_wrong_digest_in_a_further_connection_is_found(tmp_path: Path) -> None
 
 
 def test_extents_that_overlap_in_two_connections_are_found(tmp_path: Path) -> None:
-    with receiving(tmp_path / "in") as victim, Liar(victim) as liar, lane(victim, liar.ticket) as other:
+    with (
+        receiving(tmp_path / "in") as victim,
+        Liar(victim) as liar,
+        lane(victim, liar.ticket) as other,
+    ):
         liar.say(extent(0, 0, DATA[: EXTENT_BYTES + 1]))
         other.say(extent(0, EXTENT_BYTES, DATA[EXTENT_BYTES:]))
         liar.end(2)
@@ -116,8 +150,14 @@ def test_extents_that_overlap_in_two_connections_are_found(tmp_path: Path) -> No
     assert NAME not in tree(tmp_path / "in")
 
 
-def test_an_extent_that_is_promised_and_never_comes_is_not_waited_for_longer_than_the_time_out(tmp_path: Path) -> None:
-    with receiving(tmp_path / "in", stall_s=0.5) as victim, Liar(victim) as liar, lane(victim, liar.ticket):
+def test_an_extent_that_is_promised_and_never_comes_is_not_waited_for_longer_than_the_time_out(
+    tmp_path: Path,
+) -> None:
+    with (
+        receiving(tmp_path / "in", stall_s=0.5) as victim,
+        Liar(victim) as liar,
+        lane(victim, liar.ticket),
+    ):
         liar.say(extent(0, 0, DATA))
         liar.end(2)
         error = victim.end()
@@ -135,9 +175,16 @@ def test_more_extents_than_the_sender_counts_are_no_file(tmp_path: Path) -> None
 
 
 def test_a_further_connection_that_says_nothing_holds_nobody_up(tmp_path: Path) -> None:
-    with receiving(tmp_path / "in", stall_s=0.5) as victim, Liar(victim) as liar, lane(victim, liar.ticket):
+    with (
+        receiving(tmp_path / "in", stall_s=0.5) as victim,
+        Liar(victim) as liar,
+        lane(victim, liar.ticket),
+    ):
         liar.say(extent(0, 0, DATA))
-        liar.frame(Kind.END, {"entry": 0, "size": FILE_BYTES, "digest": digest_of(DATA).hex(), "extents": 1})
+        liar.frame(
+            Kind.END,
+            {"entry": 0, "size": FILE_BYTES, "digest": digest_of(DATA).hex(), "extents": 1},
+        )
         liar.finish((0, DATA))
         assert victim.end() is None
     assert tree(tmp_path / "in") == {NAME: DATA}
@@ -156,11 +203,17 @@ def test_a_further_connection_needs_the_token_too(tmp_path: Path) -> None:
 
 
 def test_a_receiver_that_gives_up_resets_and_does_not_merely_end(tmp_path: Path) -> None:
-    """A FIN is not heard by a sender that waits for room, and Linux may leave it waiting for a minute."""
+    """A FIN is not heard by a sender that waits for room, and Linux may leave it waiting for a
+    minute.
+    """
     with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
         with lane(victim, liar.ticket) as further:
             kind, length = HEAD.unpack(further.exactly(HEAD.size))
             assert (kind, len(further.exactly(length))) == (Kind.ALIVE, length), "it has joined"
             liar.sock.close()
-            eventually(lambda: further.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE)
+            eventually(
+                lambda: (
+                    further.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
+                )
+            )
         assert isinstance(victim.end(), TransferError)

@@ -18,8 +18,8 @@ from tests.support.connect_peers import DEADLINE_S, client, free_port, read_unti
 EVERY_BYTE = bytes(range(256)) * 4000
 
 SOCAT = ("socat", "-t", "20")
-"""Waits 20 seconds, not half of one, for the rest after a half-close. Its address PIPE would not do for streams: socat
-writes 8 KiB to a pipe that is ready for 4, and then waits for itself."""
+"""Waits 20 seconds, not half of one, for the rest after a half-close. Its address PIPE would not do
+for streams: socat writes 8 KiB to a pipe that is ready for 4, and then waits for itself."""
 
 
 def needs(tool: str) -> pytest.MarkDecorator:
@@ -27,7 +27,12 @@ def needs(tool: str) -> pytest.MarkDecorator:
 
 
 @contextmanager
-def listening(*command: str, kind: socket.SocketKind = socket.SOCK_STREAM, port: int = 0, path: Path | None = None):  # type: ignore[no-untyped-def]
+def listening(
+    *command: str,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    port: int = 0,
+    path: Path | None = None,
+):  # type: ignore[no-untyped-def]
     """A foreign server, once the kernel shows its listening socket."""
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, bufsize=0, **streams) as process:
@@ -44,7 +49,9 @@ def listening(*command: str, kind: socket.SocketKind = socket.SOCK_STREAM, port:
 
 
 def is_bound(kind: socket.SocketKind, port: int) -> bool:
-    """Looks into the kernel's tables: a connection made to find out would be the only one that a server serves."""
+    """Looks into the kernel's tables: a connection made to find out would be the only one that a
+    server serves.
+    """
     names = ("tcp", "tcp6") if kind == socket.SOCK_STREAM else ("udp", "udp6")
     state = "0A" if kind == socket.SOCK_STREAM else "07"
     for name in names:
@@ -78,13 +85,17 @@ def test_socat_echoes_everything_over_a_socket_file(tmp_path: Path) -> None:
 @needs("socat")
 def test_socat_echoes_datagrams() -> None:
     port = free_port(socket.SOCK_DGRAM)
-    with listening("socat", f"UDP-LISTEN:{port},bind=127.0.0.1", "PIPE", port=port, kind=socket.SOCK_DGRAM):
+    with listening(
+        "socat", f"UDP-LISTEN:{port},bind=127.0.0.1", "PIPE", port=port, kind=socket.SOCK_DGRAM
+    ):
         done = run("--udp", "127.0.0.1", str(port), "--timeout", "3", input=b"one\ntwo\nthree")
     assert (done.returncode, done.stdout) == (0, b"one\ntwo\nthree")
 
 
 @needs("nc")
-@pytest.mark.parametrize("client_ends_first", [True, False], ids=["client-ends-first", "server-ends-first"])
+@pytest.mark.parametrize(
+    "client_ends_first", [True, False], ids=["client-ends-first", "server-ends-first"]
+)
 def test_nc_exchanges_everything_both_ways(port: int, client_ends_first: bool) -> None:
     with listening("nc", "-N", "-l", "127.0.0.1", str(port), port=port) as nc:
         with client("127.0.0.1", str(port)) as process:
@@ -103,7 +114,8 @@ def test_nc_exchanges_everything_both_ways(port: int, client_ends_first: bool) -
             assert process.wait(DEADLINE_S) == 0
 
 
-# ncat --exec ends as soon as its client does, whatever its program has yet to say: so these hear first and end then.
+# ncat --exec ends as soon as its client does, whatever its program has yet to say: so these hear
+# first and end then.
 
 
 @needs("ncat")

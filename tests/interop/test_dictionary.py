@@ -1,4 +1,6 @@
-"""The dictionary against what people ask it with: nc, ncat (lines), socat, and the textbook's client in C."""
+"""The dictionary against what people ask it with: nc, ncat (lines), socat, and the textbook's
+client in C.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,15 @@ def test_a_line_typed_into_a_datagram_client_is_a_word(serve, client: str) -> No
 def test_lines_come_back_as_lines(serve, client: str) -> None:
     server = serve("dictionary", "tcp://127.0.0.1:0", file=str(FILE))
     command = LINE_CLIENTS[client](str(server.endpoint.port))
-    assert talk(command, b"cat\r\nnosuch\n" * 1000 + b"dog") == b"Katze\nunknown\n" * 1000 + b"Hund\n"
+    assert (
+        talk(command, b"cat\r\nnosuch\n" * 1000 + b"dog") == b"Katze\nunknown\n" * 1000 + b"Hund\n"
+    )
 
 
 @each_way
-def test_the_textbook_client_with_its_padded_buffer_is_understood(engine, backend, serve, tmp_path: Path) -> None:
+def test_the_textbook_client_with_its_padded_buffer_is_understood(
+    engine, backend, serve, tmp_path: Path
+) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")

@@ -1,4 +1,6 @@
-"""Raw transfers with the tools people already have, and with the programs of the textbooks: all four directions.
+"""Raw transfers with the tools people already have, and with the programs of the textbooks: all
+four
+directions.
 
 fastnet listens and sends       fastnet connects and receives
 fastnet connects and sends      fastnet listens and receives
@@ -45,15 +47,27 @@ RECEIVES_BY_CONNECTING: Ways = {
 SENDS_BY_LISTENING: Ways = {
     "nc": lambda port, file: shell(f"exec nc -N -l 127.0.0.1 {port} < '{file}'"),
     "ncat": lambda port, file: shell(f"exec ncat --send-only -l 127.0.0.1 {port} < '{file}'"),
-    "socat": lambda port, file: ["socat", "-u", f"FILE:{file}", f"TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr"],
+    "socat": lambda port, file: [
+        "socat",
+        "-u",
+        f"FILE:{file}",
+        f"TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr",
+    ],
 }
 RECEIVES_BY_LISTENING: Ways = {
     "nc": lambda port, file: shell(f"exec nc -d -l 127.0.0.1 {port} > '{file}'"),
     "ncat": lambda port, file: shell(f"exec ncat --recv-only -l 127.0.0.1 {port} > '{file}'"),
-    "socat": lambda port, file: ["socat", "-u", f"TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr", f"CREATE:{file}"],
+    "socat": lambda port, file: [
+        "socat",
+        "-u",
+        f"TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr",
+        f"CREATE:{file}",
+    ],
 }
 
-tools = pytest.mark.parametrize("tool", [pytest.param(tool, marks=needs(tool)) for tool in SENDS_BY_CONNECTING])
+tools = pytest.mark.parametrize(
+    "tool", [pytest.param(tool, marks=needs(tool)) for tool in SENDS_BY_CONNECTING]
+)
 sizes = pytest.mark.parametrize("size", SIZES, ids="{}B".format)
 
 
@@ -64,7 +78,9 @@ def textbook(tmp_path_factory: pytest.TempPathFactory) -> str:
     if compiler is None:
         pytest.skip("no C compiler")
     binary = tmp_path_factory.mktemp("textbook") / "textbook_file"
-    subprocess.run([compiler, "-o", str(binary), str(Path(__file__).with_name("textbook_file.c"))], check=True)
+    subprocess.run(
+        [compiler, "-o", str(binary), str(Path(__file__).with_name("textbook_file.c"))], check=True
+    )
     return str(binary)
 
 
@@ -162,7 +178,10 @@ def test_every_byte_of_a_file_beyond_32_bits_arrives(direction, tool, tmp_path) 
 
 @sizes
 def test_a_textbook_client_gets_the_file_and_its_thanks_are_shown(textbook, size, tmp_path) -> None:
-    with sample(tmp_path, size) as (source, target), running("send", source, "--listen", 0, "--raw") as command:
+    with (
+        sample(tmp_path, size) as (source, target),
+        running("send", source, "--listen", 0, "--raw") as command,
+    ):
         done = run([textbook, "recv", "connect", str(command.endpoint().port), str(target)])
         assert done.returncode == 0
         code, out, err = command.end(None)
@@ -174,7 +193,9 @@ def test_a_textbook_client_gets_the_file_and_its_thanks_are_shown(textbook, size
 @sizes
 def test_a_textbook_client_sends_the_file_and_hears_our_thanks(textbook, size, tmp_path) -> None:
     with sample(tmp_path, size) as (source, target):
-        with running("recv", "--listen", 0, "--raw", "--output", target, "--thanks", "Thank you") as command:
+        with running(
+            "recv", "--listen", 0, "--raw", "--output", target, "--thanks", "Thank you"
+        ) as command:
             done = run([textbook, "send", "connect", str(command.endpoint().port), str(source)])
             assert (done.returncode, done.stdout) == (0, "Thank you")
             assert command.end(None)[0] == 0
@@ -197,7 +218,9 @@ def textbook_server(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]
 def test_a_textbook_server_sends_the_file_and_hears_our_thanks(textbook, size, tmp_path) -> None:
     with sample(tmp_path, size) as (source, target):
         with textbook_server(textbook, "send", "listen", "0", str(source)) as (server, port):
-            done = finish("recv", f"127.0.0.1:{port}", "--raw", "--output", target, "--thanks", "Thank you")
+            done = finish(
+                "recv", f"127.0.0.1:{port}", "--raw", "--output", target, "--thanks", "Thank you"
+            )
             assert done.returncode == 0, done.stderr
             assert server.communicate()[0] == "Thank you"
             assert server.returncode == 0

@@ -1,4 +1,6 @@
-"""The servers against the clients that everybody has: nc, ncat, socat, curl, and the textbook's own in C."""
+"""The servers against the clients that everybody has: nc, ncat, socat, curl, and the textbook's own
+in C.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def test_echo_gives_everything_back(engine: str, backend: str, serve: Serve, cli
 
 
 @pytest.mark.parametrize("client", UNIX_CLIENTS)
-def test_echo_gives_everything_back_on_a_unix_socket(serve: Serve, tmp_path: Path, client: str) -> None:
+def test_echo_gives_everything_back_on_a_unix_socket(
+    serve: Serve, tmp_path: Path, client: str
+) -> None:
     assert talk(UNIX_CLIENTS[client](serve("echo", f"unix:{tmp_path}/s")), DATA) == DATA
 
 
@@ -71,7 +75,9 @@ def test_chargen_goes_on_until_the_reader_of_nc_leaves(backend: str, serve: Serv
     server = serve("chargen")
     if shutil.which("nc") is None:
         pytest.skip("nc is not installed")
-    with subprocess.Popen(["nc", *tcp(server)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as client:
+    with subprocess.Popen(
+        ["nc", *tcp(server)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as client:
         assert client.stdout is not None
         assert client.stdout.read(20_000) == (pattern() * 3)[:20_000]
         client.kill()
@@ -82,7 +88,9 @@ def test_curl_speaks_to_echo_as_to_telnet(backend: str, serve: Serve) -> None:
         pytest.skip("curl is not installed")
     server = serve("daytime")
     command = ["curl", "-s", "--max-time", "20", f"telnet://127.0.0.1:{server.endpoint.port}"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+    )
     assert DAYTIME.fullmatch(done.stdout)
 
 
@@ -104,6 +112,11 @@ def test_the_textbook_client_gets_its_lines_back(
     assert talk([str(textbook_client), str(server.endpoint.port)], lines) == lines
 
 
-def test_the_textbook_client_gets_the_suffix(backend: str, serve: Serve, textbook_client: Path) -> None:
+def test_the_textbook_client_gets_the_suffix(
+    backend: str, serve: Serve, textbook_client: Path
+) -> None:
     server = serve("echo", suffix="[server echo]")
-    assert talk([str(textbook_client), str(server.endpoint.port)], b"hello\n") == b"hello\n[server echo]"
+    assert (
+        talk([str(textbook_client), str(server.endpoint.port)], b"hello\n")
+        == b"hello\n[server echo]"
+    )

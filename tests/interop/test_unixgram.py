@@ -1,4 +1,6 @@
-"""Datagrams over Unix sockets with the tools people have: socat, nc and our own client, from both sides."""
+"""Datagrams over Unix sockets with the tools people have: socat, nc and our own client, from both
+sides.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,24 @@ CLIENTS = {
 
 def connect(endpoint: str, text: bytes, *more: str) -> subprocess.CompletedProcess[bytes]:
     command = fastnet("connect", endpoint, "--timeout", "3", *more)
-    return subprocess.run(command, input=text, capture_output=True, env=ENVIRONMENT, cwd=ROOT, timeout=30, check=False)
+    return subprocess.run(
+        command, input=text, capture_output=True, env=ENVIRONMENT, cwd=ROOT, timeout=30, check=False
+    )
 
 
 @BACKENDS
 @pytest.mark.parametrize("client", CLIENTS)
-def test_what_a_foreign_client_sends_comes_back(serve: Serve, tmp_path: Path, backend: str, client: str) -> None:
+def test_what_a_foreign_client_sends_comes_back(
+    serve: Serve, tmp_path: Path, backend: str, client: str
+) -> None:
     tool = CLIENTS[client][0]
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} is not installed")
     path = f"@{tmp_path}/server" if "ABSTRACT" in client else f"{tmp_path}/server"
     server = serve("echo", f"unixgram:{path}", backend=backend)
-    command = [each.format(path=path.removeprefix("@"), own=tmp_path / "own") for each in CLIENTS[client]]
+    command = [
+        each.format(path=path.removeprefix("@"), own=tmp_path / "own") for each in CLIENTS[client]
+    ]
     done = subprocess.run(command, input=b"hello\n", capture_output=True, timeout=30, check=False)
     assert (done.stdout, server.statistics().replies) == (b"hello\n", 1), done
 
@@ -61,7 +69,9 @@ def test_our_client_is_answered_by_socat(tmp_path: Path) -> None:
 
 @BACKENDS
 @pytest.mark.parametrize("where", ["{}/s", "@{}/s"])
-def test_a_serving_command_answers_our_client_whatever_the_size(tmp_path: Path, backend: str, where: str) -> None:
+def test_a_serving_command_answers_our_client_whatever_the_size(
+    tmp_path: Path, backend: str, where: str
+) -> None:
     lines = [b"\n", b"x" * 99_999 + b"\n", b"y" * (UNIXGRAM_BYTES_MAX - 1) + b"\n", b"last"]
     path = where.format(tmp_path)
     with running("echo", "--udp", "--unix", path, "--backend", backend) as server:
@@ -74,11 +84,13 @@ def test_a_serving_command_answers_our_client_whatever_the_size(tmp_path: Path, 
     assert not (tmp_path / "s").exists()
 
 
-def test_a_line_too_long_is_refused_with_a_cure(serve: Serve, tmp_path: Path) -> None:
+def test_a_line_too_long_is_refused_with_a_hint(serve: Serve, tmp_path: Path) -> None:
     serve("discard", f"unixgram:{tmp_path}/s")
     done = connect(f"unixgram:{tmp_path}/s", b"x" * (UNIXGRAM_BYTES_MAX + 1))
     assert done.returncode == 4
-    assert f"more than {UNIXGRAM_BYTES_MAX} bytes and does not fit a datagram".encode() in done.stderr
+    assert (
+        f"more than {UNIXGRAM_BYTES_MAX} bytes and does not fit a datagram".encode() in done.stderr
+    )
 
 
 def test_a_client_learns_why_it_cannot_connect(serve: Serve, tmp_path: Path) -> None:
@@ -86,10 +98,16 @@ def test_a_client_learns_why_it_cannot_connect(serve: Serve, tmp_path: Path) -> 
     nobody = finish("connect", f"unixgram:{tmp_path}/nobody")
     kind = finish("connect", f"unixgram:{stream.endpoint.path}")
     assert (nobody.returncode, kind.returncode) == (4, 4)
-    assert f"cannot connect to unixgram:{tmp_path}/nobody: no such file or directory. The server makes" in nobody.stderr
+    assert (
+        f"cannot connect to unixgram:{tmp_path}/nobody: no such file or directory. The server makes"
+        in nobody.stderr
+    )
     assert "It is a socket of the other kind" in kind.stderr
     mixed = finish("connect", "--udp", "tcp://localhost:7")
-    assert (mixed.returncode, "--udp does not go with tcp://localhost:7" in mixed.stderr) == (3, True)
+    assert (mixed.returncode, "--udp does not go with tcp://localhost:7" in mixed.stderr) == (
+        3,
+        True,
+    )
 
 
 def test_a_server_that_goes_is_a_refusal_of_the_next_line(serve: Serve, tmp_path: Path) -> None:
@@ -109,11 +127,16 @@ def test_a_server_that_goes_is_a_refusal_of_the_next_line(serve: Serve, tmp_path
 
 
 @pytest.mark.parametrize("command", [("--udp",), ("--udp", "--tcp"), ("--tcp",)])
-def test_a_dictionary_is_served_in_datagrams_if_asked_to(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_a_dictionary_is_served_in_datagrams_if_asked_to(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
     options = ("--file", ROOT / "docs" / "example-words.txt", "--unix", tmp_path / "s", *command)
     if command == ("--udp", "--tcp"):
         refused = finish("dict", "serve", *options)
-        assert (refused.returncode, "--tcp and --udp exclude each other" in refused.stderr) == (2, True)
+        assert (refused.returncode, "--tcp and --udp exclude each other" in refused.stderr) == (
+            2,
+            True,
+        )
         return
     with running("dict", "serve", *options) as server:
         where = server.endpoint()

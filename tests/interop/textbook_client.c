@@ -1,5 +1,5 @@
-/* The echo client of the textbooks, as a peer for our server: fgets, write, read into a small buffer, half-close.
- * Usage: textbook_client PORT < lines. Prints what came back. */
+/* The echo client of the textbooks, as a peer for our server: fgets, write, read into a small
+ * buffer, half-close. Usage: textbook_client PORT < lines. Prints what came back. */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>

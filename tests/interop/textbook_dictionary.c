@@ -1,5 +1,5 @@
-/* The dictionary client of the textbooks: a buffer of fixed size, sent whole with its NULs, and the answer printed.
- * Usage: textbook_dictionary PORT WORD... */
+/* The dictionary client of the textbooks: a buffer of fixed size, sent whole with its NULs, and the
+ * answer printed. Usage: textbook_dictionary PORT WORD... */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,6 @@
-"""The native and the pure load that make a connection for each message report the same (load/contract.py, 9)."""
+"""The native and the pure load that make a connection for each message report the same
+(load/contract.py, 9).
+"""
 
 from __future__ import annotations
 
@@ -68,8 +70,12 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("message_bytes", "messages"), [(1, 50), (64, 500), (65_521, 20), (300_000, 10), (64, 2)])
-def test_every_connection_that_an_honest_peer_gets_is_counted(backend: str, message_bytes: int, messages: int) -> None:
+@pytest.mark.parametrize(
+    ("message_bytes", "messages"), [(1, 50), (64, 500), (65_521, 20), (300_000, 10), (64, 2)]
+)
+def test_every_connection_that_an_honest_peer_gets_is_counted(
+    backend: str, message_bytes: int, messages: int
+) -> None:
     seen: list[str] = []
 
     def noting(accepted: socket.socket, over: threading.Event) -> None:
@@ -97,7 +103,9 @@ def test_a_dishonest_peer_is_reported_by_its_fault(backend: str, fault: str) -> 
 
 
 def test_a_peer_that_goes_away_ends_the_run(backend: str) -> None:
-    """The listener is closed after ten connections; each visitor is refused once and makes no other."""
+    """The listener is closed after ten connections; each visitor is refused once and makes no
+    other.
+    """
     left = threading.Semaphore(10)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -115,10 +123,15 @@ def test_a_peer_that_goes_away_ends_the_run(backend: str) -> None:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET6, socket.AF_UNIX], ids=["ipv6", "unix"])
-def test_other_families_are_loaded_too(backend: str, family: socket.AddressFamily, tmp_path) -> None:
+def test_other_families_are_loaded_too(
+    backend: str, family: socket.AddressFamily, tmp_path
+) -> None:
     where = ("::1", 0) if family == socket.AF_INET6 else str(tmp_path / "echo.sock")
     peer: Peer = honest
-    with socket.create_server(where, family=family) as listener, serving(peer, listener) as endpoint:
+    with (
+        socket.create_server(where, family=family) as listener,
+        serving(peer, listener) as endpoint,
+    ):
         report = churn(endpoint, backend, 100)
     assert report.ok
     assert report.messages == 100
@@ -126,5 +139,8 @@ def test_other_families_are_loaded_too(backend: str, family: socket.AddressFamil
 
 @pytest.mark.parametrize("plan", [{"in_flight": 2}, {"busy_poll_us": 5}], ids=str)
 def test_what_it_cannot_do_is_refused_and_not_ignored(backend: str, plan: dict[str, int]) -> None:
-    with serving_tcp(honest) as endpoint, pytest.raises(ConfigError, match="one message a connection"):
+    with (
+        serving_tcp(honest) as endpoint,
+        pytest.raises(ConfigError, match="one message a connection"),
+    ):
         churn(endpoint, backend, 10, **plan)

@@ -176,7 +176,15 @@ def load(endpoint: Endpoint, backend: str, messages: int, **plan: int) -> LoadRe
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("message_bytes", "in_flight", "messages"),
-    [(1, 1, 100), (64, 1, 1000), (64, 32, 10_001), (16 * KIB, 4, 500), (MIB, 4, 14), (64, 8, 2), (65521, 3, 50)],
+    [
+        (1, 1, 100),
+        (64, 1, 1000),
+        (64, 32, 10_001),
+        (16 * KIB, 4, 500),
+        (MIB, 4, 14),
+        (64, 8, 2),
+        (65521, 3, 50),
+    ],
 )
 def test_an_honest_peer_gets_every_message_through(
     backend: str, message_bytes: int, in_flight: int, messages: int
@@ -186,7 +194,9 @@ def test_an_honest_peer_gets_every_message_through(
     assert report.ok
     assert (report.messages, report.bytes) == (messages, messages * message_bytes)
     assert report.histogram.total == messages
-    assert 0 < report.p50_ns <= report.p90_ns <= report.p99_ns <= report.max_ns <= report.seconds * 1e9
+    assert (
+        0 < report.p50_ns <= report.p90_ns <= report.p99_ns <= report.max_ns <= report.seconds * 1e9
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -266,7 +276,9 @@ def test_the_clock_ends_a_run_and_the_warm_up_is_not_counted(backend: str) -> No
     with serving_tcp(honest) as endpoint:
         plan = LoadPlan(endpoint, connections=2, in_flight=2, seconds=0.3, warmup_s=0.2)
         started = time.monotonic()
-        report = run(plan, backend=backend, on_edge=lambda: edges.append(time.monotonic() - started))
+        report = run(
+            plan, backend=backend, on_edge=lambda: edges.append(time.monotonic() - started)
+        )
     assert report.ok
     assert len(edges) == 2
     assert edges[0] >= 0.2
@@ -299,7 +311,10 @@ def test_unix_endpoints_are_loaded_too(backend: str, name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ipv6_endpoints_are_loaded_too(backend: str) -> None:
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener, serving(honest, listener) as endpoint:
+    with (
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as listener,
+        serving(honest, listener) as endpoint,
+    ):
         report = load(endpoint, backend, 100)
     assert report.ok
     assert report.messages == 100

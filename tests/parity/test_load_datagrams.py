@@ -1,4 +1,6 @@
-"""The native and the pure load of datagrams report the same of the same peer (load/contract.py, 10)."""
+"""The native and the pure load of datagrams report the same of the same peer (load/contract.py,
+10).
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,14 @@ def load(endpoint: Endpoint, backend: str, messages: int, **plan: int) -> LoadRe
 
 @pytest.mark.parametrize(
     ("connections", "message_bytes", "in_flight", "messages"),
-    [(1, 9, 1, 100), (2, 64, 4, 1000), (8, 1400, 16, 2000), (1, 64, 100, 1001), (3, 65_507, 1, 20), (5, 100, 3, 2)],
+    [
+        (1, 9, 1, 100),
+        (2, 64, 4, 1000),
+        (8, 1400, 16, 2000),
+        (1, 64, 100, 1001),
+        (3, 65_507, 1, 20),
+        (5, 100, 3, 2),
+    ],
 )
 def test_every_datagram_that_an_honest_peer_returns_is_counted_once(
     backend, connections, message_bytes, in_flight, messages
@@ -125,4 +134,8 @@ def test_a_load_that_does_not_fit_its_endpoint_is_refused(backend) -> None:
     with pytest.raises(ConfigError, match=r"cannot load tcp://127\.0\.0\.1:9 with datagrams"):
         run(LoadPlan(Endpoint("tcp", "127.0.0.1", 9), messages=1), "datagrams", backend)
     with pytest.raises(ConfigError, match="a datagram of 8 bytes cannot be loaded with"):
-        run(LoadPlan(Endpoint("udp", "127.0.0.1", 9), messages=1, message_bytes=8), "datagrams", backend)
+        run(
+            LoadPlan(Endpoint("udp", "127.0.0.1", 9), messages=1, message_bytes=8),
+            "datagrams",
+            backend,
+        )

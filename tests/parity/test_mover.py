@@ -1,4 +1,6 @@
-"""M13: whatever the sizes, offsets, chunks and buffers, native and pure movers end with the same files and answers."""
+"""M13: whatever the sizes, offsets, chunks and buffers, native and pure movers end with the same
+files and answers.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PATTERN = os.urandom(1 << 18)
 SIZES = st.one_of(st.integers(0, 70), st.integers(0, len(PATTERN)))
 
 
-def sent(row: tuple[str, str], size: int, offset: int, count: int, buffer_bytes: int) -> tuple[object, ...]:
+def sent(
+    row: tuple[str, str], size: int, offset: int, count: int, buffer_bytes: int
+) -> tuple[object, ...]:
     """Send an extent of a file of `size` bytes; the answers of the mover and what the peer got."""
     got: list[bytes] = []
 
@@ -37,11 +41,22 @@ def sent(row: tuple[str, str], size: int, offset: int, count: int, buffer_bytes:
             answer = mover.send_some(ours.fileno(), source, offset, count, 20)
             ours.shutdown(socket.SHUT_WR)
             thread.join()
-            return answer, mover.moved_bytes, mover.held_bytes, mover.runs, mover.reason, b"".join(got)
+            return (
+                answer,
+                mover.moved_bytes,
+                mover.held_bytes,
+                mover.runs,
+                mover.reason,
+                b"".join(got),
+            )
 
 
-def received(row: tuple[str, str], size: int, offset: int, count: int, chunk: int) -> tuple[object, ...]:
-    """Receive an extent from a peer that sends `size` bytes in chunks; the answers of the mover and the file."""
+def received(
+    row: tuple[str, str], size: int, offset: int, count: int, chunk: int
+) -> tuple[object, ...]:
+    """Receive an extent from a peer that sends `size` bytes in chunks; the answers of the mover and
+    the file.
+    """
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder, "target")) as target:
         with made(row) as mover, pair() as (ours, theirs):
 
@@ -64,7 +79,9 @@ def received(row: tuple[str, str], size: int, offset: int, count: int, chunk: in
 @settings(max_examples=40, deadline=None, database=None)
 @given(size=SIZES, offset=SIZES, count=SIZES, buffer_bytes=st.sampled_from([0, 4096]))
 def test_both_send_the_same_extent(name, size, offset, count, buffer_bytes) -> None:
-    native, pure = (sent((name, each), size, offset, count, buffer_bytes) for each in ("native", "python"))
+    native, pure = (
+        sent((name, each), size, offset, count, buffer_bytes) for each in ("native", "python")
+    )
     assert native == pure
     assert native[-1] == PATTERN[:size][offset : offset + count]
 
@@ -75,7 +92,9 @@ def test_both_send_the_same_extent(name, size, offset, count, buffer_bytes) -> N
 @settings(max_examples=40, deadline=None, database=None)
 @given(size=SIZES, offset=SIZES, count=SIZES, chunk=st.sampled_from([30, 1000, 1 << 18]))
 def test_both_receive_the_same_extent(name, size, offset, count, chunk) -> None:
-    native, pure = (received((name, each), size, offset, count, chunk) for each in ("native", "python"))
+    native, pure = (
+        received((name, each), size, offset, count, chunk) for each in ("native", "python")
+    )
     assert native == pure
     kept = PATTERN[: min(size, count)]
     assert native[-1] == (bytes(offset) + kept if kept else b"")

@@ -1,4 +1,6 @@
-"""Small files, native and pure: the same files are read and made, the same are left, and both stop at the same one."""
+"""Small files, native and pure: the same files are read and made, the same are left, and both stop
+at the same one.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def survey(twin: str) -> ModuleType:
 
 
 @pytest.mark.parametrize("files", [0, 1, 63, 64, 65, 1000])
-def test_a_folder_is_surveyed_as_lstat_tells_it(survey: ModuleType, tmp_path: Path, files: int) -> None:
+def test_a_folder_is_surveyed_as_lstat_tells_it(
+    survey: ModuleType, tmp_path: Path, files: int
+) -> None:
     """V1."""
     for number in range(files):
         (tmp_path / (f"{number}" * (1 + number % 60))).write_bytes(b"x" * number)
@@ -63,12 +67,16 @@ def test_a_folder_is_surveyed_as_lstat_tells_it(survey: ModuleType, tmp_path: Pa
     for name in os.listdir(tmp_path):
         status = (tmp_path / name).lstat()
         data_bytes = min(status.st_size, status.st_blocks * 512)
-        wanted.append((name, status.st_mode, status.st_mtime_ns, status.st_size, identity(status), data_bytes))
+        wanted.append(
+            (name, status.st_mode, status.st_mtime_ns, status.st_size, identity(status), data_bytes)
+        )
     assert survey.survey(str(tmp_path)) == sorted(wanted)
 
 
 @pytest.mark.parametrize("wrong", ["gone", "a file", "a NUL"])
-def test_a_folder_that_cannot_be_read_is_named(survey: ModuleType, tmp_path: Path, wrong: str) -> None:
+def test_a_folder_that_cannot_be_read_is_named(
+    survey: ModuleType, tmp_path: Path, wrong: str
+) -> None:
     """V1."""
     path = str(tmp_path / "folder") + ("\0" if wrong == "a NUL" else "")
     if wrong == "a file":
@@ -76,7 +84,9 @@ def test_a_folder_that_cannot_be_read_is_named(survey: ModuleType, tmp_path: Pat
     with pytest.raises((OSError, ValueError)) as told:
         survey.survey(path)
     if wrong != "a NUL":
-        assert isinstance(told.value, NotADirectoryError if wrong == "a file" else FileNotFoundError)
+        assert isinstance(
+            told.value, NotADirectoryError if wrong == "a file" else FileNotFoundError
+        )
         assert told.value.filename == path
 
 
@@ -88,7 +98,9 @@ def announced(folder: Path) -> list[Announced]:
         path.write_bytes(content)
     entries, places = walk([str(folder)], Filter(), lambda path, why: None)
     numbered = enumerate(zip(entries, places, strict=True))
-    return [Announced(number, entry, place) for number, (entry, place) in numbered if entry.kind == FILE]
+    return [
+        Announced(number, entry, place) for number, (entry, place) in numbered if entry.kind == FILE
+    ]
 
 
 def contents(files: list[Announced]) -> list[bytes]:
@@ -96,23 +108,34 @@ def contents(files: list[Announced]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_a_gathered_pack_is_the_one_of_the_protocol(gather: ModuleType, tmp_path: Path, name: str) -> None:
+def test_a_gathered_pack_is_the_one_of_the_protocol(
+    gather: ModuleType, tmp_path: Path, name: str
+) -> None:
     """G1, G2."""
     files, algorithm = announced(tmp_path), Algorithm(name)
     room = bytearray(200_000)
     got: Gathered = gather.gather(files, room, algorithm.of)
     triples = [
-        (each.number, content, algorithm.of(content)) for each, content in zip(files, contents(files), strict=True)
+        (each.number, content, algorithm.of(content))
+        for each, content in zip(files, contents(files), strict=True)
     ]
-    assert pack_head(got.files, got.table, got.size) + room[: got.size] == b"".join(pack_files(triples))
+    assert pack_head(got.files, got.table, got.size) + room[: got.size] == b"".join(
+        pack_files(triples)
+    )
     one, other = Proof(algorithm), Proof(algorithm)
     one.add_rows(got.proof, got.files)
     for number, content, digest in triples:
         other.add(number, len(content), digest)
-    assert (one.digest(), one.files, one.only(name)) == (other.digest(), other.files, other.only(name))
+    assert (one.digest(), one.files, one.only(name)) == (
+        other.digest(),
+        other.files,
+        other.only(name),
+    )
 
 
-@pytest.mark.parametrize("wrong", ["gone", "replaced", "shorter", "a fifo", "a NUL in its name", "unreadable"])
+@pytest.mark.parametrize(
+    "wrong", ["gone", "replaced", "shorter", "a fifo", "a NUL in its name", "unreadable"]
+)
 @pytest.mark.parametrize("at", [0, 2])
 def test_gathering_stops_before_what_is_not_as_announced(
     gather: ModuleType, tmp_path: Path, wrong: str, at: int
@@ -151,13 +174,17 @@ class Arrival:
         ]
         for folder in (("b",), ("b", "e")):
             root.folder(folder, make=True)
-        triples = [(number, content, algorithm.of(content)) for number, content in enumerate(CONTENTS)]
+        triples = [
+            (number, content, algorithm.of(content)) for number, content in enumerate(CONTENTS)
+        ]
         self.pack = bytearray(b"".join(pack_files(triples))[HEAD.size :])
         self.places = {number: entry.parts for number, entry in enumerate(self.entries)}
 
     def scatter(self, module: ModuleType, at: int = 0, due: list[int] | None = None) -> Scattered:
         expected = Expected(self.root, due or list(range(len(NAMES))), self.entries, self.places)
-        made: Scattered = module.scatter(self.pack, expected, at, self.algorithm.size, self.algorithm.of)
+        made: Scattered = module.scatter(
+            self.pack, expected, at, self.algorithm.size, self.algorithm.of
+        )
         return made
 
     def made(self) -> dict[str, bytes]:
@@ -176,7 +203,9 @@ def first(count: int) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_a_scattered_pack_is_there_with_modes_and_times(scatter: ModuleType, tmp_path: Path, name: str) -> None:
+def test_a_scattered_pack_is_there_with_modes_and_times(
+    scatter: ModuleType, tmp_path: Path, name: str
+) -> None:
     """S1, S5."""
     with Root(str(tmp_path / "inbox")) as root:
         arrival = Arrival(root, Algorithm(name))
@@ -184,16 +213,24 @@ def test_a_scattered_pack_is_there_with_modes_and_times(scatter: ModuleType, tmp
         assert arrival.made() == first(len(NAMES))
         for entry in arrival.entries:
             status = Path(root.path, entry.path).stat()
-            assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (entry.mode, entry.mtime_ns)
+            assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (
+                entry.mode,
+                entry.mtime_ns,
+            )
     one, other = Proof(arrival.algorithm), Proof(arrival.algorithm)
     one.add_rows(done.proof, done.files)
     for number, content in enumerate(CONTENTS):
         other.add(number, len(content), arrival.algorithm.of(content))
-    assert (done.files, done.size, one.digest()) == (len(NAMES), sum(map(len, CONTENTS)), other.digest())
+    assert (done.files, done.size, one.digest()) == (
+        len(NAMES),
+        sum(map(len, CONTENTS)),
+        other.digest(),
+    )
 
 
 @pytest.mark.parametrize(
-    "wrong", ["taken", "no folder", "a link for a folder", "size", "kind", "digest", "not due", "a step up"]
+    "wrong",
+    ["taken", "no folder", "a link for a folder", "size", "kind", "digest", "not due", "a step up"],
 )
 @pytest.mark.parametrize("at", [1, 3])
 def test_scattering_stops_before_what_is_wrong(
@@ -226,7 +263,9 @@ def test_scattering_stops_before_what_is_wrong(
     assert not list(inbox.rglob(".*"))
 
 
-def test_of_a_pack_that_is_not_well_formed_nothing_is_made(scatter: ModuleType, arrival: Arrival) -> None:
+def test_of_a_pack_that_is_not_well_formed_nothing_is_made(
+    scatter: ModuleType, arrival: Arrival
+) -> None:
     """S3. Cut anywhere, longer by one, or claiming more files than it has."""
     whole = bytes(arrival.pack)
     claims = (2**32 - 1).to_bytes(4, "big")

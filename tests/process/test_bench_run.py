@@ -19,7 +19,9 @@ RIVALS = {"tcp": STREAM_RIVALS, "udp": DATAGRAM_RIVALS}
 
 def bench(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench.run", "--smoke", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
 
 
 def test_every_scenario_measures_every_rival_and_loses_no_byte(tmp_path: Path) -> None:
@@ -27,8 +29,16 @@ def test_every_scenario_measures_every_rival_and_loses_no_byte(tmp_path: Path) -
     finished = bench("--peers", "rivals", "--json", str(file))
     assert finished.returncode == 0, finished.stdout + finished.stderr
     document = json.loads(file.read_text())
-    assert set(document["host"]) == {"kernel", "processors", "python", "compiler", "congestion control"}
-    expected = sum(len(RIVALS[scenario["transport"]]) for scenario in document["scenarios"].values())
+    assert set(document["host"]) == {
+        "kernel",
+        "processors",
+        "python",
+        "compiler",
+        "congestion control",
+    }
+    expected = sum(
+        len(RIVALS[scenario["transport"]]) for scenario in document["scenarios"].values()
+    )
     assert len(document["cells"]) == expected
     for cell in document["cells"]:
         assert bool(cell["turns"]) != bool(cell["note"])
@@ -48,8 +58,18 @@ def test_an_unknown_peer_is_named() -> None:
 
 
 def test_idle_connections_over_worker_processes_are_counted_and_still_echo() -> None:
-    command = [sys.executable, "-m", "bench.idle_connections", "--connections", "700", "--workers", "2"]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "bench.idle_connections",
+        "--connections",
+        "700",
+        "--workers",
+        "2",
+    ]
+    finished = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert finished.returncode == 0, finished.stderr
     assert "connected             700 in" in finished.stdout
     assert "idle ones that echo   7 of 7" in finished.stdout

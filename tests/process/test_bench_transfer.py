@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[2]
 
 def bench(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench.transfer", "--smoke", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=55, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=55, check=False
+    )
 
 
 def test_every_way_is_measured_or_says_why_not(tmp_path: Path) -> None:
@@ -20,7 +22,12 @@ def test_every_way_is_measured_or_says_why_not(tmp_path: Path) -> None:
     finished = bench("--json", str(file))
     assert finished.returncode == 0, finished.stdout + finished.stderr
     cells = json.loads(file.read_text())["cells"]
-    assert {cell["case"] for cell in cells} == {"memory-file", "disk-file", "memory-tree", "disk-tree"}
+    assert {cell["case"] for cell in cells} == {
+        "memory-file",
+        "disk-file",
+        "memory-tree",
+        "disk-tree",
+    }
     for cell in cells:
         assert bool(cell["turns"]) != bool(cell["note"])
         assert not cell["failed"]

@@ -1,4 +1,6 @@
-"""`fastnet chat serve` and `fastnet chat join` as real processes, with textbook programs among them."""
+"""`fastnet chat serve` and `fastnet chat join` as real processes, with textbook programs among
+them.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,16 @@ def test_who_is_not_online_gets_the_hint(endpoint: Endpoint) -> None:
 
 def test_a_pipe_says_its_lines_and_leaves(endpoint: Endpoint) -> None:
     with joined(endpoint, "ada") as ada:
-        done = finish("chat", "join", "--server", endpoint, "--name", "bot", stdin=None, input="one\n\ntwo\nlast")
+        done = finish(
+            "chat",
+            "join",
+            "--server",
+            endpoint,
+            "--name",
+            "bot",
+            stdin=None,
+            input="one\n\ntwo\nlast",
+        )
         assert (done.returncode, done.stdout) == (0, "bot: one\nbot: two\nbot: last\n")
         assert [ada.line() for _ in range(3)] == ["bot: one", "bot: two", "bot: last"]
         assert [ada.line("err") for _ in range(2)] == ["* bot is online", "* bot is offline"]
@@ -68,7 +79,9 @@ def test_an_empty_input_comes_and_goes(endpoint: Endpoint) -> None:
 def test_more_lines_than_the_flood_limit_allows_all_arrive_in_time(endpoint: Endpoint) -> None:
     lines = [f"line {i}" for i in range(30)]
     started_s = time.monotonic()
-    done = finish("chat", "join", "--server", endpoint, "--name", "bot", stdin=None, input="\n".join(lines))
+    done = finish(
+        "chat", "join", "--server", endpoint, "--name", "bot", stdin=None, input="\n".join(lines)
+    )
     assert done.stdout.splitlines() == [f"bot: {line}" for line in lines]
     assert time.monotonic() - started_s > 1.5  # 20 at once, 10 at 5 a second
 
@@ -99,7 +112,18 @@ def test_a_name_that_is_taken_is_refused(endpoint: Endpoint) -> None:
 def test_who_comes_later_is_told_what_was_said_in_the_room(endpoint: Endpoint) -> None:
     said = "one\ntwo\n"
     assert (
-        finish("chat", "join", "--server", endpoint, "--name", "a", "--room", "ops", stdin=None, input=said).returncode
+        finish(
+            "chat",
+            "join",
+            "--server",
+            endpoint,
+            "--name",
+            "a",
+            "--room",
+            "ops",
+            stdin=None,
+            input=said,
+        ).returncode
         == 0
     )
     with joined(endpoint, "b", "--room", "ops") as late, joined(endpoint, "c") as elsewhere:
@@ -111,7 +135,17 @@ def test_who_comes_later_is_told_what_was_said_in_the_room(endpoint: Endpoint) -
 
 
 def test_json_events_are_one_a_line(endpoint: Endpoint) -> None:
-    done = finish("chat", "join", "--server", endpoint, "--name", "a", "--json", stdin=None, input="hé\n/who\n")
+    done = finish(
+        "chat",
+        "join",
+        "--server",
+        endpoint,
+        "--name",
+        "a",
+        "--json",
+        stdin=None,
+        input="hé\n/who\n",
+    )
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert {"event": "joined", "who": "a", "online": 1} in events
     assert {"event": "said", "who": "a", "text": "hé"} in events
@@ -131,7 +165,9 @@ def test_a_program_that_is_gone_is_offline_at_its_first_message(endpoint: Endpoi
 def test_over_a_bad_network_everything_said_is_seen_once(endpoint: Endpoint) -> None:
     with Lossy(endpoint, 11, loss=0.25) as network, joined(endpoint, "ada") as ada:
         lines = "".join(f"{i}\n" for i in range(15))
-        done = finish("chat", "join", "--server", network.endpoint, "--name", "bot", stdin=None, input=lines)
+        done = finish(
+            "chat", "join", "--server", network.endpoint, "--name", "bot", stdin=None, input=lines
+        )
         assert done.returncode == 0, done.stderr
         assert [ada.line() for _ in range(15)] == [f"bot: {i}" for i in range(15)]
         assert len(set(done.stdout.splitlines())) == len(done.stdout.splitlines())
@@ -206,7 +242,15 @@ def test_a_flood_of_junk_texts_and_forged_members_disturbs_nobody(endpoint: Endp
         forged = wire.pack({"do": "say", "cookie": "0" * 24, "id": 1, "text": "forged"})
 
         def flood() -> None:
-            for data in (b"hello", os.urandom(200), wire.MARK + b"{", forged, b"", bytes(5000), b"x" * 60000):
+            for data in (
+                b"hello",
+                os.urandom(200),
+                wire.MARK + b"{",
+                forged,
+                b"",
+                bytes(5000),
+                b"x" * 60000,
+            ):
                 with contextlib.suppress(OSError):
                     sock.send(data)
 
@@ -214,7 +258,9 @@ def test_a_flood_of_junk_texts_and_forged_members_disturbs_nobody(endpoint: Endp
             for i in range(5):
                 ada.say(f"{i}")
                 assert ada.line() == f"ada: {i}"
-        memory = int(re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())[0])
+        memory = int(
+            re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())[0]
+        )
         assert memory < 100_000
         ada.say("/quit")
         ada.end()
@@ -233,7 +279,12 @@ def test_two_servers_do_not_talk_to_each_other_for_ever() -> None:
 
 def test_sigusr1_logs_the_statistics_and_sigterm_ends_with_them(endpoint: Endpoint) -> None:
     with serving() as (server, where):
-        assert finish("chat", "join", "--server", where, "--name", "a", stdin=None, input="x\n").returncode == 0
+        assert (
+            finish(
+                "chat", "join", "--server", where, "--name", "a", stdin=None, input="x\n"
+            ).returncode
+            == 0
+        )
         server.send(signal.SIGUSR1)
         assert "1 messages, " in server.line("err", "chat on udp://")
         code, out, _ = server.end()

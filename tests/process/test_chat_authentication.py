@@ -1,4 +1,6 @@
-"""`fastnet chat serve --key` and `fastnet chat join --key` as real processes, and strangers at the door."""
+"""`fastnet chat serve --key` and `fastnet chat join --key` as real processes, and strangers at the
+door.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,18 @@ def write(path: Path, *names: str) -> Path:
 
 def test_members_with_the_key_hear_each_other(key: Path) -> None:
     with serving("--key", key) as (_, where), joined(where, "ada", "--key", key) as ada:
-        done = finish("chat", "join", "--server", where, "--name", "bot", "--key", key, stdin=None, input="one\ntwo\n")
+        done = finish(
+            "chat",
+            "join",
+            "--server",
+            where,
+            "--name",
+            "bot",
+            "--key",
+            key,
+            stdin=None,
+            input="one\ntwo\n",
+        )
         assert (done.returncode, done.stdout) == (0, "bot: one\nbot: two\n")
         assert [ada.line(), ada.line()] == ["bot: one", "bot: two"]
         assert [ada.line("err"), ada.line("err")] == ["* bot is online", "* bot is offline"]
@@ -43,7 +56,15 @@ def test_members_with_the_key_hear_each_other(key: Path) -> None:
 
 def test_the_key_may_come_from_the_environment(key: Path) -> None:
     with serving(env=ENVIRONMENT | {"FASTNET_KEY": str(key)}) as (server, where):
-        done = finish("chat", "join", "--server", where, "--name", "a", env=ENVIRONMENT | {"FASTNET_KEY": str(key)})
+        done = finish(
+            "chat",
+            "join",
+            "--server",
+            where,
+            "--name",
+            "a",
+            env=ENVIRONMENT | {"FASTNET_KEY": str(key)},
+        )
         assert (done.returncode, done.stderr) == (0, "* you are a, 1 online\n")
         assert "0 messages" in server.end()[1]
 
@@ -60,7 +81,9 @@ def test_textbook_programs_and_members_without_the_key_get_nothing(key: Path) ->
         assert "or the server wants a --key" in done.stderr
         ada.say("/who")
         assert ada.line("err") == "* 1 online: ada"
-        assert "datagrams that no key signed; the last from 127.0.0.1 port" in server.line("err", "chat: ")
+        assert "datagrams that no key signed; the last from 127.0.0.1 port" in server.line(
+            "err", "chat: "
+        )
 
 
 def test_another_key_is_told_apart_from_none(key: Path, tmp_path: Path) -> None:
@@ -71,7 +94,10 @@ def test_another_key_is_told_apart_from_none(key: Path, tmp_path: Path) -> None:
         assert (done.returncode, "both sides have not the same --key" in done.stderr) == (4, True)
     with serving() as (_, where):
         done = finish(*words, "--server", where)
-        assert (done.returncode, "what answers there has not the key. Check --key" in done.stderr) == (4, True)
+        assert (
+            done.returncode,
+            "what answers there has not the key. Check --key" in done.stderr,
+        ) == (4, True)
 
 
 def test_over_a_bad_network_everything_signed_is_seen_once(key: Path) -> None:
@@ -96,7 +122,11 @@ def test_a_restarted_server_is_joined_again_with_the_key(key: Path) -> None:
 
 
 def test_a_flood_of_forged_and_recorded_datagrams_disturbs_nobody(key: Path) -> None:
-    with serving("--key", key) as (_, where), Tap(where) as tap, joined(tap.endpoint, "ada", "--key", key) as ada:
+    with (
+        serving("--key", key) as (_, where),
+        Tap(where) as tap,
+        joined(tap.endpoint, "ada", "--key", key) as ada,
+    ):
         ada.say("first")
         assert ada.line() == "ada: first"
         forged = Seal("us", bytes(32))
@@ -104,7 +134,13 @@ def test_a_flood_of_forged_and_recorded_datagrams_disturbs_nobody(key: Path) -> 
         def flood() -> None:
             said = wire.pack({"do": "leave", "cookie": ""})
             with contextlib.suppress(OSError):
-                for data in (b"online", b"offline", forged.close(said), os.urandom(90), *tap.recorded[:20]):
+                for data in (
+                    b"online",
+                    b"offline",
+                    forged.close(said),
+                    os.urandom(90),
+                    *tap.recorded[:20],
+                ):
                     tap.back.send(data)  # from the address that the server knows as Ada's
 
         with while_flooded(flood, 20):
@@ -179,13 +215,20 @@ def test_after_sighup_a_key_that_was_taken_out_is_worth_nothing(key: Path, tmp_p
         assert ada.line() == "ada: fine"
 
 
-@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("join", "--name", "a")], ids=["serve", "join"])
-def test_a_key_file_that_cannot_be_is_told_with_a_cure(command: tuple[str, ...], key: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command", [("serve", "--port", "0"), ("join", "--name", "a")], ids=["serve", "join"]
+)
+def test_a_key_file_that_cannot_be_is_told_with_a_hint(
+    command: tuple[str, ...], key: Path, tmp_path: Path
+) -> None:
     key.chmod(0o644)
     done = finish("chat", *command, "--key", key)
     assert (done.returncode, f"chmod go= {key}" in done.stderr) == (3, True)
     done = finish("chat", *command, "--key", tmp_path / "missing")
-    assert (done.returncode, "Make one: (umask 077; fastnet exec key NAME" in done.stderr) == (3, True)
+    assert (done.returncode, "Make one: (umask 077; fastnet exec key NAME" in done.stderr) == (
+        3,
+        True,
+    )
 
 
 def test_the_first_line_names_the_keys_and_no_secret(key: Path) -> None:

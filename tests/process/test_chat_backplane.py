@@ -27,13 +27,22 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 def two_servers(
     redis: RedisServer, *options: object
 ) -> Iterator[tuple[tuple[Running, Endpoint], tuple[Running, Endpoint]]]:
-    with serving("--backplane", redis.url, *options) as one, serving("--backplane", redis.url, *options) as two:
+    with (
+        serving("--backplane", redis.url, *options) as one,
+        serving("--backplane", redis.url, *options) as two,
+    ):
         yield one, two
 
 
 @needs_redis
-def test_members_of_two_servers_see_each_others_messages_once_and_who_is_online(redis: RedisServer) -> None:
-    with two_servers(redis) as ((one, a), (two, b)), joined(a, "ada") as ada, joined(b, "bob") as bob:
+def test_members_of_two_servers_see_each_others_messages_once_and_who_is_online(
+    redis: RedisServer,
+) -> None:
+    with (
+        two_servers(redis) as ((one, a), (two, b)),
+        joined(a, "ada") as ada,
+        joined(b, "bob") as bob,
+    ):
         assert ada.line("err") == "* bob is online"
         ada.say("from a")
         assert [ada.line(), bob.line()] == ["ada: from a"] * 2
@@ -55,7 +64,12 @@ def test_members_of_two_servers_see_each_others_messages_once_and_who_is_online(
 @needs_redis
 def test_who_comes_to_another_server_is_told_what_was_said(redis: RedisServer) -> None:
     with serving("--backplane", redis.url) as (server, where):
-        assert finish("chat", "join", "--server", where, "--name", "a", stdin=None, input="one\ntwo\n").returncode == 0
+        assert (
+            finish(
+                "chat", "join", "--server", where, "--name", "a", stdin=None, input="one\ntwo\n"
+            ).returncode
+            == 0
+        )
         server.end()
     with serving("--backplane", redis.url) as (_, where), joined(where, "b") as late:
         assert [late.line(), late.line()] == ["a (earlier): one", "a (earlier): two"]
@@ -93,14 +107,20 @@ def test_without_redis_each_server_goes_on_and_with_it_again_nothing_is_missed_o
 
 @needs_redis
 def test_a_server_that_is_killed_takes_its_members_offline(redis: RedisServer) -> None:
-    with two_servers(redis) as ((_, a), (two, b)), joined(a, "ada") as ada, joined(b, "bob", "--timeout", "1"):
+    with (
+        two_servers(redis) as ((_, a), (two, b)),
+        joined(a, "ada") as ada,
+        joined(b, "bob", "--timeout", "1"),
+    ):
         assert ada.line("err") == "* bob is online"
         two.end(signal.SIGKILL)
         assert ada.line("err") == "* bob is offline"
 
 
 @needs_redis
-def test_a_server_that_stops_says_what_it_has_to_and_its_members_are_offline_at_once(redis: RedisServer) -> None:
+def test_a_server_that_stops_says_what_it_has_to_and_its_members_are_offline_at_once(
+    redis: RedisServer,
+) -> None:
     with two_servers(redis) as ((_, a), (two, b)), joined(a, "ada") as ada, joined(b, "bob") as bob:
         assert ada.line("err") == "* bob is online"
         bob.say("last words")
@@ -123,7 +143,9 @@ def test_a_redis_that_hangs_does_not_keep_a_server_from_stopping(redis: RedisSer
 
 
 @needs_redis
-def test_with_a_key_and_a_backplane_members_hear_each_other(redis: RedisServer, tmp_path: Path) -> None:
+def test_with_a_key_and_a_backplane_members_hear_each_other(
+    redis: RedisServer, tmp_path: Path
+) -> None:
     key = tmp_path / "keys"
     key.touch(0o600)
     key.write_text(f"us {bytes(range(32)).hex()}\n")
@@ -155,8 +177,22 @@ def test_no_redis_at_the_start_is_a_clear_error_without_the_password() -> None:
     )
 
 
-def test_without_the_package_redis_the_cure_is_told() -> None:
+def test_without_the_package_redis_the_hint_is_told() -> None:
     code = "import sys; sys.modules['redis'] = None; from fastnet.cli import main; sys.exit(main())"
-    words = [sys.executable, "-c", code, "chat", "serve", "--port", "0", "--backplane", "redis://127.0.0.1"]
-    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, timeout=30)
-    assert (done.returncode, "pip install 'fastnet-io[redis]'" in done.stderr) == (7, True), done.stderr
+    words = [
+        sys.executable,
+        "-c",
+        code,
+        "chat",
+        "serve",
+        "--port",
+        "0",
+        "--backplane",
+        "redis://127.0.0.1",
+    ]
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, timeout=30
+    )
+    assert (done.returncode, "pip install 'fastnet-io[redis]'" in done.stderr) == (7, True), (
+        done.stderr
+    )

@@ -1,4 +1,6 @@
-"""`fastnet chat join` on a real terminal: what is seen there, and that the terminal is as before, however the chat ends."""
+"""`fastnet chat join` on a real terminal: what is seen there, and that the terminal is as before,
+however the chat ends.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from tests.support.cli_process import DEADLINE_S, ENVIRONMENT, fastnet
 class Seat:
     """Somebody at a terminal of its own, where a command runs."""
 
-    def __init__(self, *words: object, columns: int = 60, rows: int = 10, shell: str = "", **environment: str) -> None:
+    def __init__(
+        self, *words: object, columns: int = 60, rows: int = 10, shell: str = "", **environment: str
+    ) -> None:
         self.keyboard, self.fd = os.openpty()
         self.glass = pyte.Screen(columns, rows)
         self.stream = pyte.ByteStream(self.glass)
@@ -120,7 +124,11 @@ def test_what_others_say_never_garbles_what_is_typed(endpoint: Endpoint) -> None
         for i in range(15):
             bob.say(f"message {i}")
             ada.type(".")
-        ada.wait(lambda rows: rows[-1] == "> half a sent..............." and rows[-3] == "bob: message 14")
+        ada.wait(
+            lambda rows: (
+                rows[-1] == "> half a sent..............." and rows[-3] == "bob: message 14"
+            )
+        )
         assert ada.rows[:-2] == [f"bob: message {i}" for i in range(7, 15)]
         ada.type("\r")
         assert [bob.line() for _ in range(16)][-1] == "ada: half a sent..............."
@@ -141,14 +149,22 @@ def test_page_up_shows_what_was_said_and_page_down_goes_back(endpoint: Endpoint)
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(30, 6), (100, 30), (5, 3)])
-def test_another_size_of_the_window_is_obeyed_at_once(endpoint: Endpoint, columns: int, rows: int) -> None:
+def test_another_size_of_the_window_is_obeyed_at_once(
+    endpoint: Endpoint, columns: int, rows: int
+) -> None:
     with seated(endpoint) as ada, joined(endpoint, "bob") as bob:
         bob.say("a message that is longer than thirty columns are wide")
         ada.shows("longer than")
         ada.type("typed")
         ada.shows("> typed")
         ada.resize(columns, rows)
-        ada.wait(lambda shown: len(shown) == rows and shown[-1].startswith(">") and shown[-1].endswith(("typed", "ed")))
+        ada.wait(
+            lambda shown: (
+                len(shown) == rows
+                and shown[-1].startswith(">")
+                and shown[-1].endswith(("typed", "ed"))
+            )
+        )
         bob.say("news")
         ada.wait(lambda shown: "news"[: columns - 1] in "".join(shown[:-1]))
         assert all(len(row) <= columns for row in ada.rows)
@@ -178,7 +194,9 @@ def test_commands_are_typed_like_messages(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(
     ("keys", "code"), [("/quit\r", 0), ("\x04", 0), ("\x03", 130)], ids=["quit", "ctrl-d", "ctrl-c"]
 )
-def test_whoever_leaves_gets_the_terminal_back_and_is_offline(endpoint: Endpoint, keys: str, code: int) -> None:
+def test_whoever_leaves_gets_the_terminal_back_and_is_offline(
+    endpoint: Endpoint, keys: str, code: int
+) -> None:
     with joined(endpoint, "bob") as bob, seat(endpoint) as ada:
         assert bob.line("err") == "* ada is online"
         ada.shows("* you are ada")
@@ -191,12 +209,15 @@ def test_whoever_leaves_gets_the_terminal_back_and_is_offline(endpoint: Endpoint
 def test_what_was_typed_before_ctrl_d_is_said_first(endpoint: Endpoint) -> None:
     with joined(endpoint, "bob") as bob, seat(endpoint) as ada:
         ada.shows("* you are ada")
-        ada.type("".join(f"line {i}\r" for i in range(25)) + "\x04")  # more than may be said at once
+        # more than may be said at once
+        ada.type("".join(f"line {i}\r" for i in range(25)) + "\x04")
         assert ada.ends() == 0
         assert [bob.line() for _ in range(25)] == [f"ada: line {i}" for i in range(25)]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGHUP, 0)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGHUP, 0)]
+)
 def test_a_signal_gives_the_terminal_back(endpoint: Endpoint, number: int, code: int) -> None:
     with seat(endpoint) as ada:
         ada.shows("* you are ada")
@@ -253,7 +274,8 @@ os.tcsetpgrp(0, job.pid)
 os.killpg(job.pid, signal.SIGCONT)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(job.pid, 0)[1]))
 """
-"""What a shell does with a job: without one there is nobody who could let it go on, and the kernel stops it not at all."""
+"""What a shell does with a job: without one there is nobody who could let it go on, and the kernel
+stops it not at all."""
 
 
 def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(endpoint: Endpoint) -> None:
@@ -271,7 +293,9 @@ def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(endpoint: Endpoint) -> 
 
 
 @pytest.mark.parametrize("how", ["plain", "dumb", "json"])
-def test_plain_where_it_is_asked_for_or_the_terminal_can_do_no_more(endpoint: Endpoint, how: str) -> None:
+def test_plain_where_it_is_asked_for_or_the_terminal_can_do_no_more(
+    endpoint: Endpoint, how: str
+) -> None:
     options = [f"--{how}"] if how != "dumb" else []
     words = ("chat", "join", "--server", endpoint, "--name", "ada", *options)
     with Seat(*words, TERM="dumb" if how == "dumb" else "xterm") as ada:

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from fastnet.endpoint import Endpoint
-from tests.support.cli_process import connect, daemon, echoes, eventually, fastnet, finish, is_alive, running
+from tests.support.cli_process import (
+    connect,
+    daemon,
+    echoes,
+    eventually,
+    fastnet,
+    finish,
+    is_alive,
+    running,
+)
 
 
 def test_the_launcher_returns_when_the_daemon_listens_and_says_where(tmp_path: Path) -> None:
@@ -29,7 +38,9 @@ def test_a_daemon_has_left_terminal_folder_and_session(tmp_path: Path) -> None:
     with daemon(tmp_path / "pid", "echo") as (pid, _):
         assert os.readlink(f"/proc/{pid}/cwd") == "/"
         assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)] == ["/dev/null"] * 3
-        parent, _, session, terminal = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1:5]
+        parent, _, session, terminal = (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1:5]
+        )
         assert session not in (str(os.getsid(0)), str(pid))
         assert terminal == "0"
         assert int(parent) != os.getpid()
@@ -57,7 +68,9 @@ def test_what_goes_wrong_before_a_daemon_listens_reaches_the_terminal(tmp_path: 
         failed = finish("echo", "--daemon", "--pidfile", tmp_path / "pid", "--port", port)
     assert failed.returncode == 4
     assert failed.stdout == ""
-    assert failed.stderr.startswith(f"fastnet: cannot listen on tcp://127.0.0.1:{port}: address already in use. ")
+    assert failed.stderr.startswith(
+        f"fastnet: cannot listen on tcp://127.0.0.1:{port}: address already in use. "
+    )
     assert failed.stderr.count("\n") == 1
     assert not (tmp_path / "pid").exists()
 
@@ -76,7 +89,9 @@ def test_a_second_process_with_the_same_pidfile_is_refused_and_told_whose_it_is(
     with daemon(tmp_path / "pid", "echo") as (pid, _):
         second = finish("echo", "--pidfile", tmp_path / "pid", *more)
         assert second.returncode == 3
-        assert second.stderr.startswith(f"fastnet: already running: process {pid} holds {tmp_path}/pid. ")
+        assert second.stderr.startswith(
+            f"fastnet: already running: process {pid} holds {tmp_path}/pid. "
+        )
         assert int((tmp_path / "pid").read_text()) == pid
 
 
@@ -172,7 +187,9 @@ def test_a_full_disk_under_the_log_stops_nothing() -> None:
 
 def test_json_logs_parse_line_by_line(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with running("echo", "--log-file", log, "--log-format", "json", "--log-level", "debug") as server:
+    with running(
+        "echo", "--log-file", log, "--log-format", "json", "--log-level", "debug"
+    ) as server:
         with connect(server.endpoint()) as sock:
             assert echoes(sock, b"12345")
         eventually(lambda: "finished" in log.read_text(), "the connection's line")
@@ -190,7 +207,16 @@ def test_connections_are_logged_at_debug_only(tmp_path: Path, engine: str, backe
     found = {}
     for level in ("info", "debug"):
         log = tmp_path / level
-        options = ("--engine", engine, "--backend", backend, "--log-level", level, "--log-file", log)
+        options = (
+            "--engine",
+            engine,
+            "--backend",
+            backend,
+            "--log-level",
+            level,
+            "--log-file",
+            log,
+        )
         with running("echo", *options) as server:
             with connect(server.endpoint()) as sock:
                 assert echoes(sock, b"x")
@@ -211,8 +237,12 @@ def test_a_name_with_control_characters_cannot_forge_a_log_line(tmp_path: Path) 
     assert all(f"[{server.pid}]" in line for line in text.splitlines())
 
 
-def test_a_launcher_that_is_killed_before_the_daemon_listens_leaves_no_daemon(tmp_path: Path) -> None:
-    """Its pipe breaks; a daemon nobody heard of must not stay. Shown with an output that is closed for the launcher."""
+def test_a_launcher_that_is_killed_before_the_daemon_listens_leaves_no_daemon(
+    tmp_path: Path,
+) -> None:
+    """Its pipe breaks; a daemon nobody heard of must not stay. Shown with an output that is closed
+    for the launcher.
+    """
     code = (
         "import os, sys\n"
         "from fastnet.process.daemon import leave\n"

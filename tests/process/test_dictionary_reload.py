@@ -1,4 +1,6 @@
-"""A dictionary's file changes while it is served: real files, real signals, and questions all the while."""
+"""A dictionary's file changes while it is served: real files, real signals, and questions all the
+while.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def resident_kib(pid: int | str) -> int:
 
 
 def ask(sock: socket.socket, number: int) -> int:
-    """Ask for one word once, without a second try. Returns the version of its answer, which must be whole."""
+    """Ask for one word once, without a second try. Returns the version of its answer, which must be
+    whole.
+    """
     sock.send(b"word%d\n" % number)
     head, _, rest = sock.recv(1000).decode().partition(" ")
     assert rest == f"of {number}\n"
@@ -57,7 +61,9 @@ def ask(sock: socket.socket, number: int) -> int:
 
 
 class Asker:
-    """Asks as fast as it can, in a thread, and wants every answer, whole, and never from an older file than the last."""
+    """Asks as fast as it can, in a thread, and wants every answer, whole, and never from an older
+    file than the last.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -98,7 +104,9 @@ each_way = pytest.mark.parametrize(
 
 
 @contextmanager
-def serving(file: Path, backend: str, transport: str, *more: object) -> Iterator[tuple[Running, Endpoint]]:
+def serving(
+    file: Path, backend: str, transport: str, *more: object
+) -> Iterator[tuple[Running, Endpoint]]:
     """A server whose log tells each time it has read its file."""
     options = ["--tcp"] if transport == "--tcp" else []
     with running("dict", "serve", "--file", file, "--backend", backend, *options, *more) as server:
@@ -112,7 +120,11 @@ def test_no_answer_is_missed_or_half_while_the_file_is_replaced_and_hup_comes(
 ) -> None:
     file = tmp_path / "words"
     put(file, text(1))
-    with serving(file, backend, transport) as (server, endpoint), Asker(endpoint) as first, Asker(endpoint) as second:
+    with (
+        serving(file, backend, transport) as (server, endpoint),
+        Asker(endpoint) as first,
+        Asker(endpoint) as second,
+    ):
         for version in range(1, 7):
             put(file, text(version))
             server.send(signal.SIGHUP)
@@ -124,10 +136,16 @@ def test_no_answer_is_missed_or_half_while_the_file_is_replaced_and_hup_comes(
 
 @pytest.mark.soak
 @each_way
-def test_two_hundred_reloads_miss_no_answer_and_keep_no_old_words(backend: str, transport: str, tmp_path: Path) -> None:
+def test_two_hundred_reloads_miss_no_answer_and_keep_no_old_words(
+    backend: str, transport: str, tmp_path: Path
+) -> None:
     file = tmp_path / "words"
     put(file, text(1))
-    with serving(file, backend, transport) as (server, endpoint), Asker(endpoint) as first, Asker(endpoint) as second:
+    with (
+        serving(file, backend, transport) as (server, endpoint),
+        Asker(endpoint) as first,
+        Asker(endpoint) as second,
+    ):
         for version in range(1, 201):
             put(file, text(version))
             server.send(signal.SIGHUP)
@@ -135,12 +153,16 @@ def test_two_hundred_reloads_miss_no_answer_and_keep_no_old_words(backend: str, 
             second.reaches(version)
             if version == 50:
                 before = resident_kib(server.pid)
-        assert resident_kib(server.pid) - before < 20_000, "150 files of 5,000 words are 40,000 KiB at least"
+        assert resident_kib(server.pid) - before < 20_000, (
+            "150 files of 5,000 words are 40,000 KiB at least"
+        )
     assert first.failure is second.failure is None
 
 
 @each_way
-def test_a_changed_file_is_noticed_without_being_told(backend: str, transport: str, tmp_path: Path) -> None:
+def test_a_changed_file_is_noticed_without_being_told(
+    backend: str, transport: str, tmp_path: Path
+) -> None:
     file = tmp_path / "words"
     put(file, text(1))
     with serving(file, backend, transport) as (server, endpoint):
@@ -156,7 +178,9 @@ def test_a_changed_file_is_noticed_without_being_told(backend: str, transport: s
 
 
 @each_way
-def test_a_broken_file_is_named_by_line_and_the_old_words_stay(backend: str, transport: str, tmp_path: Path) -> None:
+def test_a_broken_file_is_named_by_line_and_the_old_words_stay(
+    backend: str, transport: str, tmp_path: Path
+) -> None:
     file = tmp_path / "words"
     put(file, text(1))
     with serving(file, backend, transport) as (server, endpoint), asking(endpoint) as sock:
@@ -181,7 +205,9 @@ def test_a_broken_file_is_named_by_line_and_the_old_words_stay(backend: str, tra
 
 
 def test_a_file_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
-    """Every part of it would do as a file. It grows for twice as long as one that stands still would have to."""
+    """Every part of it would do as a file. It grows for twice as long as one that stands still
+    would have to.
+    """
     file = tmp_path / "words"
     put(file, text(1))
     with serving(file, "auto", "--udp") as (server, endpoint), asking(endpoint) as sock:
@@ -204,7 +230,10 @@ def test_worker_processes_read_it_too_and_one_that_is_replaced_starts_with_the_n
 ) -> None:
     file = tmp_path / "words"
     put(file, text(1))
-    with serving(file, backend, "--udp", "--workers", 2, "--worker-processes") as (server, endpoint):
+    with serving(file, backend, "--udp", "--workers", 2, "--worker-processes") as (
+        server,
+        endpoint,
+    ):
 
         def versions() -> set[int]:
             found = set()
@@ -237,7 +266,10 @@ def test_worker_processes_read_it_too_and_one_that_is_replaced_starts_with_the_n
 def test_a_daemon_finds_its_file_again_although_it_left_the_folder(tmp_path: Path) -> None:
     put(tmp_path / "words", text(1))
     command = ("dict", "serve", "--file", "words", "--log-file", "log")
-    with daemon(tmp_path / "pid", *command, cwd=tmp_path) as (pid, said), asking(place(said)) as sock:
+    with (
+        daemon(tmp_path / "pid", *command, cwd=tmp_path) as (pid, said),
+        asking(place(said)) as sock,
+    ):
         assert ask(sock, 1) == 1
         put(tmp_path / "words", text(2))
         os.kill(pid, signal.SIGHUP)
@@ -245,7 +277,9 @@ def test_a_daemon_finds_its_file_again_although_it_left_the_folder(tmp_path: Pat
 
 
 def place(said: str) -> Endpoint:
-    return Endpoint.parse(next(line for line in said.splitlines() if "listening" in line).split()[2])
+    return Endpoint.parse(
+        next(line for line in said.splitlines() if "listening" in line).split()[2]
+    )
 
 
 @pytest.mark.native

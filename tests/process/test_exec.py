@@ -1,4 +1,6 @@
-"""`fastnet exec run`: what runs, how it ends, and what the client says of it. Real servers, real clients."""
+"""`fastnet exec run`: what runs, how it ends, and what the client says of it. Real servers, real
+clients.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,17 @@ from pathlib import Path
 import pytest
 
 from fastnet.apps.exec import client
-from fastnet.errors import CommandDenied, NetworkError
+from fastnet.errors import ExecDenied, NetworkError
 from fastnet.transport.connect import resolve
-from tests.support.cli_process import ENVIRONMENT, children, eventually, fastnet, finish, is_alive, running
+from tests.support.cli_process import (
+    ENVIRONMENT,
+    children,
+    eventually,
+    fastnet,
+    finish,
+    is_alive,
+    running,
+)
 from tests.support.exec import SECRETS, Offer, Remote, offering, serving, shell, write_keys
 
 
@@ -47,7 +57,9 @@ def test_what_follows_the_name_is_the_commands_even_with_dashes(offer: Offer) ->
 
 
 def test_binary_output_is_not_touched(offer: Offer, tmp_path: Path) -> None:
-    remote = offer(noise=shell(f"head -c 100000 /dev/urandom | tee {tmp_path}/copy", output_bytes_max=100_000))
+    remote = offer(
+        noise=shell(f"head -c 100000 /dev/urandom | tee {tmp_path}/copy", output_bytes_max=100_000)
+    )
     code, document = remote.json("noise")
     assert code == 0
     assert base64.b64decode(document["output_base64"]) == (tmp_path / "copy").read_bytes()
@@ -59,16 +71,34 @@ def test_binary_output_is_not_touched(offer: Offer, tmp_path: Path) -> None:
 
 ENDS = {
     "exited": ("exit 0", 0, {"outcome": "exited", "status": 0, "signal": None}),
-    "failed": ("echo x; exit 3", 10, {"outcome": "exited", "status": 3, "signal": None, "output": "x\n"}),
-    "killed": ("echo x; kill -SEGV $$", 9, {"outcome": "killed", "status": None, "signal": "SIGSEGV", "output": "x\n"}),
-    "timed out": ("echo x; exec sleep 60", 8, {"outcome": "timed out", "status": None, "output": "x\n"}),
-    "deaf": ("trap '' TERM; echo x; while :; do sleep 1; done", 8, {"outcome": "timed out", "output": "x\n"}),
+    "failed": (
+        "echo x; exit 3",
+        10,
+        {"outcome": "exited", "status": 3, "signal": None, "output": "x\n"},
+    ),
+    "killed": (
+        "echo x; kill -SEGV $$",
+        9,
+        {"outcome": "killed", "status": None, "signal": "SIGSEGV", "output": "x\n"},
+    ),
+    "timed out": (
+        "echo x; exec sleep 60",
+        8,
+        {"outcome": "timed out", "status": None, "output": "x\n"},
+    ),
+    "deaf": (
+        "trap '' TERM; echo x; while :; do sleep 1; done",
+        8,
+        {"outcome": "timed out", "output": "x\n"},
+    ),
     "not started": (None, 11, {"outcome": "not started", "output": ""}),
 }
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_each_end_has_its_own_exit_code_and_document(offer: Offer, end: str, tmp_path: Path) -> None:
+def test_each_end_has_its_own_exit_code_and_document(
+    offer: Offer, end: str, tmp_path: Path
+) -> None:
     script, code, said = ENDS[end]
     broken = tmp_path / "broken"
     broken.write_text("#!/nowhere/interpreter\n")
@@ -91,17 +121,22 @@ def test_an_end_that_is_not_good_is_told_in_words(offer: Offer) -> None:
     done = offer(it=shell("exit 3")).run("it")
     assert done.returncode == 10
     assert re.fullmatch(
-        r"fastnet: it on udp://127\.0\.0\.1:\d+: exited with status 3, 0 bytes, 0\.\d+ s\n", done.stderr
+        r"fastnet: it on udp://127\.0\.0\.1:\d+: exited with status 3, 0 bytes, 0\.\d+ s\n",
+        done.stderr,
     )
 
 
-def test_everything_a_command_started_is_gone_at_its_time_limit(offer: Offer, tmp_path: Path) -> None:
+def test_everything_a_command_started_is_gone_at_its_time_limit(
+    offer: Offer, tmp_path: Path
+) -> None:
     script = f"sleep 61 & echo $! > {tmp_path}/child; sleep 62"
     assert offer(it=shell(script, time_limit_s=0.5)).run("it").returncode == 8
     eventually(lambda: not is_alive(int((tmp_path / "child").read_text())), "the end of the child")
 
 
-def test_what_a_command_leaves_behind_is_gone_when_it_ends_and_delays_nobody(offer: Offer, tmp_path: Path) -> None:
+def test_what_a_command_leaves_behind_is_gone_when_it_ends_and_delays_nobody(
+    offer: Offer, tmp_path: Path
+) -> None:
     script = f"sleep 63 & echo $! > {tmp_path}/child; echo out"
     done = offer(it=shell(script, time_limit_s=50)).run("it")
     assert (done.returncode, done.stdout) == (0, "out\n")
@@ -123,10 +158,17 @@ def test_what_made_a_session_of_its_own_ends_with_its_command(
     offer: Offer, tmp_path: Path, left: str, ends: str
 ) -> None:
     script = f"{LEAVES[left].format(tmp_path / 'left')}; while ! [ -s {tmp_path}/left ]; do :; done"
-    remote = offer(it=shell(script + "; exec sleep 65" * (ends == "late"), time_limit_s=0.5 if ends == "late" else 20))
+    remote = offer(
+        it=shell(
+            script + "; exec sleep 65" * (ends == "late"),
+            time_limit_s=0.5 if ends == "late" else 20,
+        )
+    )
     code, document = remote.json("it")
     assert (code, document["seconds"] < 10) == (8 if ends == "late" else 0, True)
-    eventually(lambda: not is_alive(int((tmp_path / "left").read_text())), "the end of what was left")
+    eventually(
+        lambda: not is_alive(int((tmp_path / "left").read_text())), "the end of what was left"
+    )
     eventually(lambda: not children(remote.server.pid), "that it was waited for")
 
 
@@ -142,12 +184,18 @@ def test_what_another_command_started_lives_on(offer: Offer, tmp_path: Path) -> 
     long = f"(setsid sleep 66 & echo $! > {tmp_path}/left); exec sleep 67"
     remote = offer(long=shell(long, time_limit_s=60), short=shell("(setsid sleep 66 &)"))
     with running(*remote.asking("long")):
-        eventually(lambda: (tmp_path / "left").exists() and (tmp_path / "left").read_text(), "the long command")
+        eventually(
+            lambda: (tmp_path / "left").exists() and (tmp_path / "left").read_text(),
+            "the long command",
+        )
         assert remote.run("short").returncode == 0
         left = int((tmp_path / "left").read_text())
         assert is_alive(left)
         eventually(
-            lambda: set(children(remote.server.pid)) >= {left} and len(children(remote.server.pid)) == 2, "one end"
+            lambda: (
+                set(children(remote.server.pid)) >= {left} and len(children(remote.server.pid)) == 2
+            ),
+            "one end",
         )
         remote.server.send(signal.SIGTERM)
         remote.server.line("err", "waiting for 1 command")
@@ -155,7 +203,9 @@ def test_what_another_command_started_lives_on(offer: Offer, tmp_path: Path) -> 
     assert not is_alive(left)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a server that may not kill its own command")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can make a server that may not kill its own command"
+)
 @pytest.mark.parametrize("ends", ["at its limit", "with the server"])
 def test_a_command_that_may_not_be_killed_is_over_all_the_same(tmp_path: Path, ends: str) -> None:
     os.chmod(tmp_path, 0o777)
@@ -165,7 +215,12 @@ def test_a_command_that_may_not_be_killed_is_over_all_the_same(tmp_path: Path, e
     open_way(tmp_path)
     with running(*words, preexec_fn=without_cap_kill) as server:
         with running(*Remote(server, tmp_path / "keys").asking("it")) as client:
-            pid = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the command"))
+            pid = int(
+                eventually(
+                    lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(),
+                    "the command",
+                )
+            )
             try:
                 if not is_late:
                     server.send(signal.SIGTERM)
@@ -176,7 +231,9 @@ def test_a_command_that_may_not_be_killed_is_over_all_the_same(tmp_path: Path, e
             finally:
                 os.kill(pid, signal.SIGKILL)
         if is_late:
-            assert f"process {pid} of it cannot be killed and runs on" in server.line("err", "cannot be killed")
+            assert f"process {pid} of it cannot be killed and runs on" in server.line(
+                "err", "cannot be killed"
+            )
             eventually(lambda: not children(server.pid), "that it was waited for")
 
 
@@ -192,8 +249,14 @@ def open_way(folder: Path) -> None:
             parent.chmod(parent.stat().st_mode | 0o1)
 
 
-def test_output_beyond_the_limit_is_cut_and_said_and_the_status_is_the_commands_own(offer: Offer) -> None:
-    remote = offer(flood=shell("head -c 10000000 /dev/zero | tr '\\0' a; echo e >&2; exit 4", output_bytes_max=5000))
+def test_output_beyond_the_limit_is_cut_and_said_and_the_status_is_the_commands_own(
+    offer: Offer,
+) -> None:
+    remote = offer(
+        flood=shell(
+            "head -c 10000000 /dev/zero | tr '\\0' a; echo e >&2; exit 4", output_bytes_max=5000
+        )
+    )
     code, document = remote.json("flood")
     assert (code, document["status"], document["output"]) == (10, 4, "a" * 5000)
     assert (document["output_cut"], document["error_cut"], document["error"]) == (True, True, "")
@@ -210,7 +273,9 @@ def test_an_endless_writer_ends_at_its_time_limit_in_bounded_memory(offer: Offer
 
 def test_a_command_gets_its_own_environment_folder_and_input(offer: Offer) -> None:
     table = {"argv": ["/usr/bin/env"], "environment": {"A": "1 2"}}
-    remote = offer(env=table, pwd={"argv": ["/bin/pwd"], "directory": "/usr"}, cat={"argv": ["/bin/cat"]})
+    remote = offer(
+        env=table, pwd={"argv": ["/bin/pwd"], "directory": "/usr"}, cat={"argv": ["/bin/cat"]}
+    )
     *own, mark, end = remote.run("env").stdout.split("\n")
     assert (own, end) == (["PATH=/usr/local/bin:/usr/bin:/bin", "A=1 2"], "")
     assert re.fullmatch("FASTNET_EXECUTION=[0-9a-f]{16}", mark)
@@ -219,7 +284,9 @@ def test_a_command_gets_its_own_environment_folder_and_input(offer: Offer) -> No
 
 
 def test_a_command_holds_nothing_of_the_servers(offer: Offer) -> None:
-    done = offer(it=shell("ls /proc/self/fd; ps -o sid= -p $$ | tr -d ' ' | grep -qx $$ && echo leads")).run("it")
+    done = offer(
+        it=shell("ls /proc/self/fd; ps -o sid= -p $$ | tr -d ' ' | grep -qx $$ && echo leads")
+    ).run("it")
     assert done.stdout.split() == ["0", "1", "2", "3", "leads"]  # 3 is the listing's own
 
 
@@ -241,7 +308,9 @@ def test_a_command_runs_as_its_user_with_the_groups_of_that_user(offer: Offer) -
         (["bobs"], "alice may not run bobs", "key"),
     ],
 )
-def test_what_is_denied_says_why_and_is_logged(offer: Offer, words: list[str], said: str, code: str) -> None:
+def test_what_is_denied_says_why_and_is_logged(
+    offer: Offer, words: list[str], said: str, code: str
+) -> None:
     table = {"argv": ["/bin/echo", "{1}"], "arguments": ["a"]}
     remote = offer(one=table, bobs=shell("true", keys=["bob"]))
     done = remote.run(*words)
@@ -261,7 +330,9 @@ def test_a_second_run_at_the_same_time_is_busy(offer: Offer, tmp_path: Path) -> 
         assert first.end(signal.SIGINT)[0] == 130
 
 
-def test_a_wrong_key_is_not_answered_and_the_client_guesses_why(offer: Offer, tmp_path: Path) -> None:
+def test_a_wrong_key_is_not_answered_and_the_client_guesses_why(
+    offer: Offer, tmp_path: Path
+) -> None:
     remote = offer(it=shell("true"))
     other = tmp_path / "other"
     other.write_text("alice " + "ff" * 32)
@@ -269,14 +340,18 @@ def test_a_wrong_key_is_not_answered_and_the_client_guesses_why(offer: Offer, tm
     done = remote.run("--keys", other, "--timeout", 0.5, "it")
     assert done.returncode == 4
     assert "no answer within 0.5 s; something there does not know the key 'alice'" in done.stderr
-    assert "datagrams that no key signed; the last from 127.0.0.1:" in remote.server.line("err", "signed")
+    assert "datagrams that no key signed; the last from 127.0.0.1:" in remote.server.line(
+        "err", "signed"
+    )
 
 
 def test_nobody_there_is_told_at_once(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    done = finish("exec", "run", "--server", f"127.0.0.1:{port}", "--keys", write_keys(tmp_path), "it")
+    done = finish(
+        "exec", "run", "--server", f"127.0.0.1:{port}", "--keys", write_keys(tmp_path), "it"
+    )
     assert done.returncode == 4
     assert "connection refused. Nothing listens there" in done.stderr
 
@@ -310,9 +385,12 @@ def test_clocks_that_differ_are_told_in_a_sentence(
 
     remote = offer(it=shell("true"))
     monkeypatch.setattr(client, "time", Skewed)
-    with pytest.raises(CommandDenied) as caught:
+    with pytest.raises(ExecDenied) as caught:
         client.run(remote.endpoint, ["it"], client.Key("alice", SECRETS["alice"]))
-    assert f"this host's clock is {words} the server's, and 60 s are allowed. Set the clocks" in str(caught.value)
+    assert (
+        f"this host's clock is {words} the server's, and 60 s are allowed. Set the clocks"
+        in str(caught.value)
+    )
 
 
 def test_an_address_that_refuses_gives_way_to_the_next_of_the_name(

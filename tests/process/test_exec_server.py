@@ -13,8 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_process import ENVIRONMENT, ROOT, daemon, eventually, finish, is_alive, running
-from tests.support.exec import AS_ROOT, Offer, Remote, offering, serving, shell, write_keys, write_policy
+from tests.support.cli_process import (
+    ENVIRONMENT,
+    ROOT,
+    daemon,
+    eventually,
+    finish,
+    is_alive,
+    running,
+)
+from tests.support.exec import (
+    AS_ROOT,
+    Offer,
+    Remote,
+    offering,
+    serving,
+    shell,
+    write_keys,
+    write_policy,
+)
 
 
 @pytest.fixture
@@ -40,7 +57,10 @@ def test_without_keys_nothing_starts(tmp_path: Path) -> None:
     (tmp_path / "keys").unlink()
     assert finish(*words).returncode == 3
     done = finish(*words, "--keys", tmp_path / "no" / "keys")
-    assert f"Make one: (umask 077; mkdir -p {tmp_path}/no; fastnet exec key NAME >> {tmp_path}/no/keys)" in done.stderr
+    assert (
+        f"Make one: (umask 077; mkdir -p {tmp_path}/no; fastnet exec key NAME >> {tmp_path}/no/keys)"
+        in done.stderr
+    )
 
 
 def test_without_an_allow_file_nothing_starts(tmp_path: Path) -> None:
@@ -58,7 +78,9 @@ def test_a_new_key_is_one_the_server_takes(offer: Offer, tmp_path: Path) -> None
     assert remote.run("it").stdout == "yes\n"
 
 
-def test_sighup_reads_keys_and_commands_anew_and_a_mistake_changes_nothing(offer: Offer, tmp_path: Path) -> None:
+def test_sighup_reads_keys_and_commands_anew_and_a_mistake_changes_nothing(
+    offer: Offer, tmp_path: Path
+) -> None:
     remote = offer(one=shell("echo 1"))
     write_policy(tmp_path, two=shell("echo 2"))
     remote.server.send(signal.SIGHUP)
@@ -72,7 +94,9 @@ def test_sighup_reads_keys_and_commands_anew_and_a_mistake_changes_nothing(offer
     assert remote.run("two").stdout == "2\n"
 
 
-def test_a_stopped_server_lets_a_command_end_and_its_result_be_fetched(offer: Offer, tmp_path: Path) -> None:
+def test_a_stopped_server_lets_a_command_end_and_its_result_be_fetched(
+    offer: Offer, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "go")
     script = f"echo > {tmp_path}/started; read line < {tmp_path}/go; seq 10000"
     remote = offer(it=shell(script), drain=shell("true"))
@@ -90,10 +114,19 @@ def test_a_stopped_server_lets_a_command_end_and_its_result_be_fetched(offer: Of
     assert "1 ran, 1 refused" in out
 
 
-def test_a_second_signal_kills_what_runs_and_the_client_is_told(offer: Offer, tmp_path: Path) -> None:
-    remote = offer("--drain", 60, it=shell(f"echo $$ > {tmp_path}/pid; exec sleep 60", time_limit_s=60))
+def test_a_second_signal_kills_what_runs_and_the_client_is_told(
+    offer: Offer, tmp_path: Path
+) -> None:
+    remote = offer(
+        "--drain", 60, it=shell(f"echo $$ > {tmp_path}/pid; exec sleep 60", time_limit_s=60)
+    )
     with running(*remote.asking("it")) as client:
-        pid = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the command"))
+        pid = int(
+            eventually(
+                lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(),
+                "the command",
+            )
+        )
         remote.server.send(signal.SIGTERM)
         remote.server.line("err", "waiting for 1 command")
         code, _, log = remote.server.end(signal.SIGTERM)
@@ -117,7 +150,9 @@ def test_the_log_file_has_a_line_an_execution_as_json(offer: Offer, tmp_path: Pa
     remote.server.end()
     lines = [json.loads(line)["message"] for line in (tmp_path / "log").read_text().splitlines()]
     (line,) = [line for line in lines if line.startswith("exec ")]
-    assert re.fullmatch(r"exec it by alice from 127\.0\.0\.1:\d+: exited with status 0, 6 bytes, 0\.\d+ s", line)
+    assert re.fullmatch(
+        r"exec it by alice from 127\.0\.0\.1:\d+: exited with status 0, 6 bytes, 0\.\d+ s", line
+    )
 
 
 def test_a_daemon_needs_a_log_file_for_its_record(tmp_path: Path) -> None:
@@ -129,12 +164,18 @@ def test_a_daemon_needs_a_log_file_for_its_record(tmp_path: Path) -> None:
 def test_events_are_json_when_asked(offer: Offer, tmp_path: Path) -> None:
     with running(*serving(tmp_path, "--json", it=shell("true"))) as server:
         event = server.event()
-        assert (event["event"], event["commands"], event["keys"]) == ("listening", ["it"], ["alice", "bob"])
+        assert (event["event"], event["commands"], event["keys"]) == (
+            "listening",
+            ["it"],
+            ["alice", "bob"],
+        )
         code, out, _ = server.end()
     assert (code, json.loads(out)["event"]) == (0, "stopped")
 
 
-@pytest.mark.parametrize("arguments", [["exec"], ["exec", "serve"], ["exec", "run"], ["exec", "key"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["exec"], ["exec", "serve"], ["exec", "run"], ["exec", "key"]], ids=" ".join
+)
 def test_each_command_explains_itself(arguments: list[str]) -> None:
     done = finish(*arguments, "--help")
     assert done.returncode == 0
@@ -144,7 +185,9 @@ def test_each_command_explains_itself(arguments: list[str]) -> None:
 def test_the_allow_file_of_the_document_is_one_the_server_takes(tmp_path: Path) -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "exec.md").read_text(), re.DOTALL)
     words = serving(tmp_path, it=shell("true"))
-    (tmp_path / "commands.toml").write_text(text.replace('user = "backup"\n', "").replace('"ops"', '"bob"'))
+    (tmp_path / "commands.toml").write_text(
+        text.replace('user = "backup"\n', "").replace('"ops"', '"bob"')
+    )
     with running(*words) as server:
         assert "commands: backup, disk" in server.line()
         assert server.end()[0] == 0
@@ -155,11 +198,15 @@ def test_the_allow_file_of_the_document_is_one_the_server_takes(tmp_path: Path) 
 )
 def test_networks_are_let_in_or_not(offer: Offer, options: list[str], answered: bool) -> None:
     remote = offer(*options, it=shell("true"))
-    assert remote.run("--timeout", 20 if answered else 0.5, "it").returncode == (0 if answered else 4)
+    assert remote.run("--timeout", 20 if answered else 0.5, "it").returncode == (
+        0 if answered else 4
+    )
     assert ("ignored" in remote.server.end()[1]) is not answered
 
 
-def test_a_second_server_on_the_port_or_the_nonces_does_not_start(offer: Offer, tmp_path: Path) -> None:
+def test_a_second_server_on_the_port_or_the_nonces_does_not_start(
+    offer: Offer, tmp_path: Path
+) -> None:
     remote = offer(it=shell("true"))
     words = serving(tmp_path, it=shell("true"))
     done = finish(*words)
@@ -215,7 +262,9 @@ def test_the_counters_are_shown_to_prometheus(tmp_path: Path, how: str) -> None:
     where = {"env": ENVIRONMENT | {"FASTNET_METRICS": "0"}} if how == "environment" else {}
     with running(*words, *(["--metrics", 0] if how == "option" else []), **where) as server:
         event = server.event()
-        remote = finish("exec", "run", "--server", event["endpoint"], "--keys", tmp_path / "keys", "it")
+        remote = finish(
+            "exec", "run", "--server", event["endpoint"], "--keys", tmp_path / "keys", "it"
+        )
         assert remote.returncode == 0
         with urllib.request.urlopen(event["metrics"], timeout=10) as answer:
             page = answer.read().decode()
@@ -230,7 +279,9 @@ def test_what_cannot_be_logged_does_not_run(offer: Offer, tmp_path: Path) -> Non
     log = tmp_path / "log"
     log.write_text("x" * 99_999 + "\n")
     remote = offer("--log-file", log, it=shell(f"echo x >> {tmp_path}/marks"))
-    full = resource.prlimit(remote.server.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+    full = resource.prlimit(
+        remote.server.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY)
+    )
     assert remote.run("it").returncode == 0, "nobody could know yet"
     for _ in range(2):
         done = remote.run("it")
@@ -241,7 +292,9 @@ def test_what_cannot_be_logged_does_not_run(offer: Offer, tmp_path: Path) -> Non
     assert (tmp_path / "marks").read_text() == "x\n" * 2
 
 
-def test_nonces_that_were_removed_are_written_anew_and_those_of_others_left_alone(offer: Offer, tmp_path: Path) -> None:
+def test_nonces_that_were_removed_are_written_anew_and_those_of_others_left_alone(
+    offer: Offer, tmp_path: Path
+) -> None:
     remote, nonces = offer(it=shell("true")), tmp_path / "nonces"
     assert remote.run("it").returncode == 0
     nonces.unlink()
@@ -253,6 +306,8 @@ def test_nonces_that_were_removed_are_written_anew_and_those_of_others_left_alon
         assert second.run("it").returncode == 0
         done = remote.run("it")
         assert (done.returncode, "the server cannot write its nonces" in done.stderr) == (5, True)
-        assert "another file has its place; restart this server" in remote.server.line("err", "nonces")
+        assert "another file has its place; restart this server" in remote.server.line(
+            "err", "nonces"
+        )
         assert second.run("it").returncode == 0
         assert len(nonces.read_text().splitlines()) == 2

@@ -54,7 +54,10 @@ def test_every_loop_hears_the_request_to_stop(engine: str, backend: str, workers
 @pytest.mark.parametrize("workers", [1, 2], ids="workers={}".format)
 def test_a_port_in_use_is_an_error_even_when_both_servers_have_several_loops(workers: int) -> None:
     before = held()
-    with fastnet.serve("echo", workers=2) as first, pytest.raises(NetworkError, match="address already in use"):
+    with (
+        fastnet.serve("echo", workers=2) as first,
+        pytest.raises(NetworkError, match="address already in use"),
+    ):
         fastnet.serve("echo", str(first.endpoint), workers=workers)
     assert held() == before
 

@@ -1,4 +1,6 @@
-"""What becomes of a server one of whose loops fails. The loops are Python functions here, so that they fail on demand."""
+"""What becomes of a server one of whose loops fails. The loops are Python functions here, so that
+they fail on demand.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pytest
 
 from fastnet.config.server import ServerConfig
 from fastnet.engine.stream import ENGINES
-from fastnet.engine.stream.contract import Work
+from fastnet.engine.stream.contract import LoopContext
 from fastnet.limits import POOL_QUEUE_MAX
 from fastnet.server.plan import make_plan
 from fastnet.server.server import Server
@@ -20,21 +22,23 @@ from tests.support.clients import eventually
 
 
 def test_the_request_to_stop_outlives_the_last_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One loop fails while the server drains, the other one is slow to end: closing waits for it, however long the patience
-    with connections is, before it gives the shared word back."""
+    """One loop fails while the server drains, the other one is slow to end: closing waits for it,
+    however long the patience with connections is, before it gives the shared word back."""
     may_end, first = threading.Event(), threading.Lock()
     seen: list[int] = []
 
-    def run(work: Work) -> None:
+    def run(context: LoopContext) -> None:
         if first.acquire(blocking=False):
-            select.select([work.stop.drain_fd], [], [], 20)
+            select.select([context.stop.drain_fd], [], [], 20)
             raise OSError(5, "the disk of this loop is on fire")
         may_end.wait(20)
-        os.fstat(work.stop.now_fd)
-        seen.append(work.stop.state)
+        os.fstat(context.stop.now_fd)
+        seen.append(context.stop.state)
 
     monkeypatch.setattr(ENGINES, "load", lambda name, backend: SimpleNamespace(run=run))
-    server = Server(replace(make_plan(ServerConfig(workers=2, engine="epoll")), processes=False)).start()
+    server = Server(
+        replace(make_plan(ServerConfig(workers=2, engine="epoll")), processes=False)
+    ).start()
     raised: list[BaseException] = []
 
     def close() -> None:
@@ -57,11 +61,13 @@ def test_the_request_to_stop_outlives_the_last_loop(monkeypatch: pytest.MonkeyPa
 def test_a_worker_that_fails_at_birth_is_reported_with_its_last_words(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def run(work: Work) -> None:
+    def run(context: LoopContext) -> None:
         raise OSError(28, "no room for a ring")
 
     monkeypatch.setattr(ENGINES, "load", lambda name, backend: SimpleNamespace(run=run))
-    server = Server(make_plan(ServerConfig(workers=2, engine="epoll", worker_processes=True))).start()
+    server = Server(
+        make_plan(ServerConfig(workers=2, engine="epoll", worker_processes=True))
+    ).start()
     try:
         eventually(lambda: len(caplog.records) >= 2, 20)
     finally:
@@ -73,4 +79,6 @@ def test_a_worker_that_fails_at_birth_is_reported_with_its_last_words(
 
 def test_a_pool_takes_at_least_as_many_connections_as_it_has_threads() -> None:
     assert make_plan(ServerConfig(engine="pool", pool_size=500)).limits.max_connections == 500
-    assert make_plan(ServerConfig(engine="pool", pool_size=5)).limits.max_connections == POOL_QUEUE_MAX
+    assert (
+        make_plan(ServerConfig(engine="pool", pool_size=5)).limits.max_connections == POOL_QUEUE_MAX
+    )

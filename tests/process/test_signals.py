@@ -41,7 +41,9 @@ def test_a_stop_signal_ends_an_idle_server_with_0(number: signal.Signals) -> Non
 
 
 class Streaming(threading.Thread):
-    """A client in the middle of a stream: it goes on only when it is told to, and checks that every byte comes back."""
+    """A client in the middle of a stream: it goes on only when it is told to, and checks that every
+    byte comes back.
+    """
 
     def __init__(self, endpoint: Endpoint, go_on: threading.Event) -> None:
         super().__init__()
@@ -55,7 +57,9 @@ class Streaming(threading.Thread):
             assert echoes(sock, data[:1000])
             self.half_way.set()
             self.go_on.wait()
-            sender = threading.Thread(target=lambda: (sock.sendall(data[1000:]), sock.shutdown(socket.SHUT_WR)))
+            sender = threading.Thread(
+                target=lambda: (sock.sendall(data[1000:]), sock.shutdown(socket.SHUT_WR))
+            )
             sender.start()
             self.complete = read_all(sock) == data[1000:]
             sender.join()
@@ -80,7 +84,10 @@ def test_clients_that_stream_at_sigterm_lose_no_byte(engine: str, backend: str) 
             for client in clients:
                 client.join()
         code, out, _ = server.end(None)
-    assert said == f"fastnet: draining {CLIENTS} connections for up to 30 s; interrupt again to stop at once"
+    assert (
+        said
+        == f"fastnet: draining {CLIENTS} connections for up to 30 s; interrupt again to stop at once"
+    )
     assert all(client.complete for client in clients)
     assert code == 0
     assert f"{CLIENTS} accepted, 0 open" in out
@@ -133,7 +140,9 @@ def test_a_second_signal_ends_a_drain_at_once_with_130(engine: str, second: sign
     assert "closed: 1 stopped" in out
 
 
-@pytest.mark.parametrize("arguments", [("--engine", "fork"), ("--workers", 2, "--backend", "python")], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [("--engine", "fork"), ("--workers", 2, "--backend", "python")], ids=str
+)
 def test_an_interrupt_of_the_whole_group_is_one_interrupt(arguments: tuple[object, ...]) -> None:
     with running("echo", "--drain", 3600, *arguments) as server:
         with connect(server.endpoint()) as sock:
@@ -249,7 +258,9 @@ def test_workers_end_when_their_parent_is_killed() -> None:
 
 
 @pytest.mark.parametrize("nohup", [False, True], ids=["plain", "nohup"])
-def test_a_server_ends_with_its_terminal_unless_nohup_says_otherwise(tmp_path: Path, nohup: bool) -> None:
+def test_a_server_ends_with_its_terminal_unless_nohup_says_otherwise(
+    tmp_path: Path, nohup: bool
+) -> None:
     log = tmp_path / "log"
     pid, terminal = os.forkpty()
     if pid == 0:

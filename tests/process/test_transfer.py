@@ -67,7 +67,13 @@ def test_a_file_of_any_size_arrives(size, source, inbox) -> None:
     file = written(source / "file", size)
     sent, received = transfer([file], into=inbox)
     assert (inbox / "file").read_bytes() == file.read_bytes()
-    assert sent.moved_bytes == received.moved_bytes == sent.confirmed_bytes == received.confirmed_bytes == size
+    assert (
+        sent.moved_bytes
+        == received.moved_bytes
+        == sent.confirmed_bytes
+        == received.confirmed_bytes
+        == size
+    )
     assert sent.digest == received.digest is not None
     assert os.listdir(inbox) == ["file"]
 
@@ -147,7 +153,11 @@ def test_every_mover_carries_a_large_file(mover, backend, source, inbox) -> None
     file = written(source / "file", 2 * EXTENT_BYTES + 11)
     receives = "splice" if mover == "sendfile" else mover
     sent, received = transfer(
-        [file], into=inbox, mover=receives, backend=backend, sending={"mover": mover, "backend": backend}
+        [file],
+        into=inbox,
+        mover=receives,
+        backend=backend,
+        sending={"mover": mover, "backend": backend},
     )
     assert (inbox / "file").read_bytes() == file.read_bytes()
     assert sent.mover == f"{mover}-{backend}"
@@ -156,11 +166,19 @@ def test_every_mover_carries_a_large_file(mover, backend, source, inbox) -> None
 
 @pytest.mark.parametrize(
     ("digest", "ways"),
-    [("xxh3-128", ("copy", "copy")), ("blake2b", ("sendfile", "splice")), ("none", ("sendfile", "splice"))],
+    [
+        ("xxh3-128", ("copy", "copy")),
+        ("blake2b", ("sendfile", "splice")),
+        ("none", ("sendfile", "splice")),
+    ],
 )
-def test_a_quick_digest_is_taken_in_a_copys_buffer_and_a_slow_one_beside_no_copy(digest, ways, source, inbox) -> None:
+def test_a_quick_digest_is_taken_in_a_copys_buffer_and_a_slow_one_beside_no_copy(
+    digest, ways, source, inbox
+) -> None:
     file = written(source / "file", 2 * EXTENT_BYTES + 11)
-    for side, way in zip(transfer([file], into=inbox, sending={"digest": digest}), ways, strict=True):
+    for side, way in zip(
+        transfer([file], into=inbox, sending={"digest": digest}), ways, strict=True
+    ):
         assert side.mover.partition("-")[0] == way
         assert (side.mover_reason == "digest in the same buffer") == (way == "copy")
 
@@ -174,10 +192,13 @@ def test_small_files_are_said_to_be_such(source, inbox) -> None:
 
 
 def test_a_sender_that_listens_serves_several_at_once(tree, tmp_path) -> None:
-    sender = Side(fastnet.send, (tree, "tcp://127.0.0.1:0"), {"listen": True, "keep_open": True}).start()
+    sender = Side(
+        fastnet.send, (tree, "tcp://127.0.0.1:0"), {"listen": True, "keep_open": True}
+    ).start()
     where = sender.endpoint
     sides = [
-        Side(fastnet.receive, (where,), {"into": tmp_path / f"inbox{n}", "listen": False}).start() for n in range(4)
+        Side(fastnet.receive, (where,), {"into": tmp_path / f"inbox{n}", "listen": False}).start()
+        for n in range(4)
     ]
     for side in sides:
         side.join()
@@ -199,7 +220,9 @@ def test_with_tls_and_a_token(tree, inbox, tmp_path, monkeypatch) -> None:
     token = b"a token that both sides have"
     with receiving(into=inbox, token=token, tls=TlsOptions()) as receiver:
         where = receiver.endpoint
-        pin = next(text for text in receiver.texts() if "--tls-fingerprint" in text).rpartition(" ")[2]
+        pin = next(text for text in receiver.texts() if "--tls-fingerprint" in text).rpartition(
+            " "
+        )[2]
         sent = fastnet.send(tree, where, token=token, tls=TlsOptions(fingerprint=pin))
         receiver.join()
     assert same_tree(tree, inbox / "source")
@@ -207,8 +230,12 @@ def test_with_tls_and_a_token(tree, inbox, tmp_path, monkeypatch) -> None:
     assert "TLS" in sent.mover_reason
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(b"one token of mine", b"another, of theirs"), (b"a token of mine", b"")])
-def test_without_the_same_token_nothing_travels_and_the_listener_goes_on(ours, theirs, tree, inbox) -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(b"one token of mine", b"another, of theirs"), (b"a token of mine", b"")]
+)
+def test_without_the_same_token_nothing_travels_and_the_listener_goes_on(
+    ours, theirs, tree, inbox
+) -> None:
     with receiving(into=inbox, token=ours) as receiver:
         where = receiver.endpoint
         with pytest.raises(TransferRefused, match="token"):
@@ -298,7 +325,9 @@ def test_a_dry_run_says_what_would_travel_and_moves_nothing(tree, inbox) -> None
 
 
 def test_filters_choose_below_folders(tree, inbox) -> None:
-    transfer([tree], into=inbox, sending={"chosen": Filter(exclude=("large", "no files", "*utf-8*"))})
+    transfer(
+        [tree], into=inbox, sending={"chosen": Filter(exclude=("large", "no files", "*utf-8*"))}
+    )
     assert sorted(os.listdir(inbox / "source")) == ["dangling", "deep", "empty", "link", "small"]
 
 

@@ -1,4 +1,6 @@
-"""Many small files by fastnet/1: what is left when somebody is killed, and what each way of making them does."""
+"""Many small files by fastnet/1: what is left when somebody is killed, and what each way of making
+them does.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def unfinished(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("more", [(), ("--fsync",)], ids=["without names", "with names"])
-def test_a_killed_receiver_leaves_whole_files_and_the_next_run_nothing_else(source: Path, inbox: Path, more) -> None:
+def test_a_killed_receiver_leaves_whole_files_and_the_next_run_nothing_else(
+    source: Path, inbox: Path, more
+) -> None:
     """--fsync makes files one by one, under a name of ours."""
     for after in (1_500_000, 3_000_000, -1):
         with running("recv", "--listen", 0, "--into", inbox, *more) as receiver:
@@ -62,7 +66,9 @@ def test_a_killed_receiver_leaves_whole_files_and_the_next_run_nothing_else(sour
     assert same_tree(source, inbox / "source")
 
 
-def test_what_a_killed_receiver_left_under_our_name_is_used_by_the_next(source: Path, inbox: Path) -> None:
+def test_what_a_killed_receiver_left_under_our_name_is_used_by_the_next(
+    source: Path, inbox: Path
+) -> None:
     left = inbox / "source" / "0" / part_name("0")
     left.parent.mkdir(parents=True)
     left.write_bytes(b"longer than what comes" * 1000)
@@ -71,7 +77,9 @@ def test_what_a_killed_receiver_left_under_our_name_is_used_by_the_next(source: 
 
 
 @pytest.mark.parametrize("backend", ["native", "python"])
-def test_where_every_file_must_have_a_name_all_arrive_too(source: Path, inbox: Path, backend, monkeypatch) -> None:
+def test_where_every_file_must_have_a_name_all_arrive_too(
+    source: Path, inbox: Path, backend, monkeypatch
+) -> None:
     """As on NFS: the one call makes nothing."""
 
     class NoCall:
@@ -85,7 +93,9 @@ def test_where_every_file_must_have_a_name_all_arrive_too(source: Path, inbox: P
 
 
 @pytest.mark.parametrize("overwrite", ["always", "older"])
-def test_files_that_are_there_are_replaced_among_new_ones(source: Path, inbox: Path, overwrite: str) -> None:
+def test_files_that_are_there_are_replaced_among_new_ones(
+    source: Path, inbox: Path, overwrite: str
+) -> None:
     for number in range(0, FILES, 5):
         path = inbox / "source" / f"{number % 7}" / f"{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,10 +104,14 @@ def test_files_that_are_there_are_replaced_among_new_ones(source: Path, inbox: P
     sent, _ = transfer([source], into=inbox, overwrite=overwrite)
     assert sent.files == FILES
     wanted, found = listing(source), listing(inbox / "source")
-    assert {name: what[0] for name, what in wanted.items()} == {name: what[0] for name, what in found.items()}
+    assert {name: what[0] for name, what in wanted.items()} == {
+        name: what[0] for name, what in found.items()
+    }
 
 
-def test_a_file_that_goes_in_the_middle_of_a_pack_costs_nobody_else(source: Path, inbox: Path) -> None:
+def test_a_file_that_goes_in_the_middle_of_a_pack_costs_nobody_else(
+    source: Path, inbox: Path
+) -> None:
     gone = source / "3" / "3"
 
     def remove() -> str:

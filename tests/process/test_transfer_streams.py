@@ -1,4 +1,6 @@
-"""`--streams N`: large files over several connections at once, and what becomes of them when one is in trouble."""
+"""`--streams N`: large files over several connections at once, and what becomes of them when one is
+in trouble.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def shared(
 
     with receiving(into=inbox, **options) as receiver:
         with Proxy(receiver.endpoint, 100_000, hold, many=True) as proxy:
-            sender = Side(fastnet.send, (source, proxy.endpoint), {"streams": streams} | sending).start()
+            sender = Side(
+                fastnet.send, (source, proxy.endpoint), {"streams": streams} | sending
+            ).start()
             return sender.join(), receiver.join(), proxy
 
 
@@ -69,13 +73,17 @@ def test_a_large_file_is_shared_by_all_connections_and_comes_whole(streams, sour
     assert sent.streams > 1 < received.streams
 
 
-def test_the_digest_of_a_file_does_not_depend_on_how_many_connections_brought_it(source, tmp_path) -> None:
+def test_the_digest_of_a_file_does_not_depend_on_how_many_connections_brought_it(
+    source, tmp_path
+) -> None:
     one, _ = transfer([source], into=tmp_path / "one")
     four, _ = transfer([source], into=tmp_path / "four", sending={"streams": 4})
     assert one.digest == four.digest
 
 
-def test_a_receiver_that_connects_brings_the_connections_that_the_sender_asks_for(source, inbox) -> None:
+def test_a_receiver_that_connects_brings_the_connections_that_the_sender_asks_for(
+    source, inbox
+) -> None:
     slow = {"limit_rate_bytes_s": FILE_BYTES}
     sender = Side(fastnet.send, (source, ANY_PORT), {"listen": True, "streams": 3} | slow).start()
     with Proxy(sender.endpoint, many=True) as proxy:
@@ -92,12 +100,15 @@ def test_a_receiver_that_connects_brings_the_connections_that_the_sender_asks_fo
         {"tls": True},
         {"tls": True, "token": TOKEN},
         pytest.param(
-            {"compress": "zstd"}, marks=pytest.mark.skipif(bool(compression.why_not()), reason="no zstandard here")
+            {"compress": "zstd"},
+            marks=pytest.mark.skipif(bool(compression.why_not()), reason="no zstandard here"),
         ),
     ],
     ids=["token", "tls", "tls and token", "zstd"],
 )
-def test_every_connection_proves_itself_and_is_encrypted_or_compressed_alike(both, source, inbox, monkeypatch) -> None:
+def test_every_connection_proves_itself_and_is_encrypted_or_compressed_alike(
+    both, source, inbox, monkeypatch
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(source.parent / "state"))
     receiving_options: dict[str, Any] = {k: v for k, v in both.items() if k == "token"}
     sending_options = {k: v for k, v in both.items() if k != "tls"}
@@ -110,7 +121,9 @@ def test_every_connection_proves_itself_and_is_encrypted_or_compressed_alike(bot
     assert sent.streams > 1 < received.streams
 
 
-def test_many_files_large_and_small_and_sparse_keep_their_order_and_their_holes(source, content, inbox) -> None:
+def test_many_files_large_and_small_and_sparse_keep_their_order_and_their_holes(
+    source, content, inbox
+) -> None:
     folder = source.parent
     (folder / "again").write_bytes(content[::-1])
     (folder / "empty").write_bytes(b"")
@@ -126,7 +139,9 @@ def test_many_files_large_and_small_and_sparse_keep_their_order_and_their_holes(
     assert (inbox / "source" / "sparse").stat().st_blocks * 512 < EXTENT_BYTES
 
 
-def test_standard_output_takes_one_connection_whatever_the_sender_asks_for(source, tmp_path) -> None:
+def test_standard_output_takes_one_connection_whatever_the_sender_asks_for(
+    source, tmp_path
+) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     taken: list[bytes] = []
@@ -140,10 +155,14 @@ def test_standard_output_takes_one_connection_whatever_the_sender_asks_for(sourc
 
 @pytest.mark.parametrize("word", ["cut", "reset", "stall"])
 @pytest.mark.parametrize("after", [700, EXTENT_BYTES + 999, 3 * EXTENT_BYTES, FILE_BYTES - 1000])
-def test_one_connection_that_breaks_leaves_a_state_to_go_on_from(word, after, source, inbox) -> None:
+def test_one_connection_that_breaks_leaves_a_state_to_go_on_from(
+    word, after, source, inbox
+) -> None:
     with receiving(into=inbox, stall_s=0.7) as receiver:
         with Proxy(receiver.endpoint, after, lambda: word, many=True) as proxy:
-            sender = Side(fastnet.send, (source, proxy.endpoint), {"stall_s": 0.7, "streams": 4}).start()
+            sender = Side(
+                fastnet.send, (source, proxy.endpoint), {"stall_s": 0.7, "streams": 4}
+            ).start()
             for side in (sender, receiver):
                 side.thread.join(30)
                 assert not side.thread.is_alive()
@@ -154,10 +173,16 @@ def test_one_connection_that_breaks_leaves_a_state_to_go_on_from(word, after, so
     sent, received = transfer([source], into=inbox, sending={"streams": 2})
     assert (inbox / "file").read_bytes() == source.read_bytes()
     assert os.listdir(inbox) == ["file"]
-    assert sent.moved_bytes + sent.skipped_bytes == FILE_BYTES == received.moved_bytes + received.skipped_bytes
+    assert (
+        sent.moved_bytes + sent.skipped_bytes
+        == FILE_BYTES
+        == received.moved_bytes + received.skipped_bytes
+    )
 
 
-def test_a_source_that_shrinks_is_called_off_and_the_files_after_it_come(source, content, inbox) -> None:
+def test_a_source_that_shrinks_is_called_off_and_the_files_after_it_come(
+    source, content, inbox
+) -> None:
     folder = source.parent
     (folder / "later").write_bytes(content)
 

@@ -1,4 +1,6 @@
-"""What is said and done where io_uring is forbidden: the kernel really refuses it, in a child with a filter."""
+"""What is said and done where io_uring is forbidden: the kernel really refuses it, in a child with
+a filter.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from tests.support.seccomp import blocks
 
 pytestmark = pytest.mark.native
 
-REASONS = {errno.EPERM: "io_uring is blocked here", errno.ENOSYS: "this kernel's io_uring is missing or too old"}
+REASONS = {
+    errno.EPERM: "io_uring is blocked here",
+    errno.ENOSYS: "this kernel's io_uring is missing or too old",
+}
 
 
 @pytest.fixture(params=REASONS, ids=errno.errorcode.get)
@@ -23,7 +28,9 @@ def error(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-def test_auto_serves_with_epoll_and_says_why_on_the_terminal_and_in_the_log(error: int, tmp_path: Any) -> None:
+def test_auto_serves_with_epoll_and_says_why_on_the_terminal_and_in_the_log(
+    error: int, tmp_path: Any
+) -> None:
     log = tmp_path / "log"
     with running("echo", "--port", 0, "--log-file", log, preexec_fn=blocks(error)) as server:
         line = server.line(containing="listening on")

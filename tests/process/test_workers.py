@@ -1,4 +1,6 @@
-"""Several loops of one server: how many, where they run, how connections spread, and what becomes of a dead one."""
+"""Several loops of one server: how many, where they run, how connections spread, and what becomes
+of a dead one.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ USABLE = sorted(os.sched_getaffinity(0))
 @pytest.mark.native
 @pytest.mark.parametrize("engine", ["epoll", "uring"])
 def test_connections_spread_over_all_workers(engine: str) -> None:
-    """400 connections hashed to 4 loops: fewer than 40 on one of them happens once in 10^19 runs."""
+    """400 connections hashed to 4 loops: fewer than 40 on one of them happens once in 10^19
+    runs.
+    """
     with fastnet.serve("echo", engine=engine, workers=4) as server:
         socks = [connect(server.endpoint) for _ in range(400)]
         for sock in socks:
@@ -46,7 +50,11 @@ def test_auto_is_a_loop_for_each_processor_it_may_use(backend: str) -> None:
 
 def test_auto_counts_the_processors_of_this_process_and_not_of_the_machine() -> None:
     with running(
-        "echo", "--workers", "auto", "--json", preexec_fn=lambda: os.sched_setaffinity(0, {USABLE[0]})
+        "echo",
+        "--workers",
+        "auto",
+        "--json",
+        preexec_fn=lambda: os.sched_setaffinity(0, {USABLE[0]}),
     ) as server:
         assert server.event()["workers"] == 1
         assert server.end()[0] == 0
@@ -59,7 +67,9 @@ def affinity_of(task: int) -> set[int]:
 @pytest.mark.native
 @pytest.mark.skipif(len(USABLE) < 2, reason="one processor")
 def test_loops_are_kept_on_their_processors_in_turn() -> None:
-    with running("echo", "--workers", 3, "--cpu-affinity", f"{USABLE[1]},{USABLE[0]}", "--backend", "native") as server:
+    with running(
+        "echo", "--workers", 3, "--cpu-affinity", f"{USABLE[1]},{USABLE[0]}", "--backend", "native"
+    ) as server:
         server.endpoint()
         bound = [affinity_of(int(task.name)) for task in Path(f"/proc/{server.pid}/task").iterdir()]
         loops = sorted(bound, key=len)[:3]
@@ -75,7 +85,12 @@ def test_worker_processes_are_kept_on_their_processors_in_turn(backend: str) -> 
     with running("echo", *options) as server:
         with connect(server.endpoint()) as sock:
             assert echoes(sock, b"x")
-        eventually(lambda: [affinity_of(pid) for pid in children(server.pid)] == [{USABLE[0]}, {USABLE[1]}], "binding")
+        eventually(
+            lambda: (
+                [affinity_of(pid) for pid in children(server.pid)] == [{USABLE[0]}, {USABLE[1]}]
+            ),
+            "binding",
+        )
         assert server.end()[0] == 0
 
 
@@ -102,7 +117,9 @@ def test_a_number_of_workers_that_is_none_is_an_error(text: str) -> None:
 def test_each_worker_process_has_the_descriptor_limit_for_itself() -> None:
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     shared = make_plan(ServerConfig(workers=4, engine="epoll")).limits.max_connections
-    alone = make_plan(ServerConfig(workers=4, engine="epoll", worker_processes=True)).limits.max_connections
+    alone = make_plan(
+        ServerConfig(workers=4, engine="epoll", worker_processes=True)
+    ).limits.max_connections
     assert alone == soft - SPARE_DESCRIPTORS
     if make_plan(ServerConfig(workers=4, engine="epoll")).processes:
         assert shared == alone
@@ -111,11 +128,25 @@ def test_each_worker_process_has_the_descriptor_limit_for_itself() -> None:
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("engine", ["epoll", "uring", "thread", "pool", "fork", "iterative", "select"])
+@pytest.mark.parametrize(
+    "engine", ["epoll", "uring", "thread", "pool", "fork", "iterative", "select"]
+)
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
-def test_a_killed_native_worker_process_is_reported_and_replaced(engine: str, transport: str, tmp_path: Path) -> None:
+def test_a_killed_native_worker_process_is_reported_and_replaced(
+    engine: str, transport: str, tmp_path: Path
+) -> None:
     where = ("--unix", tmp_path / "socket") if transport == "unix" else ("--port", 0)
-    options = ("--engine", engine, "--backend", "native", "--workers", 2, "--worker-processes", "--json", *where)
+    options = (
+        "--engine",
+        engine,
+        "--backend",
+        "native",
+        "--workers",
+        2,
+        "--worker-processes",
+        "--json",
+        *where,
+    )
     with running("echo", *options) as server:
         endpoint = Endpoint.parse(server.event()["endpoint"])
         with connect(endpoint) as victim:

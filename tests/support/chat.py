@@ -1,4 +1,6 @@
-"""Chats in tests: servers and members as real processes, textbook programs, and a network in memory that behaves badly."""
+"""Chats in tests: servers and members as real processes, textbook programs, and a network in memory
+that behaves badly.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,11 @@ class Joined:
 
     def end(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=DEADLINE_S)
-        return self.process.returncode, (self.text["out"] + out).decode(), (self.text["err"] + err).decode()
+        return (
+            self.process.returncode,
+            (self.text["out"] + out).decode(),
+            (self.text["err"] + err).decode(),
+        )
 
 
 @contextlib.contextmanager
@@ -109,23 +115,25 @@ class Network:
 
     def restart(self) -> None:
         self.hall = Hall(AccessList.parse(["127.0.0.0/8"]), 1e9, lambda: self.now_s)
-        self.gate = Gate(self.hall, {"us": self.secret}, lambda: self.now_s) if self.secret else None
+        self.gate = (
+            Gate(self.hall, {"us": self.secret}, lambda: self.now_s) if self.secret else None
+        )
 
-    def turn(self) -> None:
+    def handle_timer(self) -> None:
         """A little time goes by, everybody sends, and some of what flies arrives."""
         self.now_s += 0.05
         for peer, talking in self.members.items():
             if not talking.has_left and (talking.is_due or self.chance.random() < 0.3):
                 talking.wait_s = 0.0
                 self.send(talking.next(), peer)
-        due = self.hall.turn()
+        due = self.hall.handle_timer()
         for data, to in self.gate.seal(due) if self.gate else due:
             self.fly(data, to, False)
         self.chance.shuffle(self.flying)
         for _ in range(self.chance.randrange(len(self.flying) + 1)):
             data, peer, is_request = self.flying.pop()
             if is_request:
-                for reply, to in (self.gate or self.hall).hear(data, peer):
+                for reply, to in (self.gate or self.hall).receive_datagram(data, peer):
                     self.fly(reply, to, False)
             elif peer in self.members:
                 self.arrive(self.members[peer], data, peer)
@@ -141,7 +149,7 @@ class Network:
             if not opened:
                 return
             data = opened
-        self.seen[talking.name] += talking.hear(data) or []
+        self.seen[talking.name] += talking.receive_datagram(data) or []
         if talking.got != got or talking.saw_repetition:
             talking.saw_repetition = False
             self.send(talking.acknowledgement(), peer)
@@ -161,5 +169,5 @@ def until(network: Network, holds: object) -> None:
     for _ in range(20_000):
         if holds():  # type: ignore[operator]
             return
-        network.turn()
+        network.handle_timer()
     raise AssertionError(f"not within 20000 turns: {network.seen}")

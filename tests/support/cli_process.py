@@ -23,7 +23,9 @@ DEADLINE_S = 30.0
 ROOT = Path(__file__).resolve().parents[2]
 
 ENVIRONMENT = {
-    name: value for name, value in os.environ.items() if not name.startswith("FASTNET_") and name != "PYTHONUNBUFFERED"
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith("FASTNET_") and name != "PYTHONUNBUFFERED"
 } | {"PYTHONWARNINGS": ""}
 """What a stranger's shell has: output into a pipe or a file is buffered, and flushed at the end."""
 
@@ -34,8 +36,15 @@ def fastnet(*arguments: object) -> list[str]:
 
 def finish(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
     """A command that ends by itself."""
-    options = {"env": ENVIRONMENT, "cwd": ROOT, "timeout": DEADLINE_S, "stdin": subprocess.DEVNULL} | more
-    return subprocess.run(fastnet(*arguments), capture_output=True, text=True, check=False, **options)
+    options = {
+        "env": ENVIRONMENT,
+        "cwd": ROOT,
+        "timeout": DEADLINE_S,
+        "stdin": subprocess.DEVNULL,
+    } | more
+    return subprocess.run(
+        fastnet(*arguments), capture_output=True, text=True, check=False, **options
+    )
 
 
 def eventually(true: Callable[[], Any], what: str) -> Any:
@@ -48,19 +57,27 @@ def eventually(true: Callable[[], Any], what: str) -> Any:
 
 
 class Running:
-    """A serving command. lines: what it has said on standard output and standard error, by "out" and "err"."""
+    """A serving command. lines: what it has said on standard output and standard error, by "out"
+    and "err".
+    """
 
     def __init__(self, *arguments: object, **more: Any) -> None:
         options = {"env": ENVIRONMENT, "cwd": ROOT, "stdin": subprocess.DEVNULL} | more
         self.process = subprocess.Popen(
-            fastnet(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options
+            fastnet(*arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            **options,
         )
         self.pid = self.process.pid
         self._files = {"out": self.process.stdout, "err": self.process.stderr}
         self._text = {"out": b"", "err": b""}
 
     def line(self, stream: str = "out", containing: str = "") -> str:
-        """The next line of a stream that contains a text. Fails at the deadline, or when the stream has ended."""
+        """The next line of a stream that contains a text. Fails at the deadline, or when the stream
+        has ended.
+        """
         end_s = time.monotonic() + DEADLINE_S
         while True:
             head, newline, self._text[stream] = self._text[stream].partition(b"\n")
@@ -79,7 +96,9 @@ class Running:
         if not data:
             self.process.kill()
             rest = self.process.communicate()
-            raise AssertionError(f"no line with {containing!r}; it said {self._text} and then {rest}")
+            raise AssertionError(
+                f"no line with {containing!r}; it said {self._text} and then {rest}"
+            )
         return data
 
     def event(self) -> dict[str, Any]:
@@ -95,11 +114,17 @@ class Running:
         self.process.send_signal(number)
 
     def end(self, number: int | None = signal.SIGTERM) -> tuple[int, str, str]:
-        """Send a signal, wait for the end. Returns the exit code and what was said and not read yet."""
+        """Send a signal, wait for the end. Returns the exit code and what was said and not read
+        yet.
+        """
         if number is not None:
             self.send(number)
         out, err = self.process.communicate(timeout=DEADLINE_S)
-        return self.process.returncode, (self._text["out"] + out).decode(), (self._text["err"] + err).decode()
+        return (
+            self.process.returncode,
+            (self._text["out"] + out).decode(),
+            (self._text["err"] + err).decode(),
+        )
 
 
 @contextlib.contextmanager
@@ -116,7 +141,9 @@ def running(*arguments: object, **more: Any) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def daemon(pidfile: Path, *arguments: object, **more: Any) -> Iterator[tuple[int, str]]:
-    """A daemon that writes this pidfile: its pid and what its launcher printed. Killed at the end if it is still there."""
+    """A daemon that writes this pidfile: its pid and what its launcher printed. Killed at the end
+    if it is still there.
+    """
     started = finish(*arguments, "--daemon", "--pidfile", pidfile, **more)
     assert started.returncode == 0, started.stderr
     pid = int(pidfile.read_text())
@@ -129,7 +156,9 @@ def daemon(pidfile: Path, *arguments: object, **more: Any) -> Iterator[tuple[int
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process that is not our child runs; one that its parent has not waited for does not."""
+    """Whether a process that is not our child runs; one that its parent has not waited for does
+    not.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,6 @@
-"""The other end: clients that behave well or badly, and waits that end on an event or a deadline, never on a clock."""
+"""The other end: clients that behave well or badly, and waits that end on an event or a deadline,
+never on a clock.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ BREATH_S = 0.05
 LINGER_NONE = struct.pack("ii", 1, 0)
 
 
-def eventually(holds: Callable[[], Any], deadline_s: float = DEADLINE_S, fail: bool = True, why: object = "") -> Any:
-    """Wait until `holds` returns something true and return it; fail the test when the deadline passes first."""
+def eventually(
+    holds: Callable[[], Any], deadline_s: float = DEADLINE_S, fail: bool = True, why: object = ""
+) -> Any:
+    """Wait until `holds` returns something true and return it; fail the test when the deadline
+    passes first.
+    """
     ends_s = time.monotonic() + deadline_s
     while not (result := holds()):
         if time.monotonic() > ends_s:
@@ -34,7 +40,9 @@ def eventually(holds: Callable[[], Any], deadline_s: float = DEADLINE_S, fail: b
 
 
 def statistics_reach(server: Server, deadline_s: float = DEADLINE_S, **expected: int) -> None:
-    """Wait until every named counter has the value; names are those of Statistics or of a reason in `closed`."""
+    """Wait until every named counter has the value; names are those of Statistics or of a reason in
+    `closed`.
+    """
 
     def reached() -> bool:
         now = server.statistics()
@@ -46,10 +54,11 @@ def statistics_reach(server: Server, deadline_s: float = DEADLINE_S, **expected:
 
 @contextlib.contextmanager
 def while_flooded(send: Callable[[], None], burst: int) -> Iterator[None]:
-    """While a thread calls `send` in bursts, which overflow a receive queue: Linux holds some 250 short datagrams.
+    """While a thread calls `send` in bursts, which overflow a receive queue: Linux holds some 250
+    short datagrams.
 
-    A datagram of somebody else has the breath between two bursts to be heard in. Without it, whether it is heard would be a
-    matter of who gets the processor, on which no test can stand.
+    A datagram of somebody else has the breath between two bursts to be heard in. Without it,
+    whether it is heard would be a matter of who gets the processor, on which no test can stand.
     """
     over = threading.Event()
 
@@ -102,7 +111,9 @@ class Peer:
             return self.read_to_end()
 
     def sending(self, data: bytes, chunk: int = 1 << 20, half_close: bool = True) -> Sending:
-        """Send from a second thread while the block lasts; what is not sent by its end is not sent at all."""
+        """Send from a second thread while the block lasts; what is not sent by its end is not sent
+        at all.
+        """
         return Sending(self.sock, data, chunk, half_close)
 
     def reset(self) -> None:
@@ -118,14 +129,21 @@ class Peer:
 class Sending:
     """A thread that sends until all is sent, the stream breaks or its block ends.
 
-    Fact. A descriptor that is closed while another thread waits for it stays open until that wait is over.
-    Consequence: it waits in short pieces, and is stopped and joined before anybody closes or resets.
+    Fact. A descriptor that is closed while another thread waits for it stays open until that wait
+    is over.
+    Consequence: it waits in short pieces, and is stopped and joined before anybody closes or
+    resets.
     """
 
     WAIT_MS = 20
 
     def __init__(self, sock: socket.socket, data: bytes, chunk: int, half_close: bool) -> None:
-        self.sock, self.left, self.chunk, self.half_close = sock, memoryview(data), chunk, half_close
+        self.sock, self.left, self.chunk, self.half_close = (
+            sock,
+            memoryview(data),
+            chunk,
+            half_close,
+        )
         self.stopped = False
         self.thread = threading.Thread(target=self.run)
 
@@ -136,7 +154,9 @@ class Sending:
             while self.left and not self.stopped:
                 if poll.poll(self.WAIT_MS):
                     with contextlib.suppress(BlockingIOError):
-                        self.left = self.left[os.write(self.sock.fileno(), self.left[: self.chunk]) :]
+                        self.left = self.left[
+                            os.write(self.sock.fileno(), self.left[: self.chunk]) :
+                        ]
             if self.half_close and not self.stopped:
                 self.sock.shutdown(socket.SHUT_WR)
 
@@ -153,8 +173,12 @@ class Sending:
         self.thread.join(DEADLINE_S)
 
 
-def connect(endpoint: Endpoint, rcvbuf: int = 0, sndbuf: int = 0, source: str = "", host: str = "") -> Peer:
-    """A client of a server on this host. rcvbuf, sndbuf: bytes, small for a slow reader. source: its address."""
+def connect(
+    endpoint: Endpoint, rcvbuf: int = 0, sndbuf: int = 0, source: str = "", host: str = ""
+) -> Peer:
+    """A client of a server on this host. rcvbuf, sndbuf: bytes, small for a slow reader. source:
+    its address.
+    """
     unix = endpoint.transport == "unix"
     host = host or endpoint.host
     family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -177,11 +201,13 @@ def connect(endpoint: Endpoint, rcvbuf: int = 0, sndbuf: int = 0, source: str = 
 
 
 def settled(server: Server) -> dict[str, Any]:
-    """The statistics once no connection is open, checked to add up: accepted is the sum of all ends."""
+    """The statistics once no connection is open, checked to add up: accepted is the sum of all
+    ends.
+    """
     statistics_reach(server, open=0)
     now = server.statistics()
     assert now.accepted == sum(now.closed.values()), now
-    assert now.parked_bytes == 0, now
+    assert now.write_buffer_bytes == 0, now
     return now.as_dict()
 
 

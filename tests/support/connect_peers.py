@@ -1,7 +1,8 @@
-"""Servers that behave in one way each, and the client as a real process: what the tests of `fastnet connect` share.
+"""Servers that behave in one way each, and the client as a real process: what the tests of `fastnet
+connect` share.
 
-A peer is a function of the accepted socket; it runs in a thread and is joined at the end of the test, so what it
-leaves open or raises fails the test.
+A peer is a function of the accepted socket; it runs in a thread and is joined at the end of the
+test, so what it leaves open or raises fails the test.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ ABORT = struct.pack("ii", 1, 0)
 class Peer:
     """A listener on `endpoint` whose connections are served by `serve`, one after the other."""
 
-    def __init__(self, serve: Callable[[socket.socket], object], listener: socket.socket, endpoint: str) -> None:
+    def __init__(
+        self, serve: Callable[[socket.socket], object], listener: socket.socket, endpoint: str
+    ) -> None:
         self.endpoint = endpoint
         self.errors: list[BaseException] = []
         self.result: object = None
@@ -67,7 +70,9 @@ class Peer:
 
 
 @contextmanager
-def peer(serve: Callable[[socket.socket], object], transport: str = "tcp", path: Path | None = None) -> Iterator[Peer]:
+def peer(
+    serve: Callable[[socket.socket], object], transport: str = "tcp", path: Path | None = None
+) -> Iterator[Peer]:
     """A peer for one connection. transport: tcp, tcp6, unix (at `path`) or abstract."""
     one = Peer(serve, *listen(transport, path))
     try:
@@ -79,7 +84,9 @@ def peer(serve: Callable[[socket.socket], object], transport: str = "tcp", path:
 def listen(transport: str, path: Path | None = None) -> tuple[socket.socket, str]:
     if transport in ("tcp", "tcp6"):
         host = "127.0.0.1" if transport == "tcp" else "::1"
-        listener = socket.create_server((host, 0), family=socket.AF_INET if transport == "tcp" else socket.AF_INET6)
+        listener = socket.create_server(
+            (host, 0), family=socket.AF_INET if transport == "tcp" else socket.AF_INET6
+        )
         written = host if transport == "tcp" else f"[{host}]"
         return listener, f"tcp://{written}:{listener.getsockname()[1]}"
     listener = socket.socket(socket.AF_UNIX)
@@ -167,7 +174,11 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes
         options.setdefault("stdin", subprocess.DEVNULL)
     options.setdefault("stdout", subprocess.PIPE)
     return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        command(*arguments), env=environment(), stderr=subprocess.PIPE, timeout=DEADLINE_S, **options
+        command(*arguments),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        timeout=DEADLINE_S,
+        **options,
     )
 
 
@@ -185,7 +196,9 @@ def client(*arguments: str, **options: object) -> Iterator[subprocess.Popen[byte
 
 
 def read_until(fd: int, text: bytes, seen: bytes = b"") -> bytes:
-    """Read until `text` has come, and return all of it. Fails at the deadline or at the end of the stream."""
+    """Read until `text` has come, and return all of it. Fails at the deadline or at the end of the
+    stream.
+    """
     deadline = monotonic() + DEADLINE_S
     while text not in seen:
         ready, _, _ = select.select([fd], [], [], max(0.0, deadline - monotonic()))

@@ -1,4 +1,6 @@
-"""One engine run by hand, without a Server: for what only a Work can say (several listeners, small bounds, own services)."""
+"""One engine run by hand, without a Server: for what only a Work can say (several listeners, small
+bounds, own services).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastnet.endpoint import Endpoint
-from fastnet.engine.stop import Stop
+from fastnet.engine.stop import StopSignal
 from fastnet.engine.stream import ENGINES
-from fastnet.engine.stream.contract import Work
+from fastnet.engine.stream.contract import LoopContext
 from fastnet.limits import Limits
 from fastnet.metrics.counters import CounterTable, Statistics, statistics
 from fastnet.service import SERVICES
@@ -26,7 +28,7 @@ LOOPBACK = Endpoint("tcp", "127.0.0.1", 0)
 class Running:
     """A loop in a thread. It has the parts of a Server that the helpers in peers.py need."""
 
-    work: Work
+    context: LoopContext
     endpoints: list[Endpoint]
     failures: list[BaseException] = field(default_factory=list)
     thread: threading.Thread | None = None
@@ -36,14 +38,14 @@ class Running:
         return self.endpoints[0]
 
     def statistics(self) -> Statistics:
-        return statistics([self.work.counters])
+        return statistics([self.context.counters])
 
     def start(self, engine: str, backend: str) -> None:
         run = ENGINES.load(engine, backend).run
 
         def body() -> None:
             try:
-                run(self.work)
+                run(self.context)
             except BaseException as error:
                 self.failures.append(error)
 
@@ -60,16 +62,23 @@ class Running:
 
 
 @contextlib.contextmanager
-def prepared(engine: str, backend: str, service: Any = "echo", listeners: int = 1, **limits: Any) -> Iterator[Running]:
-    """Everything for a loop but its start. service: a name, or a Service object for the pure engines."""
+def prepared(
+    engine: str, backend: str, service: Any = "echo", listeners: int = 1, **limits: Any
+) -> Iterator[Running]:
+    """Everything for a loop but its start. service: a name, or a Service object for the pure
+    engines.
+    """
     made = SERVICES.load(service, backend).create() if isinstance(service, str) else service
     row = ENGINES[engine]
-    bounds = Limits(**({"max_connections": row.connections or 100, "pool_size": 4, "tick_s": 0.05} | limits))
+    bounds = Limits(
+        **({"max_connections": row.connections or 100, "pool_size": 4, "tick_s": 0.05} | limits)
+    )
     socks = [tcp.listen(LOOPBACK, SocketOptions()) for _ in range(listeners)]
-    stop = Stop()
+    stop = StopSignal()
     counters = CounterTable(1 + row.parts(bounds))
     running = Running(
-        Work(socks, made, bounds, stop, counters, AccessList()), [tcp.name(sock, LOOPBACK) for sock in socks]
+        LoopContext(socks, made, bounds, stop, counters, AccessList()),
+        [tcp.name(sock, LOOPBACK) for sock in socks],
     )
     try:
         yield running

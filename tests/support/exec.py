@@ -1,4 +1,6 @@
-"""Remote commands in tests: keys and allow files, a desk with clocks that can be set, and both sides without a network."""
+"""Remote commands in tests: keys and allow files, a desk with clocks that can be set, and both
+sides without a network.
+"""
 
 from __future__ import annotations
 
@@ -121,7 +123,9 @@ class Bench:
     def start(self) -> None:
         self.nonces = Nonces(str(self.folder / "nonces"), int(self.clocks.day_s * 1e6))
         clocks = self.clocks
-        self.desk = Desk(SECRETS, self.policy, self.nonces, lambda: clocks.day_s, lambda: clocks.steady_s)
+        self.desk = Desk(
+            SECRETS, self.policy, self.nonces, lambda: clocks.day_s, lambda: clocks.steady_s
+        )
 
     def restart(self) -> None:
         self.close()
@@ -132,16 +136,22 @@ class Bench:
             execution.kill()
         self.nonces.close()
 
-    def ask(self, *words: str, key: str = "alice", nonce: bytes | None = None, asked_s: float | None = None) -> Asking:
+    def ask(
+        self,
+        *words: str,
+        key: str = "alice",
+        nonce: bytes | None = None,
+        asked_s: float | None = None,
+    ) -> Asking:
         at_s = self.clocks.day_s if asked_s is None else asked_s
         return Asking([*words], key, SECRETS[key], nonce or os.urandom(16), int(at_s * 1e6))
 
     def exchange(self, asking: Asking, peer: Peer = CLIENT) -> list[bytes]:
         """One datagram there, and what comes back. Both, for tests that record."""
         datagram = asking.next()
-        replies = self.desk.hear(datagram, peer)
+        replies = self.desk.receive_datagram(datagram, peer)
         for reply in replies:
-            asking.hear(reply)
+            asking.receive_datagram(reply)
         return [datagram, *replies]
 
     def settle(self) -> list[tuple[bytes, Peer]]:
@@ -152,7 +162,7 @@ class Bench:
             for fd in select.select(list(by_fd), [], [], end_s - time.monotonic())[0]:
                 by_fd[fd].ready(fd)
             assert time.monotonic() < end_s, "a command of the test does not end"
-        return self.desk.turn()
+        return self.desk.handle_timer()
 
     def complete(self, asking: Asking, peer: Peer = CLIENT) -> Asking:
         """Ask until it is over."""

@@ -1,4 +1,6 @@
-"""A peer of fastnet/1 that says whatever it is told to, and a real side of a transfer for it to say it to."""
+"""A peer of fastnet/1 that says whatever it is told to, and a real side of a transfer for it to say
+it to.
+"""
 
 from __future__ import annotations
 
@@ -85,10 +87,18 @@ def sending(paths: Sequence[object], **given: Any) -> Victim:
 class Forger:
     """The other side. Everything it does ends within DEADLINE_S."""
 
-    def __init__(self, sock: socket.socket, role: str, digest: str = "xxh3-128", **hello: Any) -> None:
+    def __init__(
+        self, sock: socket.socket, role: str, digest: str = "xxh3-128", **hello: Any
+    ) -> None:
         """Say hello as `role`; hello: other fields than the true ones."""
         self.sock = sock
-        mine = {"version": VERSION, "program": "forger", "role": role, "nonce": nonce().hex(), "auth": False}
+        mine = {
+            "version": VERSION,
+            "program": "forger",
+            "role": role,
+            "nonce": nonce().hex(),
+            "auth": False,
+        }
         self.say(MAGIC + pack_json(Kind.HELLO, mine | {"digest": digest, "dry_run": False} | hello))
 
     def say(self, *data: bytes) -> None:
@@ -154,7 +164,9 @@ class Forger:
         self.sock.close()
 
 
-def file_row(path: str, data: bytes = b"x", mode: int = 0o644, mtime_ns: int = 1, extra: str = "id") -> Row:
+def file_row(
+    path: str, data: bytes = b"x", mode: int = 0o644, mtime_ns: int = 1, extra: str = "id"
+) -> Row:
     return ["f", path, mode, mtime_ns, len(data), extra]
 
 
@@ -177,7 +189,11 @@ def pack(*files: tuple[int, bytes]) -> bytes:
 
 def extent(entry: int, offset: int, data: bytes) -> bytes:
     """An extent with its right digest."""
-    return pack_extent(entry, offset, len(data)) + data + pack_proof(entry, offset, len(data), digest_of(data))
+    return (
+        pack_extent(entry, offset, len(data))
+        + data
+        + pack_proof(entry, offset, len(data), digest_of(data))
+    )
 
 
 def finish(*files: tuple[int, bytes]) -> bytes:
@@ -192,14 +208,20 @@ def tree(folder: Path) -> dict[str, Any]:
     """Everything in a folder, links not followed."""
     return {
         str(path.relative_to(folder)): (
-            os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else os.stat(path).st_mode
+            os.readlink(path)
+            if path.is_symlink()
+            else path.read_bytes()
+            if path.is_file()
+            else os.stat(path).st_mode
         )
         for path in folder.rglob("*")
     }
 
 
 def offer(side: Victim, *rows: Row, files: bytes = b"") -> BaseException | None:
-    """Offer these entries, send what goes with them, read to the end and return what the receiver raised."""
+    """Offer these entries, send what goes with them, read to the end and return what the receiver
+    raised.
+    """
     with Forger(side.dial(), "send") as forger:
         forger.manifest(*rows)
         forger.say(files)
@@ -218,7 +240,9 @@ def refused(error: BaseException | None, code: str = ErrorCode.PROTOCOL) -> str:
 
 @contextlib.contextmanager
 def flooding(forger: Forger, data: bytes) -> Iterator[None]:
-    """Say the same again and again while the block lasts, or until the other side has had enough."""
+    """Say the same again and again while the block lasts, or until the other side has had
+    enough.
+    """
     over = threading.Event()
 
     def flood() -> None:

@@ -1,7 +1,9 @@
-"""What a process holds now, and what of it is new: descriptors, children and threads, as /proc tells it.
+"""What a process holds now, and what of it is new: descriptors, children and threads, as /proc
+tells
+it.
 
-Facts. A detached native thread and a forked child are seen by nobody but the kernel. A thread is still listed for a moment
-after it was joined.
+Facts. A detached native thread and a forked child are seen by nobody but the kernel. A thread is
+still listed for a moment after it was joined.
 Decision: ask /proc, and give what is on its way out a second to be gone.
 """
 
@@ -38,7 +40,9 @@ def children() -> set[int]:
     found: set[int] = set()
     for task in threads():
         try:
-            found.update(int(pid) for pid in Path(f"/proc/self/task/{task}/children").read_text().split())
+            found.update(
+                int(pid) for pid in Path(f"/proc/self/task/{task}/children").read_text().split()
+            )
         except OSError:
             continue  # the thread ended meanwhile
     return found
@@ -58,7 +62,11 @@ class Leftovers:
         """What this process holds now and did not hold then, in words."""
         now = Leftovers.now()
         return [
-            *(f"descriptor {fd} ({what})" for fd, what in now.descriptors.items() if self.descriptors.get(fd) != what),
+            *(
+                f"descriptor {fd} ({what})"
+                for fd, what in now.descriptors.items()
+                if self.descriptors.get(fd) != what
+            ),
             *(f"thread {tid}" for tid in now.threads - self.threads),
             *(f"child {pid}" for pid in now.children - self.children),
         ]

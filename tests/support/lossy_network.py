@@ -1,4 +1,6 @@
-"""A UDP network that behaves badly: between a client and a server it loses, doubles, delays and reorders datagrams."""
+"""A UDP network that behaves badly: between a client and a server it loses, doubles, delays and
+reorders datagrams.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,18 @@ from fastnet.endpoint import Endpoint
 
 
 class Lossy:
-    """A proxy on a port of its own; a thread until closed. loss, doubled, late: chances. seed makes a run repeatable."""
+    """A proxy on a port of its own; a thread until closed. loss, doubled, late: chances. seed makes
+    a run repeatable.
+    """
 
-    def __init__(self, server: Endpoint, seed: int, loss: float = 0.2, doubled: float = 0.1, late: float = 0.2) -> None:
+    def __init__(
+        self,
+        server: Endpoint,
+        seed: int,
+        loss: float = 0.2,
+        doubled: float = 0.1,
+        late: float = 0.2,
+    ) -> None:
         self.chance = random.Random(seed)
         self.loss, self.doubled, self.late = loss, doubled, late
         self.server = (server.host, server.port)
@@ -39,7 +50,9 @@ class Lossy:
                 self.waiting.remove(item)
                 self._deliver(*item[1:])
             patience_s = min((item[0] for item in self.waiting), default=now_s + 1) - now_s
-            for sock in select.select([self.front, self.stop, *self.backs.values()], [], [], patience_s)[0]:
+            for sock in select.select(
+                [self.front, self.stop, *self.backs.values()], [], [], patience_s
+            )[0]:
                 if sock is self.stop:
                     return
                 self._take(sock)
@@ -77,7 +90,10 @@ class Lossy:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stop.send(b"x")
         self.thread.join()

@@ -1,4 +1,6 @@
-"""A Redis, or Valkey, of a test's own: on a free port, with its files in a temporary folder, ended with the test."""
+"""A Redis, or Valkey, of a test's own: on a free port, with its files in a temporary folder, ended
+with the test.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,15 @@ import pytest
 from tests.support.cli_process import DEADLINE_S, eventually
 
 PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
-needs_redis = pytest.mark.skipif(PROGRAM is None, reason="neither redis-server nor valkey-server is installed")
+needs_redis = pytest.mark.skipif(
+    PROGRAM is None, reason="neither redis-server nor valkey-server is installed"
+)
 
 
 class RedisServer:
-    """One that can be ended and started again at its port. keeps: whether it remembers its streams then."""
+    """One that can be ended and started again at its port. keeps: whether it remembers its streams
+    then.
+    """
 
     def __init__(self, folder: Path, keeps: bool = True) -> None:
         self.folder = folder
@@ -36,7 +42,17 @@ class RedisServer:
 
     def start(self) -> None:
         assert PROGRAM is not None
-        words = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        words = [
+            PROGRAM,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self.folder),
+            "--save",
+            "",
+        ]
         words += ["--appendonly", "yes", "--appendfsync", "no"] if self.keeps else []
         self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
         eventually(self.answers, "Redis")

@@ -1,4 +1,6 @@
-"""A child process whose kernel refuses one system call, as a container's filter or an old kernel would (seccomp(2))."""
+"""A child process whose kernel refuses one system call, as a container's filter or an old kernel
+would (seccomp(2)).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ class Program(ctypes.Structure):
 
 
 def blocks(error: int, call: int = IO_URING_SETUP) -> Callable[[], None]:
-    """What a child does before it executes a command (preexec_fn): from then on `call` fails with `error`."""
+    """What a child does before it executes a command (preexec_fn): from then on `call` fails with
+    `error`.
+    """
     steps = [
         (LOAD_WORD, 0, 0, 0),
         (JUMP_IF_EQUAL, 0, 1, call),

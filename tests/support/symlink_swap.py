@@ -1,7 +1,9 @@
-"""A local process that is up to something: a folder that is a link to another one every other moment.
+"""A local process that is up to something: a folder that is a link to another one every other
+moment.
 
-`python -m tests.support.symlink_swap ONE OTHER` exchanges two names until it is killed, with renameat2(2), so that both are always there.
-A process of its own, because threads of one interpreter take turns, and then some moments never come.
+`python -m tests.support.symlink_swap ONE OTHER` exchanges two names until it is killed, with
+renameat2(2), so that both are always there. A process of its own, because threads of one
+interpreter take turns, and then some moments never come.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from pathlib import Path
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 PAUSE_STEPS_MAX = 100
-"""Without pauses of random length, a few microseconds each, it falls into step with the system calls it races."""
+"""Without pauses of random length, a few microseconds each, it falls into step with the system
+calls it races.
+"""
 
 
 def exchange_for_ever(one: bytes, other: bytes) -> None:
@@ -29,7 +33,9 @@ def exchange_for_ever(one: bytes, other: bytes) -> None:
 
 
 class Swapping:
-    """Exchange `folder` and a link to `other` while the block lasts; at its end the folder is where it was."""
+    """Exchange `folder` and a link to `other` while the block lasts; at its end the folder is where
+    it was.
+    """
 
     def __init__(self, folder: Path, other: Path) -> None:
         self.folder, self.link = folder, folder.with_suffix(".link")

@@ -1,4 +1,6 @@
-"""Two sides of fastnet/1 in one process, and a proxy between them that counts bytes and can make trouble at one of them."""
+"""Two sides of fastnet/1 in one process, and a proxy between them that counts bytes and can make
+trouble at one of them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ ANY_PORT = "tcp://127.0.0.1:0"
 
 @dataclass
 class Side:
-    """One side in a thread of its own. It has ended after `join`; then it has a report or an error."""
+    """One side in a thread of its own. It has ended after `join`; then it has a report or an
+    error.
+    """
 
     run: Callable[..., TransferReport | None]
     arguments: tuple[Any, ...]
@@ -42,7 +46,9 @@ class Side:
 
     def _live(self) -> None:
         try:
-            self.report = self.run(*self.arguments, on_event=self._note, stopped=lambda: self.stopping, **self.options)
+            self.report = self.run(
+                *self.arguments, on_event=self._note, stopped=lambda: self.stopping, **self.options
+            )
         except BaseException as error:
             self.error = error
         self._listening.put(None)
@@ -86,7 +92,9 @@ def receiving(**options: Any) -> Iterator[Side]:
 def transfer(
     paths: Sequence[Path | str], *, sending: dict[str, Any] | None = None, **options: Any
 ) -> tuple[TransferReport, TransferReport]:
-    """Send it, and return what both sides report: sender's, receiver's. Raises what the sender raised, or the receiver."""
+    """Send it, and return what both sides report: sender's, receiver's. Raises what the sender
+    raised, or the receiver.
+    """
     with receiving(**options) as receiver:
         sender = Side(send, (paths, receiver.endpoint), {"listen": False} | (sending or {})).start()
         return sender.join(), receiver.join()
@@ -113,13 +121,19 @@ def listing(folder: Path) -> dict[str, tuple[Any, ...]]:
 class Proxy:
     """Carries one connection to `target`, or with many any number.
 
-    after: bytes towards the target until `trouble` is called, once; what it says happens to the connection that carried them.
+    after: bytes towards the target until `trouble` is called, once; what it says happens to the
+    connection that carried them.
 
-    trouble returns "cut" (both ends closed), "reset" (both ends reset), "stall" (nothing more is carried) or "go on".
+    trouble returns "cut" (both ends closed), "reset" (both ends reset), "stall" (nothing more is
+    carried) or "go on".
     """
 
     def __init__(
-        self, target: str, after: int = -1, trouble: Callable[[], str] = lambda: "go on", many: bool = False
+        self,
+        target: str,
+        after: int = -1,
+        trouble: Callable[[], str] = lambda: "go on",
+        many: bool = False,
     ) -> None:
         self._many = many
         self.connections = 0

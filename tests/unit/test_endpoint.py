@@ -35,14 +35,27 @@ def test_a_spelling_is_read_and_written_back(text: str, found: Endpoint) -> None
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "h", "h:", "h:x", "h:-1", "h:65536", "h:\u0661", "h: 7", "::1:7", "[::1]", "[::1]7", "[::1:7"),
+        *(
+            "",
+            "h",
+            "h:",
+            "h:x",
+            "h:-1",
+            "h:65536",
+            "h:\u0661",
+            "h: 7",
+            "::1:7",
+            "[::1]",
+            "[::1]7",
+            "[::1:7",
+        ),
         *("http://h:1", "unix:", "unixgram:", "unix:" + "x" * 108, "unix:a\0b"),
     ],
 )
-def test_a_bad_spelling_is_a_config_error_with_a_cure(text: str) -> None:
+def test_a_bad_spelling_is_a_config_error_with_a_hint(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Endpoint.parse(text)
-    assert caught.value.cure
+    assert caught.value.hint
 
 
 @given(st.text())

@@ -1,1 +1,3 @@
-"""Applications, each a folder with the same stems: wire, client_protocol, client, server_protocol, server."""
+"""Applications, each a folder with the same stems: wire, client_protocol, client, server_protocol,
+server.
+"""

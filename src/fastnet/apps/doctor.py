@@ -1,7 +1,9 @@
-"""What this host and this build support, and what will bite: facts in sections, each with a hint where one is due.
+"""What this host and this build support, and what will bite: facts in sections, each with a hint
+where
+one is due.
 
-A doctor must not need health: every fact is looked up on its own, and one that cannot be had says why instead of ending the
-report. Nothing is changed, and nothing but loopback is touched.
+A doctor must not need health: every fact is looked up on its own, and one that cannot be had says
+why instead of ending the report. Nothing is changed, and nothing but loopback is touched.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastnet import __version__, limits
+from fastnet import limits
+from fastnet._version import __version__
 from fastnet.engine.datagram import DATAGRAMS
 from fastnet.engine.stream import ENGINES
 from fastnet.errors import FastnetError
 from fastnet.mover import MOVERS
 from fastnet.probes import FEATURES, why_not
-from fastnet.registry import BACKENDS, Table, build_note
+from fastnet.registry import BACKENDS, Registry, build_note
 from fastnet.server.selection import choose
 from fastnet.service import SERVICES
 
@@ -37,7 +40,9 @@ SYN_BACKLOG_GOOD = 1024
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of the report. good: whether it is as it should be. hint: what follows if not, or how to change it."""
+    """One line of the report. good: whether it is as it should be. hint: what follows if not, or
+    how to change it.
+    """
 
     name: str
     value: str
@@ -59,14 +64,19 @@ def examine() -> dict[str, Section]:
         "movers": table(MOVERS),
         "kernel": facts(kernel),
         "features": [feature(name) for name in FEATURES],
-        "limits": facts(descriptors, *(lambda row=row: sysctl(*row) for row in SYSCTLS), local_ports, congestion),
+        "limits": facts(
+            descriptors, *(lambda row=row: sysctl(*row) for row in SYSCTLS), local_ports, congestion
+        ),
     }
 
 
 def as_document(sections: dict[str, Section]) -> dict[str, Any]:
     """The report for machines."""
     return {"schema": SCHEMA} | {
-        name: {fact.name: {"value": fact.value, "good": fact.good, "hint": fact.hint} for fact in section}
+        name: {
+            fact.name: {"value": fact.value, "good": fact.good, "hint": fact.hint}
+            for fact in section
+        }
         for name, section in sections.items()
     }
 
@@ -85,7 +95,10 @@ def safely(lookup: Callable[[], Fact]) -> Fact:
 
 
 def python_version() -> Fact:
-    return Fact("version", f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})")
+    return Fact(
+        "version",
+        f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})",
+    )
 
 
 def free_threading() -> Fact:
@@ -103,7 +116,12 @@ def click_version() -> Fact:
 
 def build() -> Fact:
     note = build_note("*")
-    return Fact("extensions", note or "built", not note, "Serving works in pure Python, slower" if note else "")
+    return Fact(
+        "extensions",
+        note or "built",
+        not note,
+        "Serving works in pure Python, slower" if note else "",
+    )
 
 
 def choice() -> Fact:
@@ -112,10 +130,12 @@ def choice() -> Fact:
         found = choose("auto", "auto", "echo")
     except FastnetError as error:
         return Fact("auto", "nothing works", False, str(error))
-    return Fact("auto", f"engine {found.engine}, backend {found.backend}", not found.reason, found.reason)
+    return Fact(
+        "auto", f"engine {found.engine}, backend {found.backend}", not found.reason, found.reason
+    )
 
 
-def table(rows: Table[Any]) -> Section:
+def table(rows: Registry[Any]) -> Section:
     """Which rows work with which backend, and why not."""
     section = []
     for name in rows:
@@ -140,11 +160,16 @@ def feature(name: str) -> Fact:
 
 def descriptors() -> Fact:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    words = ["unlimited" if number == resource.RLIM_INFINITY else str(number) for number in (soft, hard)]
+    words = [
+        "unlimited" if number == resource.RLIM_INFINITY else str(number) for number in (soft, hard)
+    ]
     good = hard == resource.RLIM_INFINITY or hard >= DESCRIPTORS_GOOD
     hint = f"a server holds at most {hard - limits.SPARE_DESCRIPTORS} connections; raise it with LimitNOFILE= or ulimit -Hn"
     return Fact(
-        "RLIMIT_NOFILE", f"soft {words[0]}, hard {words[1]} (servers use the hard one)", good, "" if good else hint
+        "RLIMIT_NOFILE",
+        f"soft {words[0]}, hard {words[1]} (servers use the hard one)",
+        good,
+        "" if good else hint,
     )
 
 
@@ -154,13 +179,27 @@ SYSCTLS = (
         limits.BACKLOG,
         "a --backlog above this is cut to it; connections beyond it are dropped in a burst",
     ),
-    ("ipv4/tcp_max_syn_backlog", SYN_BACKLOG_GOOD, "half-open connections beyond this are dropped or get SYN cookies"),
+    (
+        "ipv4/tcp_max_syn_backlog",
+        SYN_BACKLOG_GOOD,
+        "half-open connections beyond this are dropped or get SYN cookies",
+    ),
     ("core/rmem_max", SOCKET_BUFFER_GOOD, "a larger --rcvbuf is silently cut to this"),
     ("core/wmem_max", SOCKET_BUFFER_GOOD, "a larger --sndbuf is silently cut to this"),
-    ("ipv4/tcp_rmem", SOCKET_BUFFER_GOOD, "one connection receives at most this many bytes a round trip"),
-    ("ipv4/tcp_wmem", SOCKET_BUFFER_GOOD, "one connection sends at most this many bytes a round trip"),
+    (
+        "ipv4/tcp_rmem",
+        SOCKET_BUFFER_GOOD,
+        "one connection receives at most this many bytes a round trip",
+    ),
+    (
+        "ipv4/tcp_wmem",
+        SOCKET_BUFFER_GOOD,
+        "one connection sends at most this many bytes a round trip",
+    ),
 )
-"""Path below /proc/sys/net, what its largest number should be at least, and what follows from less."""
+"""Path below /proc/sys/net, what its largest number should be at least, and what follows from
+less.
+"""
 
 
 def sysctl(path: str, wanted: int, loss: str) -> Fact:
@@ -170,7 +209,9 @@ def sysctl(path: str, wanted: int, loss: str) -> Fact:
     except OSError as error:
         return Fact(name, f"unknown: {error.strerror}", False)
     good = max(int(word) for word in text.split()) >= wanted
-    return Fact(name, text, good, "" if good else f"{loss}; sysctl net.{path.replace('/', '.')} changes it")
+    return Fact(
+        name, text, good, "" if good else f"{loss}; sysctl net.{path.replace('/', '.')} changes it"
+    )
 
 
 def local_ports() -> Fact:
@@ -182,7 +223,10 @@ def local_ports() -> Fact:
 
 
 def congestion() -> Fact:
-    current, known = read("ipv4/tcp_congestion_control"), read("ipv4/tcp_available_congestion_control")
+    current, known = (
+        read("ipv4/tcp_congestion_control"),
+        read("ipv4/tcp_available_congestion_control"),
+    )
     return Fact("congestion control", f"{current} (available: {', '.join(known.split())})")
 
 

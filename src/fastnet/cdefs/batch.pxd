@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 from fastnet.cdefs.counters cimport fn_counters
 from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply
 from fastnet.cdefs.sys cimport sockaddr_storage
-from fastnet.cdefs.work cimport fn_work
+from fastnet.cdefs.context cimport fn_context
 
 cdef extern from "fn_batch_single.h" nogil:
     enum:
@@ -12,7 +12,7 @@ cdef extern from "fn_batch_single.h" nogil:
         FN_CALLS
         FN_PIECES
     struct fn_batch:
-        const fn_work *work
+        const fn_context *context
         fn_counters *row
         uint32_t trains
         uint32_t pieces
@@ -30,4 +30,4 @@ cdef extern from "fn_batch_single.h" nogil:
     void fn_single_answer(fn_batch *batch, const fn_reply *reply, size_t request)
 
 cdef extern from "fn_batch_loop.h" nogil:
-    int fn_batch_run(const fn_work *work, int joins, int (*turn)(fn_batch *, int) noexcept nogil, int most, int sweep)
+    int fn_batch_run(const fn_context *context, int joins, int (*turn)(fn_batch *, int) noexcept nogil, int most, int sweep)

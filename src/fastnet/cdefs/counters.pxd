@@ -6,17 +6,17 @@ cdef extern from "fn_counters.h" nogil:
     struct fn_counters:
         uint64_t accepted
         uint64_t accept_pauses
-        uint64_t parked_bytes
+        uint64_t write_buffer_bytes
         uint64_t ring_starved
         uint64_t ring_overflows
-        uint64_t spins_paid
-        uint64_t spins_vain
+        uint64_t busy_poll_hits
+        uint64_t busy_poll_misses
         uint64_t bytes_in
         uint64_t messages
         uint64_t unanswered
         uint64_t truncated
         uint64_t kernel_drops
-        uint64_t withheld
+        uint64_t amplification_blocked
         uint64_t handler_errors
     enum fn_closed:
         FN_FINISHED

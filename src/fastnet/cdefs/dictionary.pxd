@@ -13,7 +13,7 @@ cdef extern from "fn_dictionary_lookup.h" nogil:
         const char *ellipsis
         uint32_t unknown_bytes
         uint32_t ellipsis_bytes
-        uint32_t unproven_reply_bytes
+        uint32_t unvalidated_reply_bytes_max
     size_t fn_word_room(size_t word_bytes, size_t translation_bytes)
     fn_words *fn_words_new(size_t entries, size_t bytes)
     void fn_words_drop(fn_words *words)

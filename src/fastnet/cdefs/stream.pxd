@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from fastnet.cdefs.counters cimport fn_closed, fn_counters
 from fastnet.cdefs.service cimport fn_service
 from fastnet.cdefs.sys cimport sockaddr_storage
-from fastnet.cdefs.work cimport fn_work
+from fastnet.cdefs.context cimport fn_context
 
 cdef extern from "fn_stream.h" nogil:
     enum:
@@ -17,8 +17,8 @@ cdef extern from "fn_stream.h" nogil:
         int fd
         uint32_t generation
         uint32_t flags
-        const char *parked
-        uint32_t parked_bytes
+        const char *write_buffer
+        uint32_t write_buffer_bytes
     struct fn_slots:
         fn_conn *conn
         fn_trace *trace
@@ -26,7 +26,7 @@ cdef extern from "fn_stream.h" nogil:
         uint32_t capacity
         uint32_t touched
     struct fn_stream:
-        const fn_work *work
+        const fn_context *context
         const fn_service *service
         fn_counters *row
         fn_slots slots
@@ -46,7 +46,7 @@ cdef extern from "fn_stream.h" nogil:
     int fn_close_for(int error)
     int FN_CLOSE(fn_closed why)
     int fn_socket_close(int fd)
-    int fn_stream_start(fn_stream *stream, const fn_work *work, uint32_t connections)
+    int fn_stream_start(fn_stream *stream, const fn_context *context, uint32_t connections)
     void fn_stream_finish(fn_stream *stream)
     void fn_stream_close(fn_stream *stream, uint32_t slot, fn_closed why)
     int fn_stream_open(fn_stream *stream, fn_conn *conn)

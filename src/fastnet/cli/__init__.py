@@ -1,6 +1,7 @@
 """The `fastnet` command: one module a command, and this front door.
 
-`fastnet --version` must answer before click is imported (docs/benchmarks.md, row "start-up"), so it is answered here.
+`fastnet --version` must answer before click is imported (docs/benchmarks.md, row "start-up"), so it
+is answered here.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if None in (sys.stdin, sys.stdout, sys.stderr):  # closed, as by `<&-`: a socket would get its number
+    # closed, as by `<&-`: a socket would get its number
+    if None in (sys.stdin, sys.stdout, sys.stderr):
         from fastnet.apps.connect.stdio import occupy_standard_descriptors
 
         occupy_standard_descriptors()
     if sys.argv[1:] == ["--version"]:
-        from fastnet import __version__
+        from fastnet._version import __version__
 
-        with contextlib.suppress(OSError):  # a full disk, a reader that left: told as for every command, below
+        # a full disk, a reader that left: told as for every command, below
+        with contextlib.suppress(OSError):
             print(f"fastnet {__version__}", flush=True)
             return
     try:
         from fastnet.cli.main import run
 
         code = run()
-        gc.freeze()  # all that is left goes with the process: a last look for cycles takes 10,000 files' time (30 ms)
+        # all that is left goes with the process: a last look for cycles takes 10,000 files' time
+        # (30 ms)
+        gc.freeze()
         sys.exit(code)
     except KeyboardInterrupt:  # while modules were still being imported
         sys.exit(130)

@@ -1,7 +1,8 @@
-"""`fastnet chat serve | join`: a group chat. Arguments and presentation only; docs/chat.md has the rest.
+"""`fastnet chat serve | join`: a group chat. Arguments and presentation only; docs/chat.md has the
+rest.
 
-`join` writes what is said to standard output and what happens to standard error; with --json every event is an object on
-standard output.
+`join` writes what is said to standard output and what happens to standard error; with --json every
+event is an object on standard output.
 """
 
 from __future__ import annotations
@@ -102,11 +103,22 @@ group.add_command(
 
 
 @group.command("join", help=JOIN_HELP)
-@click.option("--server", metavar="HOST[:PORT]", envvar="FASTNET_SERVER", default="127.0.0.1", show_default=True)
-@click.option("--name", required=True, help="Who you are: letters and digits, and _ . - between them.")
+@click.option(
+    "--server",
+    metavar="HOST[:PORT]",
+    envvar="FASTNET_SERVER",
+    default="127.0.0.1",
+    show_default=True,
+)
+@click.option(
+    "--name", required=True, help="Who you are: letters and digits, and _ . - between them."
+)
 @click.option("--room", default="", help="A room by name; without, where textbook programs are.")
 @click.option(
-    "--key", metavar="FILE", envvar="FASTNET_KEY", help="The server's key: the first one of this file is taken."
+    "--key",
+    metavar="FILE",
+    envvar="FASTNET_KEY",
+    help="The server's key: the first one of this file is taken.",
 )
 @click.option(
     "--timeout",
@@ -117,9 +129,15 @@ group.add_command(
     metavar="SECONDS",
     help="Give up when the server has been silent for so long.",
 )
-@click.option("--plain", is_flag=True, help="Line by line on a terminal too, without a screen of its own.")
-@click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line.")
-def join(server: str, name: str, room: str, key: str | None, timeout_s: float, plain: bool, as_json: bool) -> None:
+@click.option(
+    "--plain", is_flag=True, help="Line by line on a terminal too, without a screen of its own."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line."
+)
+def join(
+    server: str, name: str, room: str, key: str | None, timeout_s: float, plain: bool, as_json: bool
+) -> None:
     try:
         talking = Talking(name, room)
     except ChatError as error:
@@ -142,7 +160,12 @@ def join(server: str, name: str, room: str, key: str | None, timeout_s: float, p
     member = Member(place.endpoint, talking, show, sys.stdin.fileno(), command, timeout_s, seal)
     member.on_line = output.typed
     with closing(member), ExitStack() as stack:
-        if output.is_terminal and not plain and not as_json and os.environ.get("TERM", "dumb") != "dumb":
+        if (
+            output.is_terminal
+            and not plain
+            and not as_json
+            and os.environ.get("TERM", "dumb") != "dumb"
+        ):
             output = stack.enter_context(on_a_screen(member, place))
         member.run()
 

@@ -1,4 +1,5 @@
-"""`fastnet connect`: arguments in, one conversation, what the user should know about it on standard error.
+"""`fastnet connect`: arguments in, one conversation, what the user should know about it on standard
+error.
 
 Standard output carries the server's bytes and nothing else.
 """
@@ -51,7 +52,11 @@ it [default: never]. UDP: how long to listen for last replies [default: {LAST_RE
 @click.command(help=HELP)
 @click.argument("endpoint")
 @click.argument("port", required=False)
-@click.option("--udp", is_flag=True, help="Datagrams: HOST:PORT is udp://HOST:PORT, and unix:PATH unixgram:PATH.")
+@click.option(
+    "--udp",
+    is_flag=True,
+    help="Datagrams: HOST:PORT is udp://HOST:PORT, and unix:PATH unixgram:PATH.",
+)
 @click.option("--timeout", "timeout_s", metavar="SECONDS", type=float, help=TIMEOUT_HELP)
 @click.option(
     "--busy-poll",
@@ -61,10 +66,13 @@ it [default: never]. UDP: how long to listen for last replies [default: {LAST_RE
     default=0,
     help="Look so long for input before sleeping: latency for a core  [default: 0].",
 )
-def connect(endpoint: str, port: str | None, udp: bool, timeout_s: float | None, busy_poll_us: int) -> None:
+def connect(
+    endpoint: str, port: str | None, udp: bool, timeout_s: float | None, busy_poll_us: int
+) -> None:
     if timeout_s is not None and not 0 < timeout_s <= CLIENT_TIMEOUT_MAX_S:
         raise click.BadParameter(
-            f"{timeout_s:g} is not more than 0 and at most {CLIENT_TIMEOUT_MAX_S:g} seconds", param_hint="--timeout"
+            f"{timeout_s:g} is not more than 0 and at most {CLIENT_TIMEOUT_MAX_S:g} seconds",
+            param_hint="--timeout",
         )
     where = read_endpoint(endpoint, port, udp)
     talk = talk_in_datagrams if TRANSPORTS[where.transport].datagrams else talk_in_stream
@@ -99,7 +107,9 @@ def bracketed(host: str) -> str:
 Timeout = float | None
 
 
-def talk_in_stream(endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, watch: Watch) -> None:
+def talk_in_stream(
+    endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, watch: Watch
+) -> None:
     with dial(endpoint, timeout_s=timeout_s or CONNECT_TIMEOUT_S) as sock:
         if source.is_terminal:
             note(f"connected to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
@@ -108,12 +118,16 @@ def talk_in_stream(endpoint: Endpoint, source: Input, target: Output, timeout_s:
         note(f"{endpoint} closed the connection {counts(outcome)}")
 
 
-def talk_in_datagrams(endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, watch: Watch) -> None:
+def talk_in_datagrams(
+    endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, watch: Watch
+) -> None:
     addresses = deque(resolve(endpoint))
     last_s = timeout_s or LAST_REPLIES_S
     with closing(DatagramConversation(endpoint, addresses, source, target, last_s, watch)) as talk:
         if source.is_terminal:
-            note(f"each line is a datagram to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
+            note(
+                f"each line is a datagram to {endpoint}; q alone on a line, or Ctrl-D, ends the input"
+            )
         talk.run()
 
 

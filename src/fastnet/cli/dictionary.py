@@ -1,7 +1,7 @@
 """`fastnet dict serve | lookup`: words from a file, and who asks for them.
 
-Standard output of lookup: a line for each word, as a dictionary file has it, or with --json an object. All else goes to
-standard error.
+Standard output of lookup: a line for each word, as a dictionary file has it, or with --json an
+object. All else goes to standard error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from fastnet.limits import CLIENT_TIMEOUT_MAX_S, LOOKUP_TIMEOUT_S
 from fastnet.process.run import run
 from fastnet.service.dictionary_py import UNKNOWN
 
-RELOADS = SIGNALS.replace("HUP opens log files anew.\n", "HUP opens log files anew\nand reads FILE. ")
+RELOADS = SIGNALS.replace(
+    "HUP opens log files anew.\n", "HUP opens log files anew\nand reads FILE. "
+)
 
 SERVE = f"""Serve the words of a file: over UDP a datagram each, with --tcp or --unix a line each; --udp --unix is datagrams.
 
@@ -65,7 +67,9 @@ def dictionary() -> None:
 
 def serve(tcp: bool, **typed: Any) -> int:
     process = collect(ProcessConfig, typed, {})
-    chosen = from_environment(ServerConfig, os.environ) | {name: typed[name] for name in ("udp", "unix") if typed[name]}
+    chosen = from_environment(ServerConfig, os.environ) | {
+        name: typed[name] for name in ("udp", "unix") if typed[name]
+    }
     if tcp and typed["udp"]:
         raise click.UsageError("--tcp and --udp exclude each other")
     udp = not tcp and (chosen.get("udp", False) or chosen.get("unix") is None)
@@ -78,8 +82,13 @@ dictionary.add_command(
         "serve",
         callback=serve,
         params=[
-            *sorted(parameters(ServerConfig, LEFT_OUT), key=lambda each: each.name not in ("file", "format")),
-            click.Option(["--tcp"], is_flag=True, help="Lines over connections instead of datagrams."),
+            *sorted(
+                parameters(ServerConfig, LEFT_OUT),
+                key=lambda each: each.name not in ("file", "format"),
+            ),
+            click.Option(
+                ["--tcp"], is_flag=True, help="Lines over connections instead of datagrams."
+            ),
             *parameters(ProcessConfig),
         ],
         help=SERVE,
@@ -92,7 +101,10 @@ dictionary.add_command(
 @dictionary.command(help=LOOKUP)
 @click.argument("words", nargs=-1, metavar="[WORD]...")
 @click.option(
-    "--server", metavar="ENDPOINT", required=True, help="HOST:PORT or udp://, tcp://, unix: or unixgram: as it listens."
+    "--server",
+    metavar="ENDPOINT",
+    required=True,
+    help="HOST:PORT or udp://, tcp://, unix: or unixgram: as it listens.",
 )
 @click.option(
     "--timeout",
@@ -120,14 +132,18 @@ def lookup(words: tuple[str, ...], server: str, timeout_s: float, as_json: bool)
 
 
 def read_words() -> Iterator[str]:
-    """The lines of standard input that are not empty. Raises ConfigError for one that is no word."""
+    """The lines of standard input that are not empty. Raises ConfigError for one that is no
+    word.
+    """
     sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     for number, line in enumerate(sys.stdin, 1):
         word = line.rstrip("\r\n")
         if not word.strip():
             continue
         if why := unfit(word):
-            raise ConfigError(f"line {number} of standard input is no word: {why}", "Give it one word a line")
+            raise ConfigError(
+                f"line {number} of standard input is no word: {why}", "Give it one word a line"
+            )
         yield word
 
 

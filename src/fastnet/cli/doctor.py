@@ -36,4 +36,6 @@ def command(as_json: bool) -> None:
             click.echo(f"{' ' if fact.good else '!'} {fact.name:<{width}}  {fact.value}")
             if fact.hint:
                 indent = " " * (width + 6)
-                click.echo(textwrap.fill(fact.hint, WIDTH, initial_indent=indent, subsequent_indent=indent))
+                click.echo(
+                    textwrap.fill(fact.hint, WIDTH, initial_indent=indent, subsequent_indent=indent)
+                )

@@ -1,7 +1,9 @@
-"""`fastnet exec serve | run | key`: remote commands. Arguments and presentation only; docs/exec.md has the rest.
+"""`fastnet exec serve | run | key`: remote commands. Arguments and presentation only; docs/exec.md
+has
+the rest.
 
-`run` writes the command's own output to standard output and its errors to standard error, as they are; with --json one
-document. The exit code says how it went, not what the command's status was.
+`run` writes the command's own output to standard output and its errors to standard error, as they
+are; with --json one document. The exit code says how it went, not what the command's status was.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from fastnet.apps.exec import wire
 from fastnet.apps.exec.client import Key
 from fastnet.apps.exec.client import run as run_remote
 from fastnet.apps.exec.client_protocol import Result
-from fastnet.apps.exec.server import PORT, CommandConfig, words
+from fastnet.apps.exec.server import PORT, ExecConfig, words
 from fastnet.apps.exec.server import run as run_server
 from fastnet.apps.exec.server_protocol import ending, signal_name
 from fastnet.cli.connect import bracketed
@@ -29,10 +31,10 @@ from fastnet.cli.servers import say
 from fastnet.config.server import ProcessConfig
 from fastnet.endpoint import Endpoint
 from fastnet.errors import (
-    EXIT_COMMAND_FAILED,
-    EXIT_COMMAND_KILLED,
-    EXIT_COMMAND_TIMED_OUT,
-    EXIT_COMMAND_UNSTARTED,
+    EXIT_EXEC_FAILED,
+    EXIT_EXEC_KILLED,
+    EXIT_EXEC_TIMED_OUT,
+    EXIT_EXEC_UNSTARTED,
     EXIT_OK,
     ConfigError,
     printable,
@@ -89,9 +91,9 @@ Exit codes, whatever the command's own status, which is told:
   130  interrupted; the command may still run"""
 
 EXIT_CODES = {
-    wire.KILLED: EXIT_COMMAND_KILLED,
-    wire.TIMED_OUT: EXIT_COMMAND_TIMED_OUT,
-    wire.UNSTARTED: EXIT_COMMAND_UNSTARTED,
+    wire.KILLED: EXIT_EXEC_KILLED,
+    wire.TIMED_OUT: EXIT_EXEC_TIMED_OUT,
+    wire.UNSTARTED: EXIT_EXEC_UNSTARTED,
 }
 
 OUTCOMES = {
@@ -109,7 +111,7 @@ def group() -> None:
 
 def serve(**typed: Any) -> int:
     process = collect(ProcessConfig, typed, {})
-    return run_server(collect(CommandConfig, typed, {}), process, teller(process.json))
+    return run_server(collect(ExecConfig, typed, {}), process, teller(process.json))
 
 
 def teller(as_json: bool) -> Tell:
@@ -127,7 +129,7 @@ group.add_command(
     click.Command(
         "serve",
         callback=serve,
-        params=[*parameters(CommandConfig), *parameters(ProcessConfig)],
+        params=[*parameters(ExecConfig), *parameters(ProcessConfig)],
         help=SERVE_HELP,
         epilog="Example: fastnet exec serve --allow-file commands.toml --log-file exec.log",
     )
@@ -141,9 +143,20 @@ def key(name: str) -> None:
 
 
 @group.command("run", help=RUN_HELP, context_settings={"allow_interspersed_args": False})
-@click.option("--server", metavar="HOST[:PORT]", envvar="FASTNET_SERVER", default="127.0.0.1", show_default=True)
+@click.option(
+    "--server",
+    metavar="HOST[:PORT]",
+    envvar="FASTNET_SERVER",
+    default="127.0.0.1",
+    show_default=True,
+)
 @click.option("--keys", metavar="FILE", envvar="FASTNET_KEYS", default=KEYS_FILE, show_default=True)
-@click.option("--key", "key_id", metavar="ID", help="Which key of the file; the first one, when this is missing.")
+@click.option(
+    "--key",
+    "key_id",
+    metavar="ID",
+    help="Which key of the file; the first one, when this is missing.",
+)
 @click.option(
     "--timeout",
     "timeout_s",
@@ -157,7 +170,13 @@ def key(name: str) -> None:
 @click.argument("name")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def run(
-    server: str, keys: str, key_id: str | None, timeout_s: float, as_json: bool, name: str, args: tuple[str, ...]
+    server: str,
+    keys: str,
+    key_id: str | None,
+    timeout_s: float,
+    as_json: bool,
+    name: str,
+    args: tuple[str, ...],
 ) -> int:
     endpoint = read_server(server, PORT)
     chosen = choose(os.path.expanduser(keys), key_id)
@@ -222,7 +241,7 @@ def text_or_base64(name: str, data: bytes) -> dict[str, str]:
 
 def exit_code(result: Result) -> int:
     if result.status.state == wire.EXITED:
-        return EXIT_COMMAND_FAILED if result.status.number else EXIT_OK
+        return EXIT_EXEC_FAILED if result.status.number else EXIT_OK
     return EXIT_CODES[result.status.state]
 
 

@@ -1,7 +1,8 @@
-"""The command group: finds each command by name, imports only that one, and turns errors into one line.
+"""The command group: finds each command by name, imports only that one, and turns errors into one
+line.
 
-A command is a module of this package with a click command named `command`. It may raise any FastnetError;
-nobody below this file prints an error or chooses an exit code.
+A command is a module of this package with a click command named `command`. It may raise any
+FastnetError; nobody below this file prints an error or chooses an exit code.
 """
 
 from __future__ import annotations
@@ -14,19 +15,38 @@ from itertools import pairwise
 
 import click
 
-from fastnet import __version__
-from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, EXIT_USAGE, FastnetError, printable, reason
+from fastnet._version import __version__
+from fastnet.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_UNEXPECTED,
+    EXIT_USAGE,
+    FastnetError,
+    printable,
+    reason,
+)
 
 DEBUG_VARIABLE = "FASTNET_LOG_LEVEL"
 
 OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-"""What printing fails with, and no other call that may end here: a full disk, a limit, a terminal that hung up, `>&-`."""
+"""What printing fails with, and no other call that may end here: a full disk, a limit, a terminal
+that hung up, `>&-`.
+"""
 
 COMMANDS = {
     "echo": ("fastnet.cli.servers", "Echo server (RFC 862): every byte goes back to its sender."),
-    "discard": ("fastnet.cli.servers", "Discard server (RFC 863): reads everything, answers nothing."),
-    "chargen": ("fastnet.cli.servers", "Character generator (RFC 864): an endless pattern of lines."),
-    "daytime": ("fastnet.cli.servers", "Daytime server (RFC 867): the date and time, then the end."),
+    "discard": (
+        "fastnet.cli.servers",
+        "Discard server (RFC 863): reads everything, answers nothing.",
+    ),
+    "chargen": (
+        "fastnet.cli.servers",
+        "Character generator (RFC 864): an endless pattern of lines.",
+    ),
+    "daytime": (
+        "fastnet.cli.servers",
+        "Daytime server (RFC 867): the date and time, then the end.",
+    ),
     "dict": ("fastnet.cli.dictionary", "Dictionary: serve a file of words, or look words up."),
     "connect": (
         "fastnet.cli.connect",
@@ -35,7 +55,10 @@ COMMANDS = {
     "send": ("fastnet.cli.send", "Send files and folders to a receiver, which confirms them."),
     "recv": ("fastnet.cli.recv", "Receive files and folders; each gets its name when it is whole."),
     "chat": ("fastnet.cli.chat", "Group chat: serve one, or join it."),
-    "exec": ("fastnet.cli.exec", "Remote commands: serve the few that are allowed, run one elsewhere."),
+    "exec": (
+        "fastnet.cli.exec",
+        "Remote commands: serve the few that are allowed, run one elsewhere.",
+    ),
     "up": ("fastnet.cli.up", "Run a set of servers from a TOML file."),
     "doctor": ("fastnet.cli.doctor", "What this host and this build support, and why not."),
 }
@@ -70,27 +93,34 @@ def fastnet() -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code. Errors become one line on standard error, and with --json a document."""
+    """Run one command and return its exit code. Errors become one line on standard error, and with
+    --json a document.
+    """
     as_json = wants_json(sys.argv[1:] if arguments is None else arguments)
     try:
         result = fastnet.main(args=arguments, prog_name="fastnet", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except click.UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # `fastnet dict`; a class of click 8.2 and later
+        # `fastnet dict`; a class of click 8.2 and later
+        if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message(), file=sys.stderr)
             return EXIT_USAGE
         return complain(usage_line(error), EXIT_USAGE, as_json)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except SystemExit:
-        # Out of standalone mode click exits for one reason only: the reader went away (`fastnet doctor | head -1`).
+        # Out of standalone mode click exits for one reason only: the reader went away (`fastnet
+        # doctor | head -1`).
         return EXIT_OK
     except FastnetError as error:
         show_traceback()
-        return complain(error.message, error.exit_code, as_json, error.cure, getattr(error, "code", ""))
+        return complain(
+            error.message, error.exit_code, as_json, error.hint, getattr(error, "code", "")
+        )
     except BrokenPipeError:
-        # The reader of our output went away (`fastnet doctor | head -1`): not an error, and nothing left to say.
+        # The reader of our output went away (`fastnet doctor | head -1`): not an error, and nothing
+        # left to say.
         drop_output()
         return EXIT_OK
     except OSError as error:
@@ -98,21 +128,30 @@ def run(arguments: list[str] | None = None) -> int:
             return complain(f"{error.filename}: {reason(error)}", EXIT_UNEXPECTED, as_json)
         if error.errno in OUTPUT_FAILS:
             drop_output()
-            return complain(f"cannot write to standard output: {reason(error)}", EXIT_UNEXPECTED, as_json)
+            return complain(
+                f"cannot write to standard output: {reason(error)}", EXIT_UNEXPECTED, as_json
+            )
         return unexpected(error, as_json)
     except Exception as error:
         return unexpected(error, as_json)
 
 
 def drop_output() -> None:
-    """What is still buffered goes nowhere: Python would try once more at its end, and complain in its own way."""
+    """What is still buffered goes nowhere: Python would try once more at its end, and complain in
+    its own way.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def wants_json(arguments: list[str]) -> bool:
     """Whether --json is among the options; known even when click could not read them."""
     words = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return "--json" in words or os.environ.get("FASTNET_JSON", "").lower() in ("1", "true", "yes", "on")
+    return "--json" in words or os.environ.get("FASTNET_JSON", "").lower() in (
+        "1",
+        "true",
+        "yes",
+        "on",
+    )
 
 
 def debug_asked(arguments: list[str]) -> bool:
@@ -127,8 +166,8 @@ def usage_line(error: click.UsageError) -> str:
 def unexpected(error: Exception, as_json: bool) -> int:
     """A mistake of ours: one line, and where it happened for who asks for that."""
     show_traceback()
-    cure = f"This is a bug of fastnet; {DEBUG_VARIABLE}=debug shows where"
-    return complain(f"unexpected {type(error).__name__}: {error}", EXIT_UNEXPECTED, as_json, cure)
+    hint = f"This is a bug of fastnet; {DEBUG_VARIABLE}=debug shows where"
+    return complain(f"unexpected {type(error).__name__}: {error}", EXIT_UNEXPECTED, as_json, hint)
 
 
 def show_traceback() -> None:
@@ -137,12 +176,17 @@ def show_traceback() -> None:
         traceback.print_exc()
 
 
-def complain(message: str, code: int, as_json: bool, cure: str = "", word: str = "") -> int:
-    """One line on standard error and, with --json, one document. word: a transfer's own error code."""
-    sentence = f"{message}. {cure}" if cure else message
+def complain(message: str, code: int, as_json: bool, hint: str = "", word: str = "") -> int:
+    """One line on standard error and, with --json, one document. word: a transfer's own error
+    code.
+    """
+    sentence = f"{message}. {hint}" if hint else message
     stop = "" if sentence.endswith("?") else "."
     print(f"fastnet: {printable(sentence).rstrip('.')}{stop}", file=sys.stderr)
     if as_json:
         json = import_module("json")
-        print(json.dumps({"event": "error", "code": word or code, "message": message, "cure": cure}), flush=True)
+        print(
+            json.dumps({"event": "error", "code": word or code, "message": message, "hint": hint}),
+            flush=True,
+        )
     return code

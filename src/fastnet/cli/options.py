@@ -17,7 +17,9 @@ def parameter(config: type[Any], each: dataclasses.Field[Any]) -> click.Option:
     name = each.name.replace("_", "-")
     help = each.metadata["help"]
     if each.default not in (None, "", ()) and kind is not bool:
-        help += f"  [default: {each.default:g}]" if kind is float else f"  [default: {each.default}]"
+        help += (
+            f"  [default: {each.default:g}]" if kind is float else f"  [default: {each.default}]"
+        )
     if kind is bool:
         flags = f"--{name}/--no-{name}" if each.default else f"--{name}"
         return click.Option([flags, each.name], is_flag=True, default=None, help=help)
@@ -53,7 +55,13 @@ def parameters(config: type[Any], leave_out: tuple[str, ...] = ()) -> list[click
 
 
 def collect(config: type[Any], typed: dict[str, Any], fixed: dict[str, Any]) -> Any:
-    """A config object from what was typed, over the environment, over the defaults. Raises ConfigError."""
+    """A config object from what was typed, over the environment, over the defaults. Raises
+    ConfigError.
+    """
     names = {each.name for each in options(config)}
-    given = {name: value for name, value in typed.items() if name in names and value is not None and value != ()}
+    given = {
+        name: value
+        for name, value in typed.items()
+        if name in names and value is not None and value != ()
+    }
     return build(config, from_environment(config, os.environ) | given | fixed, "")

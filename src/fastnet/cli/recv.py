@@ -1,4 +1,6 @@
-"""`fastnet recv`: arguments in, one transfer or many, what came of it on standard output, or on standard error."""
+"""`fastnet recv`: arguments in, one transfer or many, what came of it on standard output, or on
+standard error.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ from fastnet.cli.transfer_options import (
     refuse_in_raw_mode,
     warn_if_open,
 )
-from fastnet.cli.transfer_output import Show, ask_person, common_options, interrupted_by, warn_of_strangers
+from fastnet.cli.transfer_output import (
+    Show,
+    ask_person,
+    common_options,
+    interrupted_by,
+    warn_of_strangers,
+)
 from fastnet.limits import LAST_WORDS_BYTES, MANIFEST_FILES_MAX
 
 HELP = """Receive files and folders: from a sender that listens at ENDPOINT, or with --listen from the one that connects.
@@ -55,8 +63,12 @@ ONLY_PROVEN = (*SIDE_OPTIONS, "into", "keep_open", "max_bytes", "fsync", "ask")
 
 @click.command(help=HELP)
 @click.argument("endpoint", required=False)
-@click.option("--into", metavar="FOLDER", help="Where everything goes [default: the current folder].")
-@click.option("--output", metavar="FILE", help="The file to make of the one that comes; - is standard output.")
+@click.option(
+    "--into", metavar="FOLDER", help="Where everything goes [default: the current folder]."
+)
+@click.option(
+    "--output", metavar="FILE", help="The file to make of the one that comes; - is standard output."
+)
 @click.option(
     "--overwrite",
     type=click.Choice(OVERWRITE),
@@ -64,15 +76,27 @@ ONLY_PROVEN = (*SIDE_OPTIONS, "into", "keep_open", "max_bytes", "fsync", "ask")
     help="What exists and differs: refuse, replace, replace if older, or take another name.",
 )
 @click.option("--thanks", metavar="TEXT", default="", help="Raw: last words to the sender.")
-@click.option("--keep-open", is_flag=True, help="Listening: take any number of transfers, at the same time.")
+@click.option(
+    "--keep-open", is_flag=True, help="Listening: take any number of transfers, at the same time."
+)
 @click.option("--max-bytes", metavar="BYTES", help="Refuse more than that: 500M, 2Ti.")
-@click.option("--max-files", type=click.IntRange(1), default=MANIFEST_FILES_MAX, help="Refuse more than that.")
-@click.option("--fsync", is_flag=True, help="Sync everything to the disk before saying that it is there.")
+@click.option(
+    "--max-files", type=click.IntRange(1), default=MANIFEST_FILES_MAX, help="Refuse more than that."
+)
+@click.option(
+    "--fsync", is_flag=True, help="Sync everything to the disk before saying that it is there."
+)
 @click.option("--ask", is_flag=True, help="Show what would come, and ask.")
 @proven_options
 @common_options
 def recv(
-    endpoint: str | None, output: str | None, overwrite: str, thanks: str, listen: str | None, raw: bool, **given: Any
+    endpoint: str | None,
+    output: str | None,
+    overwrite: str,
+    thanks: str,
+    listen: str | None,
+    raw: bool,
+    **given: Any,
 ) -> None:
     if (endpoint is None) == (listen is None):
         raise click.UsageError("Where from? Give either an ENDPOINT or --listen PORT")
@@ -83,19 +107,28 @@ def recv(
             refuse_in_raw_mode(given, ONLY_PROVEN)
             receive_raw(endpoint, output, overwrite, os.fsencode(thanks), listen, given, show)
         elif thanks:
-            raise click.UsageError("--thanks goes with --raw; without it the sender hears more than that")
+            raise click.UsageError(
+                "--thanks goes with --raw; without it the sender hears more than that"
+            )
         else:
             receive_proven(endpoint, output, overwrite, listen, given, show)
 
 
 def receive_proven(
-    endpoint: str | None, output: str | None, overwrite: str, listen: str | None, given: dict[str, Any], show: Show
+    endpoint: str | None,
+    output: str | None,
+    overwrite: str,
+    listen: str | None,
+    given: dict[str, Any],
+    show: Show,
 ) -> None:
     from fastnet.apps.transfer.api import receive
     from fastnet.apps.transfer.session.receiver import Policy
 
     if given["into"] is not None and output is not None:
-        raise click.UsageError("--into or --output: a folder for whatever comes, or a name for one file")
+        raise click.UsageError(
+            "--into or --output: a folder for whatever comes, or a name for one file"
+        )
     if given["keep_open"] and output is not None:
         raise click.UsageError("--keep-open goes with --into; --output is one file")
     if given["ask"] and not sys.stdin.isatty():
@@ -106,7 +139,12 @@ def receive_proven(
     policy = Policy(most, given["max_files"], given["fsync"], ask_person if given["ask"] else None)
     where = dial_endpoint(endpoint or "") if listen is None else listen_endpoint(listen)
     if listen is not None:
-        warn_if_open(where, is_open_to_others(where), options, f"put files into {output or given['into'] or '.'}")
+        warn_if_open(
+            where,
+            is_open_to_others(where),
+            options,
+            f"put files into {output or given['into'] or '.'}",
+        )
 
     def run(stopped: Callable[[], bool]) -> None:
         receive(
@@ -138,20 +176,28 @@ def receive_raw(
     from fastnet.apps.transfer.raw.session import RawOptions
 
     if output is None:
-        raise click.UsageError("Raw mode carries no name; give one with --output FILE, or - for standard output")
+        raise click.UsageError(
+            "Raw mode carries no name; give one with --output FILE, or - for standard output"
+        )
     if len(thanks) > LAST_WORDS_BYTES:
         raise click.UsageError(f"--thanks is too long; at most {LAST_WORDS_BYTES} bytes")
     if overwrite not in ("never", "always"):
-        raise click.UsageError(f"--overwrite {overwrite} does not go with --raw, which carries no time and no name")
+        raise click.UsageError(
+            f"--overwrite {overwrite} does not go with --raw, which carries no time and no name"
+        )
     options = RawOptions(**common_fields(given), thanks=thanks)
     with interrupted_by(signal.SIGTERM, signal.SIGHUP):
         if endpoint is not None:
             retry_s = given["retry_s"] or 0.0
-            pull(output, dial_endpoint(endpoint), options, show, overwrite=overwrite, retry_s=retry_s)
+            pull(
+                output, dial_endpoint(endpoint), options, show, overwrite=overwrite, retry_s=retry_s
+            )
             return
         where = listen_endpoint(listen or "")
         if is_open_to_others(where):
-            warn_of_strangers(f"whoever reaches {where} first fills {output}; raw mode asks for no password")
+            warn_of_strangers(
+                f"whoever reaches {where} first fills {output}; raw mode asks for no password"
+            )
         await_push(output, where, options, show, overwrite=overwrite, wait_s=given["wait_s"])
 
 

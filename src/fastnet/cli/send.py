@@ -1,4 +1,6 @@
-"""`fastnet send`: arguments in, one transfer or an offer of many, what came of it on standard output."""
+"""`fastnet send`: arguments in, one transfer or an offer of many, what came of it on standard
+output.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ from fastnet.cli.transfer_options import (
     refuse_in_raw_mode,
     warn_if_open,
 )
-from fastnet.cli.transfer_output import Show, common_options, interrupted_by, two_signals, warn_of_strangers
+from fastnet.cli.transfer_output import (
+    Show,
+    common_options,
+    interrupted_by,
+    two_signals,
+    warn_of_strangers,
+)
 from fastnet.limits import STREAMS_MAX
 
 HELP = """Send files and folders: to a receiver that listens at ENDPOINT, or with --listen to the one that connects.
@@ -57,24 +65,54 @@ ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate", "compress", "s
 
 @click.command(help=HELP)
 @click.argument("paths", metavar="PATH... [ENDPOINT]", nargs=-1, required=True)
-@click.option("--keep-open", is_flag=True, help="Listening: serve any number of receivers, at the same time.")
-@click.option("--include", multiple=True, metavar="PATTERN", help="Below folders: what goes, *.jpg or folder/*.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Below folders: what stays, if not included.")
-@click.option("--digest", type=click.Choice(list(ALGORITHMS)), default="xxh3-128", help="What proves the bytes.")
-@click.option("--compress", type=click.Choice(["zstd"]), help="For networks slower than a processor compresses.")
+@click.option(
+    "--keep-open", is_flag=True, help="Listening: serve any number of receivers, at the same time."
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Below folders: what goes, *.jpg or folder/*.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Below folders: what stays, if not included.",
+)
+@click.option(
+    "--digest",
+    type=click.Choice(list(ALGORITHMS)),
+    default="xxh3-128",
+    help="What proves the bytes.",
+)
+@click.option(
+    "--compress",
+    type=click.Choice(["zstd"]),
+    help="For networks slower than a processor compresses.",
+)
 @click.option(
     "--streams",
     type=click.IntRange(1, STREAMS_MAX),
     metavar="N",
     help="Connections that share large files: for long ways and for --tls.  [default: 1]",
 )
-@click.option("--limit-rate", metavar="BYTES", help="At most so many bytes a second: 500k, 10M, 1Gi.")
+@click.option(
+    "--limit-rate", metavar="BYTES", help="At most so many bytes a second: 500k, 10M, 1Gi."
+)
 @proven_options
 @common_options
-def send(paths: tuple[str, ...], listen: str | None, keep_open: bool, raw: bool, **given: Any) -> None:
+def send(
+    paths: tuple[str, ...], listen: str | None, keep_open: bool, raw: bool, **given: Any
+) -> None:
     if listen is None and len(paths) < 2:
         raise click.UsageError("Where to? Give an ENDPOINT after the file, or --listen PORT")
-    if listen is not None and len(paths) > 1 and ":" in paths[-1] and not os.path.lexists(paths[-1]):
+    if (
+        listen is not None
+        and len(paths) > 1
+        and ":" in paths[-1]
+        and not os.path.lexists(paths[-1])
+    ):
         raise click.UsageError(f"Where to? Give either {paths[-1]} or --listen, not both")
     check_sides(listen, keep_open, given["wait_s"], given["retry_s"])
     files, to = (paths, "") if listen is not None else (paths[:-1], paths[-1])
@@ -93,14 +131,25 @@ def send(paths: tuple[str, ...], listen: str | None, keep_open: bool, raw: bool,
 
 
 def send_proven(
-    files: tuple[str, ...], to: str, listen: str | None, keep_open: bool, given: dict[str, Any], show: Show
+    files: tuple[str, ...],
+    to: str,
+    listen: str | None,
+    keep_open: bool,
+    given: dict[str, Any],
+    show: Show,
 ) -> None:
     from fastnet.apps.transfer.api import send as send_files
     from fastnet.apps.transfer.source.walk import Filter
 
     common = common_fields(given)
-    choices = {"digest": given["digest"], "compress": given["compress"] or "", "streams": given["streams"] or 1}
-    options = as_options(given, retry_s=given["retry_s"] or 0.0, wait_s=given["wait_s"], **choices, **common)
+    choices = {
+        "digest": given["digest"],
+        "compress": given["compress"] or "",
+        "streams": given["streams"] or 1,
+    }
+    options = as_options(
+        given, retry_s=given["retry_s"] or 0.0, wait_s=given["wait_s"], **choices, **common
+    )
     where = dial_endpoint(to) if listen is None else listen_endpoint(listen)
     if listen is not None:
         warn_if_open(where, is_open_to_others(where), options, "read the files")
@@ -137,7 +186,9 @@ def common_fields(given: dict[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in ("stall_s", "congestion", "mover", "backend")}
 
 
-def send_raw(path: str, to: str, listen: str | None, keep_open: bool, given: dict[str, Any], show: Show) -> None:
+def send_raw(
+    path: str, to: str, listen: str | None, keep_open: bool, given: dict[str, Any], show: Show
+) -> None:
     from fastnet.apps.transfer.raw.send import offer, push
     from fastnet.apps.transfer.raw.session import RawOptions
 
@@ -159,7 +210,9 @@ def send_raw(path: str, to: str, listen: str | None, keep_open: bool, given: dic
     run_until_signal(run, keep_open)
 
 
-def check_sides(listen: str | None, keep_open: bool, wait_s: float | None, retry_s: float | None) -> None:
+def check_sides(
+    listen: str | None, keep_open: bool, wait_s: float | None, retry_s: float | None
+) -> None:
     """Options of the other side are a mistake worth telling. Raises click.UsageError."""
     if listen is None and (keep_open or wait_s is not None):
         raise click.UsageError("--keep-open and --wait go with --listen")

@@ -1,7 +1,7 @@
 """`fastnet echo | discard | chargen | daytime`: one command a service, all with the same options.
 
-Standard output: the lines "listening on ...", "metrics on ..." and at the end "stopped ...", or with --json the same as
-one JSON object a line. Everything else is on standard error.
+Standard output: the lines "listening on ...", "metrics on ..." and at the end "stopped ...", or
+with --json the same as one JSON object a line. Everything else is on standard error.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def teller(as_json: bool) -> Tell:
 
 
 def say(stream: TextIO, text: str) -> None:
-    """Write a line. If whoever read it is gone, or there is no output (`>&-`), peers are not: serving goes on unheard."""
+    """Write a line. If whoever read it is gone, or there is no output (`>&-`), peers are not:
+    serving goes on unheard.
+    """
     try:
         print(printable(text), file=stream, flush=True)
     except OSError as error:

@@ -11,7 +11,17 @@ import click
 from fastnet.apps.transfer.session.session import Options
 from fastnet.errors import ConfigError
 
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
 
 PROOF = [
     click.option(
@@ -19,14 +29,23 @@ PROOF = [
         metavar="FILE",
         help="A secret that both sides must hold; the file is its owner's only (chmod 600).",
     ),
-    click.option("--tls", "use_tls", is_flag=True, help="Encrypt; without --cert the listener makes a certificate."),
+    click.option(
+        "--tls",
+        "use_tls",
+        is_flag=True,
+        help="Encrypt; without --cert the listener makes a certificate.",
+    ),
     click.option("--cert", metavar="FILE", help="TLS: certificate of this side, PEM."),
     click.option("--key", metavar="FILE", help="TLS: its key, PEM."),
     click.option("--ca", metavar="FILE", help="TLS: who signs the other side's certificate, PEM."),
     click.option(
-        "--tls-fingerprint", metavar="sha256:HEX", help="TLS: the one certificate that the listener may have."
+        "--tls-fingerprint",
+        metavar="sha256:HEX",
+        help="TLS: the one certificate that the listener may have.",
     ),
-    click.option("--dry-run", is_flag=True, help="Agree on what would travel, and stop before it does."),
+    click.option(
+        "--dry-run", is_flag=True, help="Agree on what would travel, and stop before it does."
+    ),
 ]
 
 SIDE_OPTIONS = ("token_file", "use_tls", "cert", "key", "ca", "tls_fingerprint", "dry_run")
@@ -46,7 +65,8 @@ def as_options(given: dict[str, Any], **more: Any) -> Options:
         raise click.UsageError("--cert, --key, --ca and --tls-fingerprint go with --tls")
     tls, token = None, b""
     if given["use_tls"]:
-        from fastnet.transport.tls import TlsOptions  # here, because without --tls nobody need load OpenSSL
+        # here, because without --tls nobody need load OpenSSL
+        from fastnet.transport.tls import TlsOptions
 
         tls = TlsOptions(*tls_words)
     if given["token_file"]:
@@ -61,7 +81,9 @@ def refuse_in_raw_mode(given: dict[str, Any], names: tuple[str, ...]) -> None:
     for name in names:
         if given[name]:
             option = "--" + name.replace("use_", "").replace("_", "-").replace("-bytes-s", "")
-            raise click.UsageError(f"{option} does not go with --raw, which is the bytes and nothing else")
+            raise click.UsageError(
+                f"{option} does not go with --raw, which is the bytes and nothing else"
+            )
 
 
 def bytes_of(text: str) -> int:

@@ -1,7 +1,8 @@
 """How a transfer is shown: lines for people, a bar on a terminal, or one JSON object an event.
 
-Decision: lines go to standard output, the bar to standard error, and everything to standard error when standard output
-carries the data. What a peer or a file name says is shown with its control characters escaped.
+Decision: lines go to standard output, the bar to standard error, and everything to standard error
+when standard output carries the data. What a peer or a file name says is shown with its control
+characters escaped.
 """
 
 from __future__ import annotations
@@ -34,9 +35,15 @@ SMALLEST_SHOWN = 0.01
 SECONDS = click.FloatRange(0, CLIENT_TIMEOUT_MAX_S, min_open=True)
 
 COMMON = [
-    click.option("--listen", metavar="[HOST:]PORT", help="Wait for the other side here; a bare PORT is on 127.0.0.1."),
     click.option(
-        "--raw", is_flag=True, help="Just the bytes and a half-close: for nc, socat, ncat and textbook programs."
+        "--listen",
+        metavar="[HOST:]PORT",
+        help="Wait for the other side here; a bare PORT is on 127.0.0.1.",
+    ),
+    click.option(
+        "--raw",
+        is_flag=True,
+        help="Just the bytes and a half-close: for nc, socat, ncat and textbook programs.",
     ),
     click.option(
         "--timeout",
@@ -46,7 +53,13 @@ COMMON = [
         metavar="SECONDS",
         help=f"Give up when nothing has moved for so long [default: {TRANSFER_STALL_S:g}].",
     ),
-    click.option("--wait", "wait_s", type=SECONDS, metavar="SECONDS", help="Listening: give up when nobody comes."),
+    click.option(
+        "--wait",
+        "wait_s",
+        type=SECONDS,
+        metavar="SECONDS",
+        help="Listening: give up when nobody comes.",
+    ),
     click.option(
         "--retry",
         "retry_s",
@@ -61,11 +74,18 @@ COMMON = [
         default="auto",
         help="TCP congestion control; auto avoids a paced one between two processes of one host.",
     ),
-    click.option("--mover", type=click.Choice(["auto", *MOVERS]), default="auto", help="How bytes are moved."),
     click.option(
-        "--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", help="Native or pure-Python movers."
+        "--mover", type=click.Choice(["auto", *MOVERS]), default="auto", help="How bytes are moved."
     ),
-    click.option("--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line."),
+    click.option(
+        "--backend",
+        type=click.Choice(["auto", *BACKENDS]),
+        default="auto",
+        help="Native or pure-Python movers.",
+    ),
+    click.option(
+        "--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line."
+    ),
 ]
 
 
@@ -101,7 +121,8 @@ class Show:
     def _say(self, line: str, file: TextIO) -> None:
         """A reader of ours that went away is no reason to end a transfer."""
         with suppress(BrokenPipeError):
-            file.write(f"{line}\n")  # at once: print writes twice, and others may write to the same file
+            # at once: print writes twice, and others may write to the same file
+            file.write(f"{line}\n")
             file.flush()
 
     def _draw(self, event: TransferEvent) -> None:
@@ -109,7 +130,9 @@ class Show:
             return
         self._bar.start()
         if event.session not in self._tasks:
-            self._tasks[event.session] = self._bar.add_task(printable(event.name or ""), total=event.total_bytes)
+            self._tasks[event.session] = self._bar.add_task(
+                printable(event.name or ""), total=event.total_bytes
+            )
         self._bar.update(self._tasks[event.session], completed=event.bytes or 0)
 
     def _end_bar(self, event: TransferEvent) -> None:
@@ -127,7 +150,14 @@ class Show:
 
 def new_bar() -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -146,7 +176,7 @@ def lines(event: TransferEvent, other: str) -> Iterator[str]:
     elif event.kind == "message":
         yield f"message from {other}: {event.text}" if event.peer else f"note: {event.text}"
     elif event.kind == "error":
-        yield f"fastnet: {FastnetError(event.text or '', event.cure or '')}"
+        yield f"fastnet: {FastnetError(event.text or '', event.hint or '')}"
     elif event.kind == "report" and event.report is not None:
         yield summary(event.report)
         if event.report.confirmed_bytes is not None:
@@ -157,7 +187,9 @@ def summary(report: TransferReport) -> str:
     verb, way = ("sent", "to") if report.role == "send" else ("received", "from")
     congestion = f", {report.congestion}" if report.congestion else ""
     streams = f", {report.streams} streams" if report.streams > 1 else ""
-    files = f"{report.files} file{'s' if report.files != 1 else ''}, " if report.mode != "raw" else ""
+    files = (
+        f"{report.files} file{'s' if report.files != 1 else ''}, " if report.mode != "raw" else ""
+    )
     said = f"{verb} {files}{report.moved_bytes} bytes {way} {report.peer} in {report.seconds:.3f} s"
     if not report.moved_bytes:
         return said
@@ -196,7 +228,12 @@ def ask_person(entries: list[Entry], wanted_bytes: int, look: Callable[[], None]
     if len(entries) > NAMES_SHOWN:
         print(f"  and {len(entries) - NAMES_SHOWN} more", file=sys.stderr)
     count = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
-    print(f"{count}, of which {wanted_bytes} bytes would come. Take them? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(
+        f"{count}, of which {wanted_bytes} bytes would come. Take them? [y/N] ",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
     keyboard = select.poll()
     keyboard.register(sys.stdin, select.POLLIN)
     try:
@@ -231,7 +268,9 @@ def interrupted_by(*numbers: int) -> Iterator[None]:
 
 @contextmanager
 def two_signals() -> Iterator[Callable[[], bool]]:
-    """The first signal asks to finish, which the yielded function tells; the second one is an interrupt."""
+    """The first signal asks to finish, which the yielded function tells; the second one is an
+    interrupt.
+    """
     seen: list[int] = []
 
     def note(number: int, frame: object) -> None:

@@ -28,8 +28,14 @@ def commands() -> dict[str, click.Command]:
 
 def callback(file: str, **typed: Any) -> int:
     found = read(file)
-    given = {each.name: typed[each.name] for each in options(ProcessConfig) if typed[each.name] is not None}
-    process = build(ProcessConfig, from_environment(ProcessConfig, os.environ) | found.process | given, "")
+    given = {
+        each.name: typed[each.name]
+        for each in options(ProcessConfig)
+        if typed[each.name] is not None
+    }
+    process = build(
+        ProcessConfig, from_environment(ProcessConfig, os.environ) | found.process | given, ""
+    )
     return run(found.servers, process, teller(process.json))
 
 

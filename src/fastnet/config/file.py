@@ -1,8 +1,9 @@
 """A set of services from a TOML file: one [process] table and a [[server]] table for each server.
 
-Every message names the file, the table by its number and the key, so that it can be found without counting lines.
-Two servers in one place are refused here, however it is spelled; names are looked up for that.
-Relative paths in the file are meant, as everywhere, from the folder the command is started in.
+Every message names the file, the table by its number and the key, so that it can be found without
+counting lines. Two servers in one place are refused here, however it is spelled; names are looked
+up for that. Relative paths in the file are meant, as everywhere, from the folder the command is
+started in.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ TABLES = ["process", "server"]
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """What a file says. process: values of ProcessConfig, checked, not yet merged with other sources."""
+    """What a file says. process: values of ProcessConfig, checked, not yet merged with other
+    sources.
+    """
 
     process: dict[str, Any]
     servers: tuple[ServerConfig, ...]
@@ -40,10 +43,16 @@ def read(path: str) -> ConfigFile:
     build(ProcessConfig, process, f"{path}: [process]")
     tables = found.get("server", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"{path}: server is not a list of tables", "Write [[server]], with two brackets")
+        raise ConfigError(
+            f"{path}: server is not a list of tables", "Write [[server]], with two brackets"
+        )
     if not tables:
-        raise ConfigError(f"{path}: there is no server in it", 'Add [[server]] and below it service = "echo"')
-    servers = tuple(server(table, f"{path}: [[server]] number {i}") for i, table in enumerate(tables, 1))
+        raise ConfigError(
+            f"{path}: there is no server in it", 'Add [[server]] and below it service = "echo"'
+        )
+    servers = tuple(
+        server(table, f"{path}: [[server]] number {i}") for i, table in enumerate(tables, 1)
+    )
     check_endpoints(path, servers)
     return ConfigFile(process, servers)
 
@@ -53,9 +62,13 @@ def parse(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {reason(error)}", "Name a TOML file that this user may read") from error
+        raise ConfigError(
+            f"cannot read {path}: {reason(error)}", "Name a TOML file that this user may read"
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}", "TOML files are UTF-8 text") from error
+        raise ConfigError(
+            f"{path}: not UTF-8 at byte {error.start}", "TOML files are UTF-8 text"
+        ) from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not TOML: {error}", "https://toml.io has the rules") from error
 
@@ -68,7 +81,9 @@ def server(table: dict[str, Any], where: str) -> ServerConfig:
 
 @dataclass(frozen=True)
 class Place:
-    """What an endpoint stands for on this host: two spellings of one address are one place. where: an address or a path."""
+    """What an endpoint stands for on this host: two spellings of one address are one place. where:
+    an address or a path.
+    """
 
     transport: str
     where: str
@@ -78,7 +93,8 @@ class Place:
     def of(cls, endpoint: Endpoint) -> Place:
         if endpoint.is_local:
             if endpoint.path.startswith("@"):
-                return cls(endpoint.transport, endpoint.path, 0)  # a stream and a datagram socket may both have it
+                # a stream and a datagram socket may both have it
+                return cls(endpoint.transport, endpoint.path, 0)
             return cls("unix", os.path.realpath(endpoint.path), 0)
         try:
             host = str(tcp.resolve(endpoint)[1][0]) if endpoint.host else ""
@@ -87,12 +103,18 @@ class Place:
         return cls(endpoint.transport, host, endpoint.port)
 
     def clashes(self, other: Place) -> bool:
-        """Whether not both can be bound, unless shared. No host, 0.0.0.0 and :: hold other addresses too."""
+        """Whether not both can be bound, unless shared. No host, 0.0.0.0 and :: hold other
+        addresses too.
+        """
         if (self.transport, self.port) != (other.transport, other.port):
             return False
         both = {self.where, other.where}
         is_v6 = {":" in where for where in both}
-        return len(both) == 1 or "" in both or (len(is_v6) == 1 and not both.isdisjoint(("0.0.0.0", "::")))
+        return (
+            len(both) == 1
+            or "" in both
+            or (len(is_v6) == 1 and not both.isdisjoint(("0.0.0.0", "::")))
+        )
 
 
 def check_endpoints(path: str, servers: tuple[ServerConfig, ...]) -> None:
@@ -106,10 +128,16 @@ def check_endpoints(path: str, servers: tuple[ServerConfig, ...]) -> None:
         for other, first, earlier in taken:
             shared = config.reuse_port and earlier.reuse_port and not endpoint.is_local
             if place.clashes(other) and not shared:
-                at = endpoint if endpoint == earlier.endpoint else f"{earlier.endpoint}, the latter as {endpoint}"
-                cure = "Give one of them another path" if endpoint.is_local else PORT_CURE
-                raise ConfigError(f"{path}: [[server]] numbers {first} and {number} both listen on {at}", cure)
+                at = (
+                    endpoint
+                    if endpoint == earlier.endpoint
+                    else f"{earlier.endpoint}, the latter as {endpoint}"
+                )
+                hint = "Give one of them another path" if endpoint.is_local else PORT_HINT
+                raise ConfigError(
+                    f"{path}: [[server]] numbers {first} and {number} both listen on {at}", hint
+                )
         taken.append((place, number, config))
 
 
-PORT_CURE = "Give one of them another port, or both reuse_port = true to share it"
+PORT_HINT = "Give one of them another port, or both reuse_port = true to share it"

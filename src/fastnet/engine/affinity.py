@@ -1,9 +1,10 @@
 """Which processors loops run on.
 
-Facts. The kernel moves a thread to whichever processor is free, and a moved thread finds its caches cold. Affinity belongs
-to a thread, and what it starts inherits it (sched_setaffinity(2)).
-Decision: each loop is bound before it starts, so the threads and children it makes stay with it. `usable` is what this
-process may use, by its own affinity or its container's, and not what the machine has.
+Facts. The kernel moves a thread to whichever processor is free, and a moved thread finds its caches
+cold. Affinity belongs to a thread, and what it starts inherits it (sched_setaffinity(2)).
+Decision: each loop is bound before it starts, so the threads and children it makes stay with it.
+`usable` is what this process may use, by its own affinity or its container's, and not what the
+machine has.
 Cost: a loop waits for its own processor even while another one is idle.
 """
 
@@ -22,17 +23,24 @@ def usable() -> list[int]:
 
 
 def parse(text: str) -> tuple[int, ...]:
-    """Processors in a list such as "0-3,6", in the order written; () for "auto". Raises ConfigError."""
+    """Processors in a list such as "0-3,6", in the order written; () for "auto". Raises
+    ConfigError.
+    """
     if text == AUTO:
         return ()
     found: list[int] = []
     for item in text.split(","):
         first, dash, last = item.strip().partition("-")
         if not is_number(first) or (dash and not is_number(last)):
-            raise ConfigError(f"{text!r} is not a list of processors", "Write numbers and ranges, as in 0-3,6, or auto")
+            raise ConfigError(
+                f"{text!r} is not a list of processors",
+                "Write numbers and ranges, as in 0-3,6, or auto",
+            )
         found += range(int(first), int(last if dash else first) + 1)
     if not found:
-        raise ConfigError(f"{text!r} names no processor", "A range goes from its smaller number to its larger")
+        raise ConfigError(
+            f"{text!r} names no processor", "A range goes from its smaller number to its larger"
+        )
     return tuple(found)
 
 
@@ -46,7 +54,9 @@ def assign(text: str, loops: int) -> list[int]:
     wanted = parse(text) or tuple(here)
     if forbidden := sorted(set(wanted) - set(here)):
         names = ", ".join(map(str, forbidden))
-        raise ConfigError(f"cannot run on processor {names}", f"Usable here: {', '.join(map(str, here))}")
+        raise ConfigError(
+            f"cannot run on processor {names}", f"Usable here: {', '.join(map(str, here))}"
+        )
     return [wanted[i % len(wanted)] for i in range(loops)]
 
 

@@ -1,4 +1,6 @@
-"""What a forked child does before anything else, and how its parent sees it out (csrc/fn_child.h is the native twin)."""
+"""What a forked child does before anything else, and how its parent sees it out (csrc/fn_child.h is
+the native twin).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,17 @@ import os
 import signal
 from collections.abc import Iterable
 
-PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""Sent to a whole process group by a terminal or a service manager; what follows from them is the parent's decision."""
+PARENTS_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""Sent to a whole process group by a terminal or a service manager; what follows from them is the
+parent's decision.
+"""
 
 
 def become_child() -> None:
@@ -30,8 +41,9 @@ def keep_only(fds: Iterable[int]) -> None:
 
 
 def reap(pid: int) -> bool:
-    """Wait for a child that has ended or soon will. True if it did not end well. Somebody else may have taken its status
-    (SIGCHLD ignored, or a waitpid(-1) elsewhere in the process); then it counts as ended well."""
+    """Wait for a child that has ended or soon will. True if it did not end well. Somebody else may
+    have taken its status (SIGCHLD ignored, or a waitpid(-1) elsewhere in the process); then it
+    counts as ended well."""
     try:
         _, status = os.waitpid(pid, 0)
     except ChildProcessError:

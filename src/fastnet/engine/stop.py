@@ -1,10 +1,11 @@
 """How every loop of a server is told to stop, whatever thread or process it runs in.
 
-Facts. A loop that holds no GIL sees no Python signal handler; a forked child shares no Python object. Both share an
-anonymous MAP_SHARED mapping and every descriptor made before the fork.
-Decision: one word in shared memory (RUN, DRAIN, NOW) that blocking loops look at, and two eventfds that waiting loops
-poll. An eventfd is written once and never read, so it stays readable and wakes all of them. Two of them, because a loop
-that drains must stop looking at the first and still notice the second.
+Facts. A loop that holds no GIL sees no Python signal handler; a forked child shares no Python
+object. Both share an anonymous MAP_SHARED mapping and every descriptor made before the fork.
+Decision: one word in shared memory (RUN, DRAIN, NOW) that blocking loops look at, and two eventfds
+that waiting loops poll. An eventfd is written once and never read, so it stays readable and wakes
+all of them. Two of them, because a loop that drains must stop looking at the first and still notice
+the second.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import mmap
 import os
 
 RUN, DRAIN, NOW = 0, 1, 2
-"""Serve; take no more connections and finish the others; close them all. fn_work.h has the same order."""
+"""Serve; take no more connections and finish the others; close them all. fn_context.h has the same
+order.
+"""
 
 
-class Stop:
+class StopSignal:
     """The request to stop, shared by all loops of a server."""
 
     def __init__(self) -> None:

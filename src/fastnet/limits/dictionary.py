@@ -35,4 +35,6 @@ LOOKUP_FIRST_WAIT_S = 0.25
 """How long it waits for the first one; each further wait is twice as long."""
 
 
-assert DICTIONARY_WORD_BYTES_MAX <= DICTIONARY_LINE_BYTES_MAX, "a word in the file could not be asked for"
+assert DICTIONARY_WORD_BYTES_MAX <= DICTIONARY_LINE_BYTES_MAX, (
+    "a word in the file could not be asked for"
+)

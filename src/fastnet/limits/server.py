@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fastnet.limits.units import KIB, MIB
 
 READ_BYTES = 64 * KIB
-"""One read. All connections of a loop share one buffer of this size, so it stays in the L2 cache."""
+"""One read. All connections of a loop share one buffer of this size, so it stays in the L2
+cache.
+"""
 
 ACCEPT_BURST = 64
 """Connections accepted in one turn of a loop before the established ones get their turn."""
@@ -16,7 +18,9 @@ ACCEPT_PAUSE_S = 0.1
 """Rest after accept(2) ran out of descriptors or memory; Trio and Go's net/http rest as long."""
 
 BACKLOG = 4096
-"""Connections the kernel may hold for us between handshake and accept; it caps this at net.core.somaxconn."""
+"""Connections the kernel may hold for us between handshake and accept; it caps this at
+net.core.somaxconn.
+"""
 
 IDLE_TIMEOUT_S = 300.0
 """A connection with no byte in either direction for so long is closed. 0: never."""
@@ -24,11 +28,13 @@ IDLE_TIMEOUT_S = 300.0
 DRAIN_S = 5.0
 """How long established connections may go on after SIGTERM."""
 
-PARKED_BYTES_MAX = 256 * MIB
+WRITE_BUFFER_BYTES_MAX = 256 * MIB
 """Bytes that all connections of one loop together may have waiting for slow readers."""
 
 DATAGRAMS_PER_TURN = 64
-"""Datagrams taken before a loop looks whether it should stop. The native loop takes them with one recvmmsg(2)."""
+"""Datagrams taken before a loop looks whether it should stop. The native loop takes them with one
+recvmmsg(2).
+"""
 
 DATAGRAM_SWEEP_TURNS = 64
 """Turns in which a stopping server still answers what is queued; a flood does not keep it alive."""
@@ -37,10 +43,14 @@ SEND_PATIENCE_S = 0.01
 """How long a reply waits for room in the send buffer before it is dropped, as a network would."""
 
 ANSWERED_PORTS_FROM = 1024
-"""Datagrams from ports below are not answered: the services there would answer in turn (RFC 862, 864)."""
+"""Datagrams from ports below are not answered: the services there would answer in turn (RFC 862,
+864).
+"""
 
-UNPROVEN_REPLY_BYTES = 512
-"""Longest reply to a datagram that was shorter: its sender may be forged, and the reply somebody else's flood."""
+UNVALIDATED_REPLY_BYTES_MAX = 512
+"""Longest reply to a datagram that was shorter: its sender may be forged, and the reply somebody
+else's flood.
+"""
 
 HANDLER_LOG_S = 1.0
 """A Python handler that fails is logged once in so long, with how often it failed meanwhile."""
@@ -52,10 +62,14 @@ RING_BUFFERS = 16
 """Buffers that all connections of one uring loop share; a power of two."""
 
 RING_BUFFER_BYTES = 64 * KIB
-"""Size of each. The ring goes round, so all of it must stay in the L2 cache: 1 MiB is half of a common one."""
+"""Size of each. The ring goes round, so all of it must stay in the L2 cache: 1 MiB is half of a
+common one.
+"""
 
 RING_BULK_BYTES = 8 * KIB
-"""A uring connection that sends this much at once is read like an epoll one: then copying counts, not system calls."""
+"""A uring connection that sends this much at once is read like an epoll one: then copying counts,
+not system calls.
+"""
 
 RING_BULK_READS = 16
 """Shorter reads in a row after which it is not any more."""
@@ -64,10 +78,14 @@ EVENTS_PER_WAIT = 256
 """Events fetched by one epoll_wait(2)."""
 
 TICK_S = 0.25
-"""A blocking engine looks up this often to see whether it should stop or the peer has been idle too long."""
+"""A blocking engine looks up this often to see whether it should stop or the peer has been idle too
+long.
+"""
 
 BUSY_POLL_US_MAX = 1_000_000
-"""Longest --busy-poll. A loop that looks for a second before it sleeps does not sleep under any load worth the name."""
+"""Longest --busy-poll. A loop that looks for a second before it sleeps does not sleep under any
+load worth the name.
+"""
 
 FD_SETSIZE = 1024
 """Descriptors that select(2) can watch; fixed when glibc was compiled."""
@@ -94,8 +112,9 @@ SPARE_DESCRIPTORS = 64
 """Descriptors that the default connection limit leaves to files, logs and Python itself."""
 
 DESCRIPTORS_WANTED = 1 << 20
-"""Descriptors that a command which serves asks the system for; a hard limit may be lower, and one of a billion is not
-used up: a closing child walks, and tables are sized by, what the soft limit says."""
+"""Descriptors that a command which serves asks the system for; a hard limit may be lower, and one
+of a
+billion is not used up: a closing child walks, and tables are sized by, what the soft limit says."""
 
 METRICS_CONNECTIONS_MAX = 8
 """Readers of the metrics served at once; one more is turned away."""
@@ -107,7 +126,9 @@ NUMBER_MAX = 2**31 - 1
 """Largest whole number any option takes: the kernel's int."""
 
 SECONDS_MAX = 1_000_000.0
-"""Longest time any option takes, eleven days; native loops keep milliseconds in 32 bits, which hold four times that."""
+"""Longest time any option takes, eleven days; native loops keep milliseconds in 32 bits, which hold
+four times that.
+"""
 
 WORKERS_MAX = 256
 """Loops of one server."""
@@ -122,29 +143,39 @@ CONNECT_TIMEOUT_S = 10.0
 """How long a client waits for a connection, the name look-up included."""
 
 CONNECT_STAGGER_S = 0.25
-"""Head start of one address of a name before the next one is tried beside it (RFC 8305, section 5)."""
+"""Head start of one address of a name before the next one is tried beside it (RFC 8305,
+section 5).
+"""
 
 LAST_REPLIES_S = 1.0
-"""How long a datagram client listens for last replies: UDP has no end of stream that could tell it to stop."""
+"""How long a datagram client listens for last replies: UDP has no end of stream that could tell it
+to stop.
+"""
 
 CLIENT_TIMEOUT_MAX_S = 7 * 86400.0
-"""Longest --timeout of a client: poll(2) counts milliseconds in 31 bits, which end after 24 days."""
+"""Longest --timeout of a client: poll(2) counts milliseconds in 31 bits, which end after 24
+days.
+"""
 
 DATAGRAM_BYTES_MAX = 65507
 """Largest UDP payload over IPv4: 65535 less 20 bytes of IP header and 8 of UDP header (udp(7))."""
 
 SOCKET_FILE_TURN_S = 1.0
-"""How long a server waits while others make their socket files in the same folder, each in less than a millisecond."""
+"""How long a server waits while others make their socket files in the same folder, each in less
+than a millisecond.
+"""
 
 SOCKET_FILE_LOOK_S = 0.002
 """How often it looks whether it is its turn."""
 
 UNIXGRAM_BYTES_MAX = 256 * KIB
-"""Longest datagram taken from a Unix socket; the usual SO_SNDBUF lets 212,960 bytes through (unix(7))."""
+"""Longest datagram taken from a Unix socket; the usual SO_SNDBUF lets 212,960 bytes through
+(unix(7)).
+"""
 
 UNIXGRAM_SNDBUF_BYTES = 4 * MIB
-"""SO_SNDBUF of a Unix datagram server: replies count against it until they are read, also those to peers that never read.
-The kernel cuts it at net.core.wmem_max."""
+"""SO_SNDBUF of a Unix datagram server: replies count against it until they are read, also those to
+peers that never read. The kernel cuts it at net.core.wmem_max."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +184,11 @@ class Limits:
 
     max_connections: int
     idle_timeout_s: float = IDLE_TIMEOUT_S
-    parked_bytes_max: int = PARKED_BYTES_MAX
+    write_buffer_bytes_max: int = WRITE_BUFFER_BYTES_MAX
     read_bytes: int = READ_BYTES
     busy_poll_us: int = 0
     answer_any_port: bool = False
-    unproven_reply_bytes: int = UNPROVEN_REPLY_BYTES
+    unvalidated_reply_bytes_max: int = UNVALIDATED_REPLY_BYTES_MAX
     datagram_bytes_max: int = DATAGRAM_BYTES_MAX
     accept_burst: int = ACCEPT_BURST
     accept_pause_s: float = ACCEPT_PAUSE_S
@@ -172,7 +203,9 @@ class Limits:
     thread_stack_bytes: int = THREAD_STACK_BYTES
 
 
-assert PARKED_BYTES_MAX >= 2 * (READ_BYTES + SUFFIX_BYTES_MAX), "even one slow reader would exceed the parked bytes"
+assert WRITE_BUFFER_BYTES_MAX >= 2 * (READ_BYTES + SUFFIX_BYTES_MAX), (
+    "even one slow reader would exceed the parked bytes"
+)
 assert SUFFIX_BYTES_MAX < READ_BYTES, "a suffix would outweigh the reply it is appended to"
 assert FD_SETSIZE - SELECT_SPARE_DESCRIPTORS >= 1000, "the select engine promises 1000 connections"
 assert SECONDS_MAX * 1000 < 2**32, "a time-out would wrap around in the native loops"

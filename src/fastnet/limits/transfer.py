@@ -6,17 +6,24 @@ from fastnet.limits.server import TICK_S
 from fastnet.limits.units import KIB, MIB
 
 MOVER_STEP_BYTES = 2 * MIB
-"""Most that one step of a mover asks the kernel to move, so that no peer and no cold disk holds a thread for long."""
+"""Most that one step of a mover asks the kernel to move, so that no peer and no cold disk holds a
+thread for long.
+"""
 
 MOVER_BUFFER_BYTES = 256 * KIB
-"""Buffer of the copy mover. It goes through the cache twice, once each way, so it must stay in L2."""
+"""Buffer of the copy mover. It goes through the cache twice, once each way, so it must stay
+in L2.
+"""
 
 MOVER_PIPE_BYTES = MIB
-"""Pipe of the splice mover: 256 slots, one for each fragment of a packet; what the kernel allows without privilege."""
+"""Pipe of the splice mover: 256 slots, one for each fragment of a packet; what the kernel allows
+without privilege.
+"""
 
 MOVER_WAKE_BYTES = 256 * KIB
-"""A mover that receives into a file lets itself be woken for so much and not for each packet; what is less is taken at
-the end of its slice."""
+"""A mover that receives into a file lets itself be woken for so much and not for each packet; what
+is
+less is taken at the end of its slice."""
 
 MOVER_SLICE_S = TICK_S
 """A mover comes back to Python this often, for signals, progress and time-outs."""
@@ -37,7 +44,9 @@ RETRY_PAUSE_S = 0.1
 """Rest between two attempts to reach a listener that is not up yet."""
 
 EXTENT_BYTES = 8 * MIB
-"""A file travels in extents of this size, each with its own digest: what a resumed transfer loses at most."""
+"""A file travels in extents of this size, each with its own digest: what a resumed transfer loses
+at most.
+"""
 
 EXTENTS_MAX = 8192
 """Extents of one file; a larger file has larger ones, so that what is known of it stays small."""
@@ -76,11 +85,14 @@ CONTROL_BYTES_MAX = MIB
 """Any other control frame; a manifest has as many as it needs."""
 
 PLAN_BYTES_MAX = 16 * MIB
-"""What a receiver already has: the numbers of a million files, and the extents of a dozen unfinished ones. JSON may be
-twenty times as large in memory."""
+"""What a receiver already has: the numbers of a million files, and the extents of a dozen
+unfinished
+ones. JSON may be twenty times as large in memory."""
 
 MANIFEST_BYTES_MAX = 256 * MIB
-"""All parts of a manifest together: a million entries of 256 bytes. In memory they may be four times that."""
+"""All parts of a manifest together: a million entries of 256 bytes. In memory they may be four
+times that.
+"""
 
 MANIFEST_BYTES_S_MIN = 4 * KIB
 """A manifest that comes more slowly than that, after TRANSFER_STALL_S, is not waited for."""
@@ -89,13 +101,17 @@ MANIFEST_FILES_MAX = 1_000_000
 """Files, folders and links that one transfer may bring, unless told otherwise."""
 
 HEARTBEAT_S = 1.0
-"""A side that works without sending says so this often; TRANSFER_STALL_S without a word means that it is gone."""
+"""A side that works without sending says so this often; TRANSFER_STALL_S without a word means that
+it is gone.
+"""
 
 STREAMS_MAX = 16
 """Connections of one transfer: what `--streams` may ask for, and what a listener lets join."""
 
 FILE_EXTENTS_MAX = 1 << 20
-"""Extents of one file, also of a sparse one, that are kept in mind: 32 bytes each, and some more when its digest is taken."""
+"""Extents of one file, also of a sparse one, that are kept in mind: 32 bytes each, and some more
+when its digest is taken.
+"""
 
 UNPROVEN_EXTENTS = 4
 """Extents that a receiver has written and not yet verified, before it takes no more."""
@@ -130,7 +146,9 @@ NUMBERED_SUFFIX_BYTES_MAX = 32
 """What follows a dot is a suffix, kept when a name is numbered, up to this length."""
 
 OPEN_FOLDERS_MAX = 128
-"""Folders below a root that are kept open, so that not every file is a walk: an eighth of the usual descriptor limit."""
+"""Folders below a root that are kept open, so that not every file is a walk: an eighth of the usual
+descriptor limit.
+"""
 
 TOKEN_BYTES_MIN = 16
 """Shortest token: 128 bits, if they are random."""
@@ -139,7 +157,9 @@ TOKEN_BYTES_MAX = 4 * KIB
 """Longest token; a longer file is the wrong file."""
 
 CERTIFICATE_DAYS = 3650
-"""Validity of a certificate that we make for ourselves. It is known by its fingerprint, so its end protects nobody."""
+"""Validity of a certificate that we make for ourselves. It is known by its fingerprint, so its end
+protects nobody.
+"""
 
 OPENSSL_S = 30.0
 """How long the openssl command may take to make one."""

@@ -1,8 +1,10 @@
 # cython: cdivision=True
-"""A connection for each message: connect, send, half-close, read the echo to its end, close. Native.
+"""A connection for each message: connect, send, half-close, read the echo to its end, close.
+Native.
 
-Facts, decision and cost are those of churn_py, function for function; here a connection costs its system calls and little else.
-The address is the model's peer name, copied as the kernel gave it, so TCP over IPv4 and IPv6 and Unix sockets are one code.
+Facts, decision and cost are those of churn_py, function for function; here a connection costs its
+system calls and little else. The address is the model's peer name, copied as the kernel gave it, so
+TCP over IPv4 and IPv6 and Unix sockets are one code.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,7 +79,8 @@ cdef enum:
 
 
 cdef struct Visitor:
-    # One connection after another. place: of its next message in the pattern; unread: bytes still owed of this one.
+    # One connection after another. place: of its next message in the pattern; unread: bytes still
+    # owed of this one.
     int descriptor  # -1 between visits
     bint half_closed
     size_t place
@@ -279,7 +282,9 @@ cdef int dial(Load *load) noexcept nogil:
 
 
 cdef void begin(Load *load, Visitor *visitor) noexcept nogil:
-    """Connect, and send at once if that is decided at once. A refused visitor does not come again."""
+    """Connect, and send at once if that is decided at once. A refused visitor does not come
+    again.
+    """
     cdef epoll_event event
     visitor.started_ns = visitor.moved_ns = fn_now_ns()
     visitor.unsent = visitor.unread = load.message_bytes

@@ -1,12 +1,15 @@
-"""A connection for each message: connect, send, half-close, read the echo to its end, close. Pure Python.
+"""A connection for each message: connect, send, half-close, read the echo to its end, close. Pure
+Python.
 
-Facts. Who closes first keeps the connection in TIME_WAIT for a minute (RFC 9293, 3.6.1), and here that is the load: a source
-address has some 28,000 ports, fewer than a fast server serves in two seconds. Over loopback every address of 127/8 is ours.
-Decision: connections to 127/8 take SOURCES source addresses in turn; the kernel picks the port at connect(2), when it knows
-both ends (IP_BIND_ADDRESS_NO_PORT). The message is sent right after connect, which over loopback has nearly always ended by
-then. One epoll(7), level-triggered; at most one read an event.
-Cost: a connection takes the load about twice the work it takes the server, so the server is seldom saturated: compare
-processor time a connection, not connections a second.
+Facts. Who closes first keeps the connection in TIME_WAIT for a minute (RFC 9293, 3.6.1), and here
+that is the load: a source address has some 28,000 ports, fewer than a fast server serves in two
+seconds. Over loopback every address of 127/8 is ours.
+Decision: connections to 127/8 take SOURCES source addresses in turn; the kernel picks the port at
+connect(2), when it knows both ends (IP_BIND_ADDRESS_NO_PORT). The message is sent right after
+connect, which over loopback has nearly always ended by then. One epoll(7), level-triggered; at most
+one read an event.
+Cost: a connection takes the load about twice the work it takes the server, so the server is seldom
+saturated: compare processor time a connection, not connections a second.
 """
 
 from __future__ import annotations
@@ -25,9 +28,20 @@ IP_BIND_ADDRESS_NO_PORT = 24
 
 
 class Visitor:
-    """One connection after another. place: of its next message in the pattern; unread: bytes still owed of this one."""
+    """One connection after another. place: of its next message in the pattern; unread: bytes still
+    owed of this one.
+    """
 
-    __slots__ = ("half_closed", "moved_ns", "place", "quota", "socket", "started_ns", "unread", "unsent")
+    __slots__ = (
+        "half_closed",
+        "moved_ns",
+        "place",
+        "quota",
+        "socket",
+        "started_ns",
+        "unread",
+        "unsent",
+    )
 
     def __init__(self, place: int, quota: int) -> None:
         self.place = place
@@ -38,7 +52,10 @@ class Visitor:
 
 
 def exchange(
-    connections: Sequence[socket.socket], plan: LoadPlan, pattern: bytes, on_edge: Callable[[], None]
+    connections: Sequence[socket.socket],
+    plan: LoadPlan,
+    pattern: bytes,
+    on_edge: Callable[[], None],
 ) -> Tally:
     load = ChurnLoad(connections[0], plan, pattern)
     try:
@@ -117,7 +134,9 @@ class ChurnLoad:
                 self.end(visitor)
 
     def begin(self, visitor: Visitor) -> None:
-        """Connect, and send at once if that is decided at once. A refused visitor does not come again."""
+        """Connect, and send at once if that is decided at once. A refused visitor does not come
+        again.
+        """
         sock = socket.socket(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         visitor.started_ns = visitor.moved_ns = time.monotonic_ns()
         visitor.unsent = visitor.unread = self.message_bytes

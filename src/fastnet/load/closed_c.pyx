@@ -1,13 +1,16 @@
 # cython: cdivision=True
 """Closed-loop load: a new message starts when one has come back. Native.
 
-Facts. Echoes of pipelined messages arrive joined; one read may end several messages and a part of the next.
-Consequence: messages are counted by bytes, and all that one read ended are started again with one write.
-Decision: one epoll(7), level-triggered; per event one read and, when something is to be sent, one write, so that long
-messages of one connection cannot keep the others waiting. Reading goes on while a write is stuck, so two full socket
-buffers never wait for each other. The loop comes back to Python once in TICK_S, for signals, and holds no GIL otherwise.
-Cost: beside recv and send, a message costs one clock reading, one memcmp and its slot of the histogram; an
-epoll_wait is shared by all connections that are ready.
+Facts. Echoes of pipelined messages arrive joined; one read may end several messages and a part of
+the next.
+Consequence: messages are counted by bytes, and all that one read ended are started again with one
+write.
+Decision: one epoll(7), level-triggered; per event one read and, when something is to be sent, one
+write, so that long messages of one connection cannot keep the others waiting. Reading goes on while
+a write is stuck, so two full socket buffers never wait for each other. The loop comes back to
+Python once in TICK_S, for signals, and holds no GIL otherwise.
+Cost: beside recv and send, a message costs one clock reading, one memcmp and its slot of the
+histogram; an epoll_wait is shared by all connections that are ready.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,12 +70,14 @@ cdef struct Batch:
 
 
 cdef struct Connection:
-    # One stream. Places are positions in the pattern; unread bytes were sent and have not come back.
+    # One stream. Places are positions in the pattern; unread bytes were sent and have not come
+    # back.
     int descriptor
     bint open, armed, half_closed
     size_t read_place, send_place
     uint64_t quota, unread, unsent, part, moved_ns
-    Batch *starts  # a ring of in_flight batches; each holds at least one message, so it cannot overflow
+    # a ring of in_flight batches; each holds at least one message, so it cannot overflow
+    Batch *starts
     uint32_t starts_first, starts_size
 
 

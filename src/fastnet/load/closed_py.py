@@ -1,12 +1,14 @@
 """Closed-loop load: a new message starts when one has come back. Pure Python.
 
-Facts. Echoes of pipelined messages arrive joined; one read may end several messages and a part of the next.
-Consequence: messages are counted by bytes, and all that one read ended are started again with one write.
-Decision: one epoll(7), level-triggered; per event one read and, when something is to be sent, one write, so that long
-messages of one connection cannot keep the others waiting. Reading goes on while a write is stuck, so two full socket
-buffers never wait for each other.
-Cost: Python's own few microseconds a message; this twin is the specification of closed_c, not the means to find a
-native server's top speed.
+Facts. Echoes of pipelined messages arrive joined; one read may end several messages and a part of
+the next.
+Consequence: messages are counted by bytes, and all that one read ended are started again with one
+write.
+Decision: one epoll(7), level-triggered; per event one read and, when something is to be sent, one
+write, so that long messages of one connection cannot keep the others waiting. Reading goes on while
+a write is stuck, so two full socket buffers never wait for each other.
+Cost: Python's own few microseconds a message; this twin is the specification of closed_c, not the
+means to find a native server's top speed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ NEVER = 2**63 - 1
 
 
 class Connection:
-    """One stream. Places are positions in the pattern; unread bytes were sent and have not come back."""
+    """One stream. Places are positions in the pattern; unread bytes were sent and have not come
+    back.
+    """
 
     __slots__ = (
         "armed",
@@ -53,7 +57,10 @@ class Connection:
 
 
 def exchange(
-    connections: Sequence[socket.socket], plan: LoadPlan, pattern: bytes, on_edge: Callable[[], None]
+    connections: Sequence[socket.socket],
+    plan: LoadPlan,
+    pattern: bytes,
+    on_edge: Callable[[], None],
 ) -> Tally:
     load = ClosedLoad(connections, plan, pattern)
     try:
@@ -77,7 +84,9 @@ def exchange(
 class ClosedLoad:
     """All connections of one exchange; belongs to one thread."""
 
-    def __init__(self, connections: Sequence[socket.socket], plan: LoadPlan, pattern: bytes) -> None:
+    def __init__(
+        self, connections: Sequence[socket.socket], plan: LoadPlan, pattern: bytes
+    ) -> None:
         self.tally = Tally()
         self.pattern = memoryview(pattern)
         self.message_bytes = plan.message_bytes
@@ -92,7 +101,9 @@ class ClosedLoad:
         self.poll = select.epoll()
         self.connections: dict[int, Connection] = {}
         for number, connected in enumerate(connections):
-            self.connections[connected.fileno()] = Connection(connected, first_place(number), plan.share(number))
+            self.connections[connected.fileno()] = Connection(
+                connected, first_place(number), plan.share(number)
+            )
             self.poll.register(connected, select.EPOLLIN)
 
     def start_all(self) -> None:
@@ -138,7 +149,11 @@ class ClosedLoad:
             if self.now_ns >= self.next_tick_ns:
                 self.next_tick_ns = self.now_ns + self.tick_ns
                 return True
-            wait_ns = 0 if self.now_ns < self.spin_until_ns else min(self.next_tick_ns, until_ns) - self.now_ns
+            wait_ns = (
+                0
+                if self.now_ns < self.spin_until_ns
+                else min(self.next_tick_ns, until_ns) - self.now_ns
+            )
             ready = self.poll.poll(wait_ns / NS_PER_S, EVENTS_PER_WAIT)
             if ready:
                 self.spin_until_ns = self.now_ns + self.busy_poll_ns

@@ -1,10 +1,11 @@
 """Open many connections, a bounded number at a time.
 
-Facts. A non-blocking connect(2) over TCP says EINPROGRESS and the socket becomes writable when it is decided. Over a
-unix socket it is decided at once, except that a full backlog says EAGAIN and nothing will tell when to try again.
-A TCP connect to a free port of the local ephemeral range can meet itself (simultaneous open, RFC 9293, 3.5): it would
-be the perfect echo server.
-Decision: both twins dial with this code. It runs before the window opens, so its speed is not what is measured.
+Facts. A non-blocking connect(2) over TCP says EINPROGRESS and the socket becomes writable when it
+is decided. Over a unix socket it is decided at once, except that a full backlog says EAGAIN and
+nothing will tell when to try again. A TCP connect to a free port of the local ephemeral range can
+meet itself (simultaneous open, RFC 9293, 3.5): it would be the perfect echo server.
+Decision: both twins dial with this code. It runs before the window opens, so its speed is not what
+is measured.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ Address = tuple[socket.AddressFamily, str | tuple[object, ...]]
 
 @dataclass
 class Dialled:
-    """connections: open, non-blocking. refused: how many could not be opened; first_refusal: why the first one."""
+    """connections: open, non-blocking. refused: how many could not be opened; first_refusal: why
+    the first one.
+    """
 
     connections: list[socket.socket] = field(default_factory=list)
     refused: int = 0
@@ -56,7 +59,9 @@ def dial(endpoint: Endpoint, connections: int, timeout_s: float) -> Dialled:
         refusal = refusal or first.first_refusal
     assert refusal is not None, "an endpoint has at least one address"
     raise NetworkError(
-        f"cannot connect to {endpoint}: {reason(refusal)}", "Is a server listening there?", refusal.errno
+        f"cannot connect to {endpoint}: {reason(refusal)}",
+        "Is a server listening there?",
+        refusal.errno,
     ) from refusal
 
 
@@ -67,7 +72,9 @@ def addresses(endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) 
     try:
         found = socket.getaddrinfo(endpoint.host or None, endpoint.port, type=kind)
     except socket.gaierror as error:
-        raise NetworkError(f"cannot resolve {endpoint}: {error.strerror}", "Check the host name") from error
+        raise NetworkError(
+            f"cannot resolve {endpoint}: {error.strerror}", "Check the host name"
+        ) from error
     return [(family, address) for family, _, _, _, address in found]
 
 
@@ -84,7 +91,16 @@ def dial_address(
     try:
         with select.epoll() as poll:
             while (left := count - len(done.connections) - done.refused) > 0:
-                begin(kind, family, address, min(left, DIALS_MAX) - len(deciding), deciding, done, poll, timeout_s)
+                begin(
+                    kind,
+                    family,
+                    address,
+                    min(left, DIALS_MAX) - len(deciding),
+                    deciding,
+                    done,
+                    poll,
+                    timeout_s,
+                )
                 for decided, error in outcomes(deciding, poll):
                     poll.unregister(decided)
                     settle(deciding.pop(decided.fileno())[0], error, done)
@@ -131,7 +147,9 @@ def begin(
 def outcomes(
     deciding: dict[int, tuple[socket.socket, float]], poll: select.epoll
 ) -> Iterator[tuple[socket.socket, int]]:
-    """Wait until at least one connect is decided or late; yields each with its error number, 0 for none."""
+    """Wait until at least one connect is decided or late; yields each with its error number, 0 for
+    none.
+    """
     if not deciding:
         return
     earliest = min(deadline for _, deadline in deciding.values())

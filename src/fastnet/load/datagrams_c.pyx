@@ -1,8 +1,10 @@
 # cython: cdivision=True
-"""Closed-loop load of datagrams: another one starts when one has come back, or is given up for lost. Native.
+"""Closed-loop load of datagrams: another one starts when one has come back, or is given up for
+lost.
+Native.
 
-Facts and decision are those of datagrams_py, function for function.
-Decision of its own: what one recvmmsg(2) brought is started again with one sendmmsg(2). Neither joins nor cuts datagrams, so the
+Facts and decision are those of datagrams_py, function for function. Decision of its own: what one
+recvmmsg(2) brought is started again with one sendmmsg(2). Neither joins nor cuts datagrams, so the
 server meets an ordinary client.
 Cost: the load's share of a datagram is near that of a server that joins none.
 """
@@ -252,7 +254,8 @@ cdef int turn(Load *load, uint64_t until_ns) noexcept nogil:
             load.next_tick_ns = load.now_ns + load.tick_ns
             return TICK
         if load.now_ns < load.spin_until_ns and load.windows_size == 1:
-            receive(load, load.windows)  # the only one: asking epoll(7) about it first would cost a call more
+            # the only one: asking epoll(7) about it first would cost a call more
+            receive(load, load.windows)
             continue
         wait_ns = 0 if load.now_ns < load.spin_until_ns else min(load.next_tick_ns, until_ns) - load.now_ns
         ready = epoll_wait(load.poll, load.events, load.events_size, <int>((wait_ns + 999999) // 1000000))

@@ -1,9 +1,12 @@
-"""Closed-loop load of datagrams: another one starts when one has come back, or is given up for lost. Pure Python.
+"""Closed-loop load of datagrams: another one starts when one has come back, or is given up for
+lost.
+Pure Python.
 
-Facts. A datagram may be lost, doubled or late, and nobody says so; a connected socket takes datagrams of its peer alone.
-Decision: each carries its number, and that alone decides what the rest of it must be. A window of `in_flight` numbers is
-kept on their way; the place of a number in it is the number modulo its size. What has not come back after LOST_S is lost, and
-if it comes later it is known for what it is.
+Facts. A datagram may be lost, doubled or late, and nobody says so; a connected socket takes
+datagrams of its peer alone.
+Decision: each carries its number, and that alone decides what the rest of it must be. A window of
+`in_flight` numbers is kept on their way; the place of a number in it is the number modulo its size.
+What has not come back after LOST_S is lost, and if it comes later it is known for what it is.
 Cost: the specification of datagrams_c, at Python's speed.
 """
 
@@ -30,7 +33,9 @@ NEVER = 2**63 - 1
 
 
 class Window:
-    """One socket. out: by place in the window, the number that is on its way and when it started, or None."""
+    """One socket. out: by place in the window, the number that is on its way and when it started,
+    or None.
+    """
 
     __slots__ = ("next", "open", "out", "outstanding", "place", "quota", "socket")
 
@@ -46,7 +51,10 @@ class Window:
 
 
 def exchange(
-    connections: Sequence[socket.socket], plan: LoadPlan, pattern: bytes, on_edge: Callable[[], None]
+    connections: Sequence[socket.socket],
+    plan: LoadPlan,
+    pattern: bytes,
+    on_edge: Callable[[], None],
 ) -> Tally:
     load = DatagramLoad(connections, plan, pattern)
     try:
@@ -70,7 +78,9 @@ def exchange(
 class DatagramLoad:
     """All sockets of one exchange; belongs to one thread."""
 
-    def __init__(self, connections: Sequence[socket.socket], plan: LoadPlan, pattern: bytes) -> None:
+    def __init__(
+        self, connections: Sequence[socket.socket], plan: LoadPlan, pattern: bytes
+    ) -> None:
         self.tally = Tally()
         self.pattern = memoryview(pattern)
         self.message_bytes = plan.message_bytes
@@ -119,7 +129,11 @@ class DatagramLoad:
                 self.next_tick_ns = self.now_ns + self.tick_ns
                 self.give_up_the_lost()
                 continue
-            wait_ns = 0 if self.now_ns < self.spin_until_ns else min(self.next_tick_ns, until_ns) - self.now_ns
+            wait_ns = (
+                0
+                if self.now_ns < self.spin_until_ns
+                else min(self.next_tick_ns, until_ns) - self.now_ns
+            )
             ready = self.poll.poll(wait_ns / NS_PER_S, EVENTS_PER_WAIT)
             if ready:
                 self.spin_until_ns = self.now_ns + self.busy_poll_ns

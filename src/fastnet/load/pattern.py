@@ -1,9 +1,11 @@
 """The bytes that a load sends, and by which it knows them again.
 
-Facts. A stream of zeros, or of one repeated message, looks right even when bytes were lost, repeated or swapped.
-Decision: all streams are one pseudo-random pattern of PATTERN_PERIOD bytes, repeated; connection k starts at a place of
-its own, so bytes of another connection are wrong too. The pattern is held once, followed by its own beginning: a read
-of up to READ_BYTES, wherever it starts, is checked by one memcmp, and a write is sent from it without copying.
+Facts. A stream of zeros, or of one repeated message, looks right even when bytes were lost,
+repeated or swapped.
+Decision: all streams are one pseudo-random pattern of PATTERN_PERIOD bytes, repeated; connection k
+starts at a place of its own, so bytes of another connection are wrong too. The pattern is held
+once, followed by its own beginning: a read of up to READ_BYTES, wherever it starts, is checked by
+one memcmp, and a write is sent from it without copying.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ SEED = 862
 """RFC 862 is the echo protocol. Any seed does; one that never changes makes two runs comparable."""
 
 PLACES_APART = 40503
-"""Between the first bytes of connections k and k+1. PATTERN_PERIOD is prime, so the places differ for every k."""
+"""Between the first bytes of connections k and k+1. PATTERN_PERIOD is prime, so the places differ
+for every k.
+"""
 
 
 def build_pattern() -> bytes:

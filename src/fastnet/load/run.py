@@ -18,20 +18,25 @@ from fastnet.transport import TRANSPORTS
 
 
 def run(
-    plan: LoadPlan, discipline: str = "closed", backend: str = "native", on_edge: Callable[[], None] = lambda: None
+    plan: LoadPlan,
+    discipline: str = "closed",
+    backend: str = "native",
+    on_edge: Callable[[], None] = lambda: None,
 ) -> LoadReport:
     """Load the plan's endpoint and return what came back.
 
-    discipline: a row of LOADS. backend: "native" or "python".
-    on_edge: called as the measured window opens and as it closes, to read a server's counters at those moments.
-    Faults of the peer are numbers in the report. Raises NetworkError when not one connection could be made, ConfigError
-    and UnsupportedError before anything is sent.
+    discipline: a row of LOADS. backend: "native" or "python". on_edge: called as the measured
+    window opens and as it closes, to read a server's counters at those moments. Faults of the peer
+    are numbers in the report. Raises NetworkError when not one connection could be made,
+    ConfigError and UnsupportedError before anything is sent.
     """
     exchange = exchange_of(discipline, backend)
     check(plan, discipline)
     with bound_to(plan.cpu):
         started = time.monotonic()
-        dialled = dial(plan.endpoint, 1 if LOADS[discipline].dials else plan.connections, plan.stall_s)
+        dialled = dial(
+            plan.endpoint, 1 if LOADS[discipline].dials else plan.connections, plan.stall_s
+        )
         connect_seconds = time.monotonic() - started
         try:
             tally = exchange(dialled.connections, plan, build_pattern(), on_edge)
@@ -51,7 +56,9 @@ def check(plan: LoadPlan, discipline: str) -> None:
     is_datagrams = LOADS[discipline].datagrams
     if is_datagrams != TRANSPORTS[plan.endpoint.transport].datagrams:
         fitting = ", ".join(name for name, row in LOADS.items() if row.datagrams != is_datagrams)
-        raise ConfigError(f"cannot load {plan.endpoint} with {discipline}", f"These loads fit it: {fitting}")
+        raise ConfigError(
+            f"cannot load {plan.endpoint} with {discipline}", f"These loads fit it: {fitting}"
+        )
     if is_datagrams and not NUMBER_BYTES < plan.message_bytes <= DATAGRAM_BYTES_MAX:
         raise ConfigError(
             f"a datagram of {plan.message_bytes} bytes cannot be loaded with",
@@ -64,7 +71,9 @@ def exchange_of(discipline: str, backend: str) -> Exchange:
         names = f"loads {', '.join(LOADS)} and backends {', '.join(BACKENDS)}"
         raise ConfigError(f"no load {discipline!r} with backend {backend!r}", f"There are {names}")
     if missing := LOADS.why_not(discipline, backend):
-        raise UnsupportedError(f"cannot load {discipline} with backend {backend}: {missing}", "Try backend python")
+        raise UnsupportedError(
+            f"cannot load {discipline} with backend {backend}: {missing}", "Try backend python"
+        )
     exchange: Exchange = LOADS.load(discipline, backend).exchange
     return exchange
 
@@ -79,7 +88,9 @@ def bound_to(cpu: int | None) -> Iterator[None]:
     try:
         os.sched_setaffinity(0, {cpu})
     except OSError as error:
-        raise ConfigError(f"cannot run on processor {cpu}", f"Choose one of {sorted(before)}") from error
+        raise ConfigError(
+            f"cannot run on processor {cpu}", f"Choose one of {sorted(before)}"
+        ) from error
     try:
         yield
     finally:

@@ -1,8 +1,11 @@
-"""One line in the log for each connection that ends, at level debug (the writing side: csrc/fn_trace.h).
+"""One line in the log for each connection that ends, at level debug (the writing side:
+csrc/fn_trace.h).
 
-Facts. Native loops and forked children cannot call Python's logging. A write of at most PIPE_BUF bytes is atomic (pipe(7)).
-Decision: at level debug, and only then, every loop writes a 64-byte record of a finished connection to one pipe, and a
-thread of the main process reads it and logs. A full pipe drops records rather than stop a server.
+Facts. Native loops and forked children cannot call Python's logging. A write of at most PIPE_BUF
+bytes is atomic (pipe(7)).
+Decision: at level debug, and only then, every loop writes a 64-byte record of a finished connection
+to one pipe, and a thread of the main process reads it and logs. A full pipe drops records rather
+than stop a server.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ RECORDS_A_READ = 512
 log = logging.getLogger("fastnet.connection")
 
 
-class Trace:
+class ConnectionRecord:
     """The record of one connection of a pure-Python loop."""
 
     __slots__ = ("bytes_in", "bytes_out", "family", "opened_ns", "peer")
@@ -40,14 +43,16 @@ class Trace:
     def close(self, why: int, pipe: int) -> None:
         host, port = self.peer[:2] if isinstance(self.peer, tuple) else ("::", 0)
         lasted_ns = time.monotonic_ns() - self.opened_ns
-        record = RECORD.pack(lasted_ns, self.bytes_in, self.bytes_out, self.family, port, address16(host), why)
+        record = RECORD.pack(
+            lasted_ns, self.bytes_in, self.bytes_out, self.family, port, address16(host), why
+        )
         try:
             os.write(pipe, record)
         except OSError:
             return
 
 
-class TraceLog:
+class ConnectionLog:
     """The pipe and the thread that logs what comes out of it."""
 
     def __init__(self) -> None:
@@ -68,7 +73,9 @@ class TraceLog:
         os.close(self._out)
 
 
-def sentence(lasted_ns: int, bytes_in: int, bytes_out: int, family: int, port: int, address: bytes, why: int) -> str:
+def sentence(
+    lasted_ns: int, bytes_in: int, bytes_out: int, family: int, port: int, address: bytes, why: int
+) -> str:
     """A record in words."""
     if family == socket.AF_UNIX:
         peer = "unix"

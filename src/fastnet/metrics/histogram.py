@@ -1,11 +1,13 @@
-"""A log-linear histogram: any number of values in constant memory, each kept to three significant digits.
+"""A log-linear histogram: any number of values in constant memory, each kept to three significant
+digits.
 
-Facts. Values below 2**SUB_BUCKET_BITS have a slot each; every further doubling shares half as many slots. So a slot is
-never wider than 1/1024 of its value. This is the layout of HdrHistogram (hdrhistogram.org), slot for slot.
-Consequence: two histograms are merged by adding their slots; a percentile of merged parts is exact to the same digits,
-which an average of percentiles never is.
-Decision: the numbers stand here once. The native loops (csrc/fn_hist.h) are handed `counts` and SUB_BUCKET_BITS and
-record into the same slots.
+Facts. Values below 2**SUB_BUCKET_BITS have a slot each; every further doubling shares half as many
+slots. So a slot is never wider than 1/1024 of its value. This is the layout of HdrHistogram
+(hdrhistogram.org), slot for slot.
+Consequence: two histograms are merged by adding their slots; a percentile of merged parts is exact
+to the same digits, which an average of percentiles never is.
+Decision: the numbers stand here once. The native loops (csrc/fn_hist.h) are handed `counts` and
+SUB_BUCKET_BITS and record into the same slots.
 Cost: 216 KiB a histogram, of which a run touches only the slots around its own latencies.
 """
 
@@ -20,7 +22,9 @@ SUB_BUCKET_BITS = 11
 """2048 slots for the first bucket: three significant digits."""
 
 VALUE_BITS = 36
-"""Values up to 2**36 - 1 have their own slot: 68.7 s in nanoseconds. Larger ones are counted in the last slot."""
+"""Values up to 2**36 - 1 have their own slot: 68.7 s in nanoseconds. Larger ones are counted in the
+last slot.
+"""
 
 HALF_BUCKET_BITS = SUB_BUCKET_BITS - 1
 SLOTS = (VALUE_BITS - SUB_BUCKET_BITS + 2) << HALF_BUCKET_BITS
@@ -97,7 +101,8 @@ class Histogram:
         return self.sum / self.total if self.total else 0.0
 
     def percentile(self, percent: float) -> int:
-        """The value that `percent` of all values do not exceed, rounded up to the end of its slot, never above max.
+        """The value that `percent` of all values do not exceed, rounded up to the end of its slot,
+        never above max.
 
         percent: from 0 to 100. Returns 0 when nothing was recorded.
         """

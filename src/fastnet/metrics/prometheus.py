@@ -1,11 +1,13 @@
-"""Counters for Prometheus: one page of text over HTTP (https://prometheus.io/docs/instrumenting/exposition_formats/).
+"""Counters for Prometheus: one page of text over HTTP
+(https://prometheus.io/docs/instrumenting/exposition_formats/).
 
-Facts. Whoever can reach the port can send garbage, or one byte a second, for ever. A thread of this process can read the
-counters at any time, for the loops only write them (metrics/counters.py).
-Decision: the standard library's HTTP server in a thread of its own, at most METRICS_CONNECTIONS_MAX readers at once, each
-cut off after METRICS_DEADLINE_S whatever it does. What it does wrong is its own fault and at most a line at debug.
-The listener is made before the servers start, so that a port in use is an error of the start, and its thread after them,
-so that pure-Python workers are forked from a process without it.
+Facts. Whoever can reach the port can send garbage, or one byte a second, for ever. A thread of this
+process can read the counters at any time, for the loops only write them (metrics/counters.py).
+Decision: the standard library's HTTP server in a thread of its own, at most METRICS_CONNECTIONS_MAX
+readers at once, each cut off after METRICS_DEADLINE_S whatever it does. What it does wrong is its
+own fault and at most a line at debug. The listener is made before the servers start, so that a port
+in use is an error of the start, and its thread after them, so that pure-Python workers are forked
+from a process without it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from fastnet import __version__
+from fastnet._version import __version__
 from fastnet.endpoint import Endpoint
 from fastnet.limits import ACCEPT_PAUSE_S, METRICS_CONNECTIONS_MAX, METRICS_DEADLINE_S
 from fastnet.transport import tcp
@@ -40,15 +42,45 @@ FAMILIES: tuple[Family, ...] = (
     ("open_connections", "gauge", "Connections being served now.", lambda s: s.open),
     ("bytes_in_total", "counter", "Payload bytes received.", lambda s: s.bytes_in),
     ("bytes_out_total", "counter", "Payload bytes sent.", lambda s: s.bytes_out),
-    ("messages_total", "counter", "Reads that brought any bytes, or datagrams.", lambda s: s.messages),
-    ("parked_bytes", "gauge", "Bytes waiting for slow readers now.", lambda s: s.parked_bytes),
+    (
+        "messages_total",
+        "counter",
+        "Reads that brought any bytes, or datagrams.",
+        lambda s: s.messages,
+    ),
+    (
+        "write_buffer_bytes",
+        "gauge",
+        "Bytes waiting for slow readers now.",
+        lambda s: s.write_buffer_bytes,
+    ),
     ("replies_total", "counter", "Datagrams sent back.", lambda s: s.replies),
-    ("unanswered_total", "counter", "Datagrams of peers that are not to be answered.", lambda s: s.unanswered),
+    (
+        "unanswered_total",
+        "counter",
+        "Datagrams of peers that are not to be answered.",
+        lambda s: s.unanswered,
+    ),
     ("unsent_total", "counter", "Datagrams back that the kernel refused.", lambda s: s.unsent),
     ("truncated_total", "counter", "Datagrams longer than any buffer.", lambda s: s.truncated),
-    ("kernel_drops_total", "counter", "Datagrams that did not fit the socket's buffer.", lambda s: s.kernel_drops),
-    ("withheld_total", "counter", "Replies longer than an unproven address gets.", lambda s: s.withheld),
-    ("handler_errors_total", "counter", "Calls of a Python handler that failed.", lambda s: s.handler_errors),
+    (
+        "kernel_drops_total",
+        "counter",
+        "Datagrams that did not fit the socket's buffer.",
+        lambda s: s.kernel_drops,
+    ),
+    (
+        "withheld_total",
+        "counter",
+        "Replies longer than an unproven address gets.",
+        lambda s: s.amplification_blocked,
+    ),
+    (
+        "handler_errors_total",
+        "counter",
+        "Calls of a Python handler that failed.",
+        lambda s: s.handler_errors,
+    ),
     ("accept_pauses_total", "counter", "How often accepting rested.", lambda s: s.accept_pauses),
 )
 
@@ -70,7 +102,10 @@ def page(sources: Sequence[Source], families: Sequence[Family]) -> str:
             if isinstance(number, int):
                 lines.append(f"fastnet_{name}{labels(own)} {number}")
                 continue
-            lines += [f"fastnet_{name}{labels(own | {'reason': why})} {count}" for why, count in number.items()]
+            lines += [
+                f"fastnet_{name}{labels(own | {'reason': why})} {count}"
+                for why, count in number.items()
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -92,7 +127,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         found = self.path.partition("?")[0] == "/metrics"
-        text = page(self.server.sources, self.server.families) if found else "The counters are at /metrics.\n"
+        text = (
+            page(self.server.sources, self.server.families)
+            if found
+            else "The counters are at /metrics.\n"
+        )
         body = text.encode("utf-8", "backslashreplace")
         self.send_response(200 if found else 404)
         self.send_header("Content-Type", CONTENT_TYPE if found else "text/plain; charset=utf-8")
@@ -133,13 +172,16 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def start(self, sources: Sequence[Source], families: Sequence[Family] = FAMILIES) -> None:
         """Answer in a thread."""
         self.sources, self.families = sources, families
-        self._thread = threading.Thread(target=self.serve_forever, name="fastnet-metrics", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, name="fastnet-metrics", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
         """Cut all readers off and end the thread."""
         if self._thread is not None:
-            # A listener that is shut down is readable, which wakes the thread now instead of at its next half second.
+            # A listener that is shut down is readable, which wakes the thread now instead of at its
+            # next half second.
             self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._thread.join()
@@ -176,7 +218,9 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def _cut_off(self, now: float) -> None:
         with self._lock:
-            for request in [request for request, deadline in self._deadlines.items() if deadline <= now]:
+            for request in [
+                request for request, deadline in self._deadlines.items() if deadline <= now
+            ]:
                 try:
                     request.shutdown(socket.SHUT_RDWR)
                 except OSError:

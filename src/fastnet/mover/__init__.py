@@ -1,6 +1,7 @@
 """File to socket and back, how: one row a mover. To add one, write its file and its row.
 
-`choose` settles which one moves a file, by what the file is, where it is and what was measured there (docs/benchmarks.md).
+`choose` settles which one moves a file, by what the file is, where it is and what was measured
+there (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from fastnet import probes
 from fastnet.errors import UnsupportedError
 from fastnet.mover.contract import Mover
-from fastnet.registry import BACKENDS, Row, Table
+from fastnet.registry import BACKENDS, Registry, Row
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class MoverRow(Row):
     receives: bool = True
 
 
-MOVERS: Table[MoverRow] = Table(
+MOVERS: Registry[MoverRow] = Registry(
     __name__,
     {
         "sendfile": MoverRow(
@@ -44,7 +45,9 @@ MOVERS: Table[MoverRow] = Table(
 )
 
 SENDS_BEST = ("sendfile", "splice", "copy")
-"""The same on every file system: sendfile(2) is splice(2) with a pipe of its own and half the calls."""
+"""The same on every file system: sendfile(2) is splice(2) with a pipe of its own and half the
+calls.
+"""
 
 RECEIVES_BEST = {
     "tmpfs": ("splice", "copy"),
@@ -70,9 +73,14 @@ class MoverChoice:
 
 
 def choose(
-    direction: str, file_fd: int, mover: str = "auto", backend: str = "auto", is_tapped: bool = False
+    direction: str,
+    file_fd: int,
+    mover: str = "auto",
+    backend: str = "auto",
+    is_tapped: bool = False,
 ) -> MoverChoice:
-    """Settle `auto`. direction: "send" or "receive". is_tapped: somebody wants to read along, at memory's speed.
+    """Settle `auto`. direction: "send" or "receive". is_tapped: somebody wants to read along, at
+    memory's speed.
 
     Raises UnsupportedError for what is asked for by name and absent.
     """
@@ -81,7 +89,9 @@ def choose(
     if mover == "auto":
         names, why = best(direction, file_fd, is_tapped)
     elif mover not in able(direction):
-        raise UnsupportedError(f"{mover} cannot {direction}", f"Movers that can: {', '.join(able(direction))}")
+        raise UnsupportedError(
+            f"{mover} cannot {direction}", f"Movers that can: {', '.join(able(direction))}"
+        )
     refused: list[str] = []
     for candidate in BACKENDS if backend == "auto" else (backend,):
         for name in names:
@@ -89,19 +99,22 @@ def choose(
             if not missing:
                 return MoverChoice(name, candidate, f"{why}; {refused[0]}" if refused else why)
             refused.append(f"no {candidate} {name}: {missing}")
-    cure = "`fastnet doctor` lists what works here and why the rest does not"
-    raise UnsupportedError(f"cannot move a file: {refused[0]}", cure)
+    hint = "`fastnet doctor` lists what works here and why the rest does not"
+    raise UnsupportedError(f"cannot move a file: {refused[0]}", hint)
 
 
 def able(direction: str) -> list[str]:
     """Movers made for a direction."""
-    return [name for name, row in MOVERS.items() if (row.sends if direction == "send" else row.receives)]
+    return [
+        name for name, row in MOVERS.items() if (row.sends if direction == "send" else row.receives)
+    ]
 
 
 def best(direction: str, file_fd: int, is_tapped: bool) -> tuple[tuple[str, ...], str]:
     """Movers for this file, the best first, and why.
 
-    A copy through a buffer in the cache is cheaper than none and a second look at the page cache (docs/benchmarks.md).
+    A copy through a buffer in the cache is cheaper than none and a second look at the page cache
+    (docs/benchmarks.md).
     """
     status = os.fstat(file_fd)
     if not stat.S_ISREG(status.st_mode):
@@ -111,11 +124,15 @@ def best(direction: str, file_fd: int, is_tapped: bool) -> tuple[tuple[str, ...]
     if direction == "send":
         return SENDS_BEST, "fewest copies and calls"
     kind = file_system(status.st_dev)
-    return RECEIVES_BEST.get(kind, RECEIVES_BEST[""]), f"measured best on {kind or 'most file systems'}"
+    return RECEIVES_BEST.get(
+        kind, RECEIVES_BEST[""]
+    ), f"measured best on {kind or 'most file systems'}"
 
 
 def file_system(device: int) -> str:
-    """The type of the file system on a device (proc(5), mountinfo), or "" when it cannot be told."""
+    """The type of the file system on a device (proc(5), mountinfo), or "" when it cannot be
+    told.
+    """
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:

@@ -1,4 +1,6 @@
-"""What the native movers share: the class around a struct fn_mover. A row only names its two steps."""
+"""What the native movers share: the class around a struct fn_mover. A row only names its two
+steps.
+"""
 
 import os
 
@@ -16,7 +18,9 @@ from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_STEP_BYTES, MOVER_WAKE_BYTE
 
 
 cdef class NativeMover:
-    """One direction of one socket. The rows are its subclasses; the contract is fastnet.mover.contract."""
+    """One direction of one socket. The rows are its subclasses; the contract is
+    fastnet.mover.contract.
+    """
 
     def __cinit__(self):
         memset(&self.c, 0, sizeof(fn_mover))

@@ -1,7 +1,7 @@
 """The pipe of the splice movers: as wide as this user may have it.
 
-Facts. pipe(7): a user without privilege gets pipes of up to pipe-max-size, 1 MiB, until all of them together reach
-pipe-user-pages-soft; then new ones are small and cannot be widened.
+Facts. pipe(7): a user without privilege gets pipes of up to pipe-max-size, 1 MiB, until all of them
+together reach pipe-user-pages-soft; then new ones are small and cannot be widened.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from fastnet.limits import MOVER_PIPE_BYTES
 
 
 def open_pipe() -> tuple[int, int, int]:
-    """A new pipe that never blocks. Returns its end to read, its end to write, and its size in bytes."""
+    """A new pipe that never blocks. Returns its end to read, its end to write, and its size in
+    bytes.
+    """
     out, into = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     return out, into, widen(into)
 

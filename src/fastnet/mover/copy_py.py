@@ -1,9 +1,11 @@
 """Move by read and write through one buffer: works with every file, stream and socket. Pure Python.
 
-Facts. A file can be read again, a stream and a socket cannot. A pipe that poll(2) calls writable takes PIPE_BUF bytes without
-waiting (pipe(7)); a file is always ready, and waits for its disk whatever it is asked.
-Decision: what a socket did not take of a file is read again in the next step; what came from a stream or a socket is held.
-The other movers are this one with one or two steps replaced, and are this one again where the kernel refuses theirs.
+Facts. A file can be read again, a stream and a socket cannot. A pipe that poll(2) calls writable
+takes PIPE_BUF bytes without waiting (pipe(7)); a file is always ready, and waits for its disk
+whatever it is asked.
+Decision: what a socket did not take of a file is read again in the next step; what came from a
+stream or a socket is held. The other movers are this one with one or two steps replaced, and are
+this one again where the kernel refuses theirs.
 Cost: two copies a byte. Twin: csrc/fn_mover.h.
 """
 
@@ -23,7 +25,9 @@ from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_WAKE_BYTES
 from fastnet.mover.contract import STREAM, Tap
 
 REFUSALS = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE)
-"""How the kernel says that this file or this socket cannot be moved that way (sendfile(2), splice(2))."""
+"""How the kernel says that this file or this socket cannot be moved that way (sendfile(2),
+splice(2)).
+"""
 
 NOTHING = memoryview(b"")
 
@@ -120,14 +124,29 @@ class Mover:
 
     # Slices
 
-    def send_some(self, sock_fd: int, file_fd: int, offset: int, count: int, slice_s: float) -> tuple[int, bool]:
+    def send_some(
+        self, sock_fd: int, file_fd: int, offset: int, count: int, slice_s: float
+    ) -> tuple[int, bool]:
         """Steps of `send` and waits, for `slice_s` seconds at most (M9)."""
-        return self._slice(self.send, select.POLLOUT, select.POLLIN, sock_fd, file_fd, offset, count, slice_s)
+        return self._slice(
+            self.send, select.POLLOUT, select.POLLIN, sock_fd, file_fd, offset, count, slice_s
+        )
 
-    def receive_some(self, sock_fd: int, file_fd: int, offset: int, count: int, slice_s: float) -> tuple[int, bool]:
+    def receive_some(
+        self, sock_fd: int, file_fd: int, offset: int, count: int, slice_s: float
+    ) -> tuple[int, bool]:
         """Steps of `receive` and waits, for `slice_s` seconds at most (M9)."""
         try:
-            return self._slice(self.receive, select.POLLIN, select.POLLOUT, sock_fd, file_fd, offset, count, slice_s)
+            return self._slice(
+                self.receive,
+                select.POLLIN,
+                select.POLLOUT,
+                sock_fd,
+                file_fd,
+                offset,
+                count,
+                slice_s,
+            )
         finally:
             self._low_water(sock_fd, 1)
 
@@ -147,7 +166,9 @@ class Mover:
         while moved < count:
             self._waits_for_stream = False
             try:
-                n = step(sock_fd, file_fd, STREAM if offset == STREAM else offset + moved, count - moved)
+                n = step(
+                    sock_fd, file_fd, STREAM if offset == STREAM else offset + moved, count - moved
+                )
             except BlockingIOError:
                 left_s = ends - monotonic()
                 if left_s <= 0:
@@ -167,7 +188,9 @@ class Mover:
         return moved, False
 
     def _low_water(self, sock_fd: int, size: int) -> None:
-        """Have poll(2) report the socket readable only for so many bytes, or its end (socket(7), SO_RCVLOWAT)."""
+        """Have poll(2) report the socket readable only for so many bytes, or its end (socket(7),
+        SO_RCVLOWAT).
+        """
         if size == self._woken_for or (size <= 1 and self._woken_for <= 1):
             return
         with socket.socket(fileno=os.dup(sock_fd)) as sock:

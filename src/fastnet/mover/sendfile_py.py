@@ -1,7 +1,9 @@
-"""Send with sendfile(2): the page cache goes to the socket, and nothing is copied on this side. Pure Python.
+"""Send with sendfile(2): the page cache goes to the socket, and nothing is copied on this side.
+Pure
+Python.
 
-Facts. sendfile(2) on a non-blocking socket returns what fitted; 0 means that the file ends there, so a file that shrank is
-not a reason to try again. It reads sockets never: receiving is a copy.
+Facts. sendfile(2) on a non-blocking socket returns what fitted; 0 means that the file ends there,
+so a file that shrank is not a reason to try again. It reads sockets never: receiving is a copy.
 Twin: csrc/fn_mover.h.
 """
 

@@ -1,10 +1,10 @@
 """Move with splice(2) through a pipe: references to pages instead of bytes. Pure Python.
 
-Facts. One end of splice(2) must be a pipe. From a socket each fragment of a packet takes one slot of the pipe, of which the
-usual 64 KiB pipe has 16; from the pipe to a file the bytes are copied once, into the page cache. EAGAIN is "socket empty" or
-"pipe full".
-Decision: a pipe of MOVER_PIPE_BYTES, or as much of that as this user may have, emptied before it is filled again: so EAGAIN
-has one meaning, and a pipe with bytes in it is never given to anyone else.
+Facts. One end of splice(2) must be a pipe. From a socket each fragment of a packet takes one slot
+of the pipe, of which the usual 64 KiB pipe has 16; from the pipe to a file the bytes are copied
+once, into the page cache. EAGAIN is "socket empty" or "pipe full".
+Decision: a pipe of MOVER_PIPE_BYTES, or as much of that as this user may have, emptied before it is
+filled again: so EAGAIN has one meaning, and a pipe with bytes in it is never given to anyone else.
 Cost: two descriptors, two system calls a step. Twin: csrc/fn_mover.h.
 """
 
@@ -85,7 +85,9 @@ class Mover(copy_py.Mover):
             self._piped = os.splice(sock_fd, self._in, most, flags=FLAGS)
         if not self._piped:
             return 0
-        moved = os.splice(self._out, file_fd, min(count, self._piped), offset_dst=offset, flags=FLAGS)
+        moved = os.splice(
+            self._out, file_fd, min(count, self._piped), offset_dst=offset, flags=FLAGS
+        )
         self._piped -= moved
         return moved
 

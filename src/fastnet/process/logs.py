@@ -1,12 +1,15 @@
-"""The log of a serving process: where it goes, what a line looks like, and how files change under it.
+"""The log of a serving process: where it goes, what a line looks like, and how files change under
+it.
 
-Facts. logrotate renames a log file and sends SIGHUP; until then the process writes to the old one through its descriptor.
-A log line is one line: whoever can put a newline, an escape sequence or a bidirectional override into logged text (a
-path, a host name, a service's own words) can forge the next line or repaint the terminal of who reads it.
-Decision: files are opened for appending before anything listens, so that a wrong path is an error of the start; on SIGHUP
-they are opened anew, and a file that cannot be is kept in its old place, which is logged. Everything unprintable is
-escaped, as Python would write it. A log that cannot be written (disk full) never stops a server.
-What the terminal was told as an event ("listening on ...") is logged with `extra=TOLD`, and then only in files.
+Facts. logrotate renames a log file and sends SIGHUP; until then the process writes to the old one
+through its descriptor. A log line is one line: whoever can put a newline, an escape sequence or a
+bidirectional override into logged text (a path, a host name, a service's own words) can forge the
+next line or repaint the terminal of who reads it.
+Decision: files are opened for appending before anything listens, so that a wrong path is an error
+of the start; on SIGHUP they are opened anew, and a file that cannot be is kept in its old place,
+which is logged. Everything unprintable is escaped, as Python would write it. A log that cannot be
+written (disk full) never stops a server. What the terminal was told as an event ("listening on
+...") is logged with `extra=TOLD`, and then only in files.
 
     2024-02-29T13:37:00.123+01:00 info [4711] message
     {"time": "2024-02-29T13:37:00.123+01:00", "level": "info", "pid": 4711, "logger": "fastnet", "message": "message"}
@@ -78,7 +81,9 @@ class Terminal(logging.StreamHandler[TextIO]):
 
 
 class LogFile(logging.Handler):
-    """A file that can be opened again under its name. A line is one write(2), so lines of several processes stay whole."""
+    """A file that can be opened again under its name. A line is one write(2), so lines of several
+    processes stay whole.
+    """
 
     def __init__(self, path: str, option: str) -> None:
         super().__init__()
@@ -88,8 +93,8 @@ class LogFile(logging.Handler):
         try:
             self._fd = open_log(path)
         except OSError as error:
-            cure = "Choose a file this user may write, or make its folder first"
-            raise ConfigError(f"cannot write --{option} {path}: {reason(error)}", cure) from error
+            hint = "Choose a file this user may write, or make its folder first"
+            raise ConfigError(f"cannot write --{option} {path}: {reason(error)}", hint) from error
 
     def emit(self, record: logging.LogRecord) -> None:
         line = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
@@ -114,12 +119,18 @@ class LogFile(logging.Handler):
 
 
 def open_log(path: str) -> int:
-    """A descriptor to append to. Opening must not wait, as a FIFO without a reader would make it."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
+    """A descriptor to append to. Opening must not wait, as a FIFO without a reader would make
+    it.
+    """
+    return os.open(
+        path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640
+    )
 
 
 class Logs:
-    """The handlers of this process while it serves. Raises ConfigError for a file that cannot be written."""
+    """The handlers of this process while it serves. Raises ConfigError for a file that cannot be
+    written.
+    """
 
     def __init__(self, config: ProcessConfig) -> None:
         self._handlers: list[logging.Handler] = []
@@ -156,7 +167,11 @@ class Logs:
                 try:
                     handler.reopen()
                 except OSError as error:
-                    log.error("cannot open the log %s again: %s; going on in the old file", handler.path, reason(error))
+                    log.error(
+                        "cannot open the log %s again: %s; going on in the old file",
+                        handler.path,
+                        reason(error),
+                    )
 
     def close(self) -> None:
         for handler in self._handlers:

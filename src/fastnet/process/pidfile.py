@@ -1,11 +1,12 @@
 """A file that names the running process, and the lock that makes it true.
 
-Facts. A pid in a file says nothing: its process may have died without removing it, and the number may be somebody else's
-by now. A flock(2) lock ends with the process that holds it, however that ends. A file can be removed and made again
-between our open and our lock, so a lock is ours only if the path still leads to the locked file.
-Decision: the lock says who runs; the number is for people and scripts. A file without a lock on it is stale and taken
-over. A file that holds anything but a pid is somebody's data and left alone. On the way out the file is removed while the
-lock is held, and only if it is still ours.
+Facts. A pid in a file says nothing: its process may have died without removing it, and the number
+may be somebody else's by now. A flock(2) lock ends with the process that holds it, however that
+ends. A file can be removed and made again between our open and our lock, so a lock is ours only if
+the path still leads to the locked file.
+Decision: the lock says who runs; the number is for people and scripts. A file without a lock on it
+is stale and taken over. A file that holds anything but a pid is somebody's data and left alone. On
+the way out the file is removed while the lock is held, and only if it is still ours.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ PID_BYTES_MAX = 32
 
 
 class Pidfile:
-    """The file at path, locked and holding our pid. Raises ConfigError when another process holds it."""
+    """The file at path, locked and holding our pid. Raises ConfigError when another process holds
+    it.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -30,16 +33,20 @@ class Pidfile:
             while self._fd < 0:
                 self._try()
         except OSError as error:
-            cure = "Choose a file this user may write, or make its folder first"
-            raise ConfigError(f"cannot write --pidfile {path}: {reason(error)}", cure) from error
+            hint = "Choose a file this user may write, or make its folder first"
+            raise ConfigError(f"cannot write --pidfile {path}: {reason(error)}", hint) from error
 
     def _try(self) -> None:
         """Open, lock and write the file. Leaves _fd at -1 if it was replaced meanwhile."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        fd = os.open(
+            self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644
+        )
         try:
             text = os.pread(fd, PID_BYTES_MAX + 1, 0)
             if len(text) > PID_BYTES_MAX or (text.strip() and not text.strip().isdigit()):
-                raise ConfigError(f"{self.path} exists and is not a pidfile", "Choose another --pidfile")
+                raise ConfigError(
+                    f"{self.path} exists and is not a pidfile", "Choose another --pidfile"
+                )
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -59,8 +66,8 @@ class Pidfile:
         """Whoever holds the lock may not have written its pid yet."""
         pid = os.pread(fd, PID_BYTES_MAX, 0).decode("ascii", "replace").strip()
         owner = f"process {pid}" if pid else "another process"
-        cure = f"Stop it first (kill {pid or 'PID'}), or choose another --pidfile"
-        return ConfigError(f"already running: {owner} holds {self.path}", cure)
+        hint = f"Stop it first (kill {pid or 'PID'}), or choose another --pidfile"
+        return ConfigError(f"already running: {owner} holds {self.path}", hint)
 
     def _is_at_path(self, fd: int) -> bool:
         try:
@@ -76,7 +83,9 @@ class Pidfile:
             if os.getpid() == self._pid and self._is_at_path(self._fd):
                 os.unlink(self.path)
         except OSError:
-            pass  # the folder is gone or read-only; the lock ends all the same, and a stale file does no harm
+            # the folder is gone or read-only; the lock ends all the same, and a stale file does no
+            # harm
+            pass
         finally:
             os.close(self._fd)
             self._fd = -1

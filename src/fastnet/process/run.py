@@ -11,10 +11,11 @@ What a signal does:
     SIGUSR1            the statistics so far, one line in the log for each server
     SIGPIPE            nothing
 
-Everything that can fail does so before the first "listening": files, addresses, engines. Several servers start all or
-none. A server whose loop fails later ends the others too, with a drain, and the process ends with the exit code of the
-failure: half of a set of services is not what was asked for.
-The main thread waits here and serves nobody; the order of the opening in `serve` is the reverse of that of the closing.
+Everything that can fail does so before the first "listening": files, addresses, engines. Several
+servers start all or none. A server whose loop fails later ends the others too, with a drain, and
+the process ends with the exit code of the failure: half of a set of services is not what was asked
+for. The main thread waits here and serves nobody; the order of the opening in `serve` is the
+reverse of that of the closing.
 """
 
 from __future__ import annotations
@@ -43,11 +44,15 @@ from fastnet.transport import TRANSPORTS
 log = logging.getLogger("fastnet")
 
 Tell = Callable[[Events], None]
-"""What the command line prints. Called with everything there is to say at once: first all that listens."""
+"""What the command line prints. Called with everything there is to say at once: first all that
+listens.
+"""
 
 
 def run(configs: Sequence[ServerConfig], process: ProcessConfig, tell: Tell) -> int:
-    """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises FastnetError."""
+    """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises
+    FastnetError.
+    """
     raise_descriptor_limit()
     if process.daemon:
         configs = [from_root(config, "unix", "file") for config in configs]
@@ -60,7 +65,9 @@ def run(configs: Sequence[ServerConfig], process: ProcessConfig, tell: Tell) -> 
 
 
 def raise_descriptor_limit() -> None:
-    """Lift the soft limit to the hard one: the soft one is kept low for programs that use select(2) (getrlimit(2))."""
+    """Lift the soft limit to the hard one: the soft one is kept low for programs that use select(2)
+    (getrlimit(2)).
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -70,7 +77,11 @@ def raise_descriptor_limit() -> None:
 def from_root(config: Any, *names: str) -> Any:
     """The config with these paths absolute, for a process that is about to change to /."""
     paths = {name: getattr(config, name) for name in names}
-    absolute = {name: os.path.abspath(path) for name, path in paths.items() if path and not path.startswith("@")}
+    absolute = {
+        name: os.path.abspath(path)
+        for name, path in paths.items()
+        if path and not path.startswith("@")
+    }
     return dataclasses.replace(config, **absolute)
 
 
@@ -107,9 +118,9 @@ def trace_fd(stack: ExitStack) -> int:
     """Where loops report connections that ended, at level debug only."""
     if not log.isEnabledFor(logging.DEBUG):
         return -1
-    from fastnet.metrics.connection_log import TraceLog
+    from fastnet.metrics.connection_log import ConnectionLog
 
-    trace = TraceLog()
+    trace = ConnectionLog()
     stack.callback(trace.close)
     return trace.fd
 
@@ -160,13 +171,22 @@ def words(event: dict[str, Any]) -> str:
             return f"metrics on {event['url']}"
         case "draining":
             many = "1 connection" if event["open"] == 1 else f"{event['open']} connections"
-            return f"draining {many} for up to {event['seconds']:g} s; interrupt again to stop at once"
+            return (
+                f"draining {many} for up to {event['seconds']:g} s; interrupt again to stop at once"
+            )
     transport, _, _ = event["endpoint"].partition(":")
     text = numbers(event["statistics"], TRANSPORTS[transport].datagrams)
     return f"stopped {event['service']} on {event['endpoint']}: {text}"
 
 
-LOST = ("unanswered", "unsent", "truncated", "kernel_drops", "withheld", "handler_errors")
+LOST = (
+    "unanswered",
+    "unsent",
+    "truncated",
+    "kernel_drops",
+    "amplification_blocked",
+    "handler_errors",
+)
 """Counters of what went wrong with datagrams."""
 
 
@@ -174,11 +194,17 @@ def numbers(statistics: dict[str, Any], datagrams: bool) -> str:
     """Statistics in one line."""
     if datagrams:
         lost = {name: statistics[name] for name in LOST}
-        text = "{messages} datagrams in, {replies} out, {bytes_in} bytes in, {bytes_out} bytes out".format(**statistics)
-        words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in lost.items() if count)
+        text = "{messages} datagrams in, {replies} out, {bytes_in} bytes in, {bytes_out} bytes out".format(
+            **statistics
+        )
+        words = ", ".join(
+            f"{count} {name.replace('_', ' ')}" for name, count in lost.items() if count
+        )
         return f"{text}; {words}" if words else text
     ends = ", ".join(f"{count} {why}" for why, count in statistics["closed"].items() if count)
-    text = "{accepted} accepted, {open} open, {bytes_in} bytes in, {bytes_out} bytes out".format(**statistics)
+    text = "{accepted} accepted, {open} open, {bytes_in} bytes in, {bytes_out} bytes out".format(
+        **statistics
+    )
     return f"{text}; closed: {ends}" if ends else text
 
 
@@ -240,7 +266,11 @@ class Watch:
         elif number == RELOAD:
             self.logs.reopen()
             files = [path for server in self.servers if (path := server.reload())]
-            rest = f"reading {', '.join(files)} again" if files else "the services have nothing else to reload"
+            rest = (
+                f"reading {', '.join(files)} again"
+                if files
+                else "the services have nothing else to reload"
+            )
             log.info("SIGHUP: log files opened again; %s", rest)
         elif number == REPORT:
             for server in self.servers:
@@ -273,7 +303,9 @@ class Watch:
     def lose_patience(self) -> None:
         """Close what is left of the servers that have drained long enough."""
         now_s = time.monotonic()
-        for server in [server for server, deadline_s in self.deadlines_s.items() if deadline_s <= now_s]:
+        for server in [
+            server for server, deadline_s in self.deadlines_s.items() if deadline_s <= now_s
+        ]:
             del self.deadlines_s[server]
             server.stop_now()
 
@@ -286,7 +318,9 @@ class Watch:
             if self.failure is None:
                 self.failure = failed(server, error)
         if not self.stop_asked:
-            self.failure = self.failure or FastnetError(f"the server on {server.endpoint} ended by itself")
+            self.failure = self.failure or FastnetError(
+                f"the server on {server.endpoint} ended by itself"
+            )
             self.drain()
 
 
@@ -299,6 +333,8 @@ def failed(server: Server, error: Exception) -> FastnetError:
     if isinstance(error, OSError):
         found = NetworkError(f"{message}: {reason(error)}", errno=error.errno)
     else:
-        found = FastnetError(f"{message}: {type(error).__name__}: {error}", "--log-level debug shows where")
+        found = FastnetError(
+            f"{message}: {type(error).__name__}: {error}", "--log-level debug shows where"
+        )
     found.__cause__ = error
     return found

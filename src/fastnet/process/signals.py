@@ -1,13 +1,14 @@
 """Signals as bytes in a pipe, so that one poll(2) waits for them and for everything else.
 
-Facts. Python runs signal handlers in the main thread between bytecodes, so a handler alone does not end a poll that has
-no time-out. set_wakeup_fd makes the C handler, whichever thread the signal hits, write its number to a descriptor.
-A pipe keeps signals in order and loses none: two SIGTERM are two bytes.
-Python ignores SIGPIPE from its start, so a peer that went away is an error of one call, never the end of the process.
-SIGHUP has two meanings: by hand or by logrotate, "reload"; by the kernel, "your terminal is gone" (credentials(7)). In the
-second case the process has lost its controlling terminal by the time it looks; under nohup it asked not to mind.
-Decision: SIGINT and SIGTERM stop, SIGHUP reloads unless the terminal went away, SIGUSR1 reports. Everything else keeps its
-meaning.
+Facts. Python runs signal handlers in the main thread between bytecodes, so a handler alone does not
+end a poll that has no time-out. set_wakeup_fd makes the C handler, whichever thread the signal
+hits, write its number to a descriptor. A pipe keeps signals in order and loses none: two SIGTERM
+are two bytes. Python ignores SIGPIPE from its start, so a peer that went away is an error of one
+call, never the end of the process. SIGHUP has two meanings: by hand or by logrotate, "reload"; by
+the kernel, "your terminal is gone" (credentials(7)). In the second case the process has lost its
+controlling terminal by the time it looks; under nohup it asked not to mind.
+Decision: SIGINT and SIGTERM stop, SIGHUP reloads unless the terminal went away, SIGUSR1 reports.
+Everything else keeps its meaning.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """A certificate of our own, for who has none: made once, kept, and known by its fingerprint.
 
-Facts. Nobody signed it but itself, so its names and dates prove nothing; who pins its fingerprint needs neither.
-A certificate made anew at each start would have a new fingerprint each time.
-Decision: key and certificate in one file that only its owner may read, made under another name and linked to its own, so that
-of two processes which start together one wins and both use that. `cryptography` makes it, or the openssl command.
+Facts. Nobody signed it but itself, so its names and dates prove nothing; who pins its fingerprint
+needs neither. A certificate made anew at each start would have a new fingerprint each time.
+Decision: key and certificate in one file that only its owner may read, made under another name and
+linked to its own, so that of two processes which start together one wins and both use that.
+`cryptography` makes it, or the openssl command.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICAT
 
 
 def own_certificate(folder: str) -> str:
-    """The path of our own certificate and key in `folder`, made when it is not there. Raises ConfigError."""
+    """The path of our own certificate and key in `folder`, made when it is not there. Raises
+    ConfigError.
+    """
     path = os.path.join(folder, FILE_NAME)
     if os.path.lexists(path):
         return path
@@ -59,15 +62,17 @@ def certificate_in(path: str) -> bytes:
 
 
 def make_pem() -> bytes:
-    """A new key and a certificate for it. Raises ConfigError when there is nothing to make them with."""
+    """A new key and a certificate for it. Raises ConfigError when there is nothing to make them
+    with.
+    """
     try:
         return with_cryptography()
     except ImportError:
         pass
     openssl = shutil.which("openssl")
     if openssl is None:
-        cure = "pip install 'fastnet-io[tls]', or install openssl, or give --cert and --key"
-        raise ConfigError("there is nothing here to make a certificate with", cure)
+        hint = "pip install 'fastnet-io[tls]', or install openssl, or give --cert and --key"
+        raise ConfigError("there is nothing here to make a certificate with", hint)
     return with_openssl(openssl)
 
 
@@ -92,21 +97,46 @@ def with_cryptography() -> bytes:
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    form = (
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
     return key.private_bytes(*form) + certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def with_openssl(openssl: str) -> bytes:
     command = [
-        *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-batch"),
-        *("-keyout", "/dev/stdout", "-out", "/dev/stdout", "-days", str(CERTIFICATE_DAYS), "-subj", f"/CN={SUBJECT}"),
+        *(
+            openssl,
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-batch",
+        ),
+        *(
+            "-keyout",
+            "/dev/stdout",
+            "-out",
+            "/dev/stdout",
+            "-days",
+            str(CERTIFICATE_DAYS),
+            "-subj",
+            f"/CN={SUBJECT}",
+        ),
         *("-addext", "subjectAltName=DNS:localhost"),
     ]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=OPENSSL_S, check=True)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=OPENSSL_S, check=True
+        )
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error).encode()
         last = printable(said.decode("utf-8", "replace").strip().rpartition("\n")[2])
-        cure = "pip install 'fastnet-io[tls]', or give --cert and --key"
-        raise ConfigError(f"openssl made no certificate: {last}", cure) from error
+        hint = "pip install 'fastnet-io[tls]', or give --cert and --key"
+        raise ConfigError(f"openssl made no certificate: {last}", hint) from error
     return done.stdout

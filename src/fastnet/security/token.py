@@ -1,14 +1,16 @@
 """Proof that both sides hold the same token, without showing it.
 
-Facts. Who sends a secret gives it away; who sends a keyed digest of what the other side chose proves that it is known, once.
-If both sides' digests were over the same text, a peer without the token would send ours back and be believed (reflection).
-If the text were only glued together, two sets of values could make the same text. A secret on the command line is in `ps`.
-Decision: each side chooses a nonce and proves itself with HMAC-SHA-256, keyed with the token, over: a label of this protocol,
-the role of the one who proves, the sender's nonce, the receiver's nonce, and the binding of the TLS connection (empty
-without TLS); each preceded by its length. Roles differ, so no proof serves the other way round; nonces are fresh, so none
-serves twice; with TLS none serves on another connection, so nobody in between can pass it on.
-What it does not do: without TLS the data that follow are neither hidden nor protected, and whoever sees a proof can try
-guesses of the token at leisure, so take a random one.
+Facts. Who sends a secret gives it away; who sends a keyed digest of what the other side chose
+proves that it is known, once. If both sides' digests were over the same text, a peer without the
+token would send ours back and be believed (reflection). If the text were only glued together, two
+sets of values could make the same text. A secret on the command line is in `ps`.
+Decision: each side chooses a nonce and proves itself with HMAC-SHA-256, keyed with the token, over:
+a label of this protocol, the role of the one who proves, the sender's nonce, the receiver's nonce,
+and the binding of the TLS connection (empty without TLS); each preceded by its length. Roles
+differ, so no proof serves the other way round; nonces are fresh, so none serves twice; with TLS
+none serves on another connection, so nobody in between can pass it on. What it does not do: without
+TLS the data that follow are neither hidden nor protected, and whoever sees a proof can try guesses
+of the token at leisure, so take a random one.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ OTHERS = 0o077
 def read_token(path: str) -> bytes:
     """The token in a file, without its final newline. Raises ConfigError.
 
-    The file belongs to its owner alone, as ssh wants of keys; a pipe is fine, as from `--token-file <(pass show ...)`.
+    The file belongs to its owner alone, as ssh wants of keys; a pipe is fine, as from `--token-file
+    <(pass show ...)`.
     """
     shown = printable(path)
     try:
@@ -38,15 +41,23 @@ def read_token(path: str) -> bytes:
             token = file.read(TOKEN_BYTES_MAX + len(b"\r\n") + 1)
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else "not a path"
-        raise ConfigError(f"cannot read the token file {shown}: {why}", "Check the path and its permissions") from error
+        raise ConfigError(
+            f"cannot read the token file {shown}: {why}", "Check the path and its permissions"
+        ) from error
     if mode & OTHERS:
         message = f"the token file {shown} is open to others than its owner (mode {stat.S_IMODE(mode):04o})"
-        raise ConfigError(message, f"chmod 600 {quoted(shown)}, and take a new token if others may have read it")
+        raise ConfigError(
+            message, f"chmod 600 {quoted(shown)}, and take a new token if others may have read it"
+        )
     token = token.removesuffix(b"\n").removesuffix(b"\r")
     if not TOKEN_BYTES_MIN <= len(token) <= TOKEN_BYTES_MAX:
-        size = f"only {len(token)} bytes" if len(token) < TOKEN_BYTES_MIN else f"more than {TOKEN_BYTES_MAX} bytes"
-        cure = f"Make one: (umask 077; head -c 32 /dev/urandom | base64 > {quoted(shown)})"
-        raise ConfigError(f"the token in {shown} has {size}", cure)
+        size = (
+            f"only {len(token)} bytes"
+            if len(token) < TOKEN_BYTES_MIN
+            else f"more than {TOKEN_BYTES_MAX} bytes"
+        )
+        hint = f"Make one: (umask 077; head -c 32 /dev/urandom | base64 > {quoted(shown)})"
+        raise ConfigError(f"the token in {shown} has {size}", hint)
     return token
 
 
@@ -65,8 +76,9 @@ def nonce() -> bytes:
 def proof(token: bytes, role: str, mine: bytes, theirs: bytes, binding: bytes) -> bytes:
     """The digest with which the side of `role` ("send" or "recv") proves that it has the token.
 
-    mine, theirs: the nonces, seen from the side that proves. To check a peer's proof, compute it from its side (its role,
-    its nonce, then ours) and compare with `same`. binding: tls.binding(), or b"" without TLS.
+    mine, theirs: the nonces, seen from the side that proves. To check a peer's proof, compute it
+    from its side (its role, its nonce, then ours) and compare with `same`. binding: tls.binding(),
+    or b"" without TLS.
     """
     if role not in ROLES:
         raise ValueError(f"{role!r} is no role")
@@ -77,7 +89,9 @@ def proof(token: bytes, role: str, mine: bytes, theirs: bytes, binding: bytes) -
 
 
 def encode(*values: bytes) -> bytes:
-    """Values one after another, each preceded by its length, so that no two lists of them give the same bytes."""
+    """Values one after another, each preceded by its length, so that no two lists of them give the
+    same bytes.
+    """
     return b"".join(len(value).to_bytes(LENGTH_BYTES, "big") + value for value in values)
 
 

@@ -1,4 +1,6 @@
-"""A config and what works here become a plan: everything decided, nothing opened yet; printable and testable."""
+"""A config and what works here become a plan: everything decided, nothing opened yet; printable and
+testable.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from fastnet.config.server import ServerConfig
 from fastnet.endpoint import Endpoint
 from fastnet.engine import affinity
 from fastnet.engine.stream import EngineRow
-from fastnet.limits import SPARE_DESCRIPTORS, UNPROVEN_REPLY_BYTES, Limits
-from fastnet.registry import Table
+from fastnet.limits import SPARE_DESCRIPTORS, UNVALIDATED_REPLY_BYTES_MAX, Limits
+from fastnet.registry import Registry
 from fastnet.server.selection import Choice, choose, engines_for
 from fastnet.service import SERVICES
 from fastnet.transport import TRANSPORTS
@@ -22,7 +24,8 @@ from fastnet.transport.access import AccessList
 class Plan:
     """One server, decided. choice.reason says why nothing faster runs.
 
-    workers: how many loops. processes: whether each is a process of its own. cpus: a processor for each, None for any.
+    workers: how many loops. processes: whether each is a process of its own. cpus: a processor for
+    each, None for any.
     """
 
     config: ServerConfig
@@ -35,7 +38,7 @@ class Plan:
     cpus: tuple[int | None, ...]
 
     @property
-    def engines(self) -> Table[EngineRow]:
+    def engines(self) -> Registry[EngineRow]:
         return engines_for(self.endpoint.transport)
 
     @property
@@ -45,7 +48,13 @@ class Plan:
     @property
     def how(self) -> str:
         """The decision in words, as the ready line has it."""
-        return how(self.choice.engine, self.choice.backend, self.workers, self.processes, self.choice.reason)
+        return how(
+            self.choice.engine,
+            self.choice.backend,
+            self.workers,
+            self.processes,
+            self.choice.reason,
+        )
 
     @property
     def rows(self) -> int:
@@ -77,27 +86,35 @@ def make_plan(config: ServerConfig) -> Plan:
     choice = choose(config.engine, config.backend, config.service, transport)
     workers = config.workers if isinstance(config.workers, int) else len(affinity.usable())
     processes = config.worker_processes or (workers > 1 and choice.backend == "python")
-    cpus = affinity.assign(config.cpu_affinity, workers) if config.cpu_affinity is not None else [None] * workers
+    cpus = (
+        affinity.assign(config.cpu_affinity, workers)
+        if config.cpu_affinity is not None
+        else [None] * workers
+    )
     row = engines_for(transport)[choice.engine]
     trusted = config.answer_any_size or not way.forgeable
     limits = Limits(
         max_connections=row.connections,
         idle_timeout_s=config.idle_timeout,
-        parked_bytes_max=config.max_parked,
+        write_buffer_bytes_max=config.max_write_buffer,
         pool_size=config.pool_size,
         busy_poll_us=config.busy_poll,
         answer_any_port=config.answer_any_port,
-        unproven_reply_bytes=way.datagram_bytes_max if trusted else UNPROVEN_REPLY_BYTES,
+        unvalidated_reply_bytes_max=way.datagram_bytes_max
+        if trusted
+        else UNVALIDATED_REPLY_BYTES_MAX,
         datagram_bytes_max=way.datagram_bytes_max,
     )
     most = config.max_connections or default_connections(row, limits, 1 if processes else workers)
     limits = replace(limits, max_connections=most)
-    return Plan(config, config.endpoint, choice, limits, config.access, workers, processes, tuple(cpus))
+    return Plan(
+        config, config.endpoint, choice, limits, config.access, workers, processes, tuple(cpus)
+    )
 
 
 def default_connections(row: EngineRow, limits: Limits, loops: int) -> int:
-    """The engine's own limit, but never fewer than it has threads for; or what the descriptor limit leaves to each of the
-    loops of one process."""
+    """The engine's own limit, but never fewer than it has threads for; or what the descriptor limit
+    leaves to each of the loops of one process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 20

@@ -1,10 +1,12 @@
 """Keep a service in step with the file it is made from.
 
-Facts. An editor or rsync renames a finished file into place; `cp` and `>` write it under our eyes, and nobody tells when they
-are done. Threads do not survive fork(2), so a worker process has to look for itself.
-Decision: the file is looked at every RELOAD_CHECK_S and read once it has stood still for RELOAD_SETTLE_S, or at once on
-request. A request is a number in shared memory, which worker processes see as well. What is read whole replaces the old in
-one step; what cannot be read changes nothing and is logged, in the parent only.
+Facts. An editor or rsync renames a finished file into place; `cp` and `>` write it under our eyes,
+and nobody tells when they are done. Threads do not survive fork(2), so a worker process has to look
+for itself.
+Decision: the file is looked at every RELOAD_CHECK_S and read once it has stood still for
+RELOAD_SETTLE_S, or at once on request. A request is a number in shared memory, which worker
+processes see as well. What is read whole replaces the old in one step; what cannot be read changes
+nothing and is logged, in the parent only.
 Cost: a stat(2) four times a second.
 """
 
@@ -18,7 +20,7 @@ import time
 from collections.abc import Callable
 
 from fastnet.apps.dictionary.file import Dictionary, Stamp, load, stamp
-from fastnet.engine.stop import Stop
+from fastnet.engine.stop import StopSignal
 from fastnet.errors import ConfigError
 from fastnet.limits import RELOAD_CHECK_S, RELOAD_SETTLE_S
 
@@ -26,9 +28,13 @@ log = logging.getLogger("fastnet")
 
 
 class Reloader:
-    """Reads `path` and hands its entries to `replace`; first in `load`, then from a thread until the server stops."""
+    """Reads `path` and hands its entries to `replace`; first in `load`, then from a thread until
+    the server stops.
+    """
 
-    def __init__(self, path: str, format: str, replace: Callable[[dict[bytes, bytes]], None]) -> None:
+    def __init__(
+        self, path: str, format: str, replace: Callable[[dict[bytes, bytes]], None]
+    ) -> None:
         self.path = path
         self._format = format
         self._replace = replace
@@ -45,10 +51,12 @@ class Reloader:
         self._replace(found.entries)
         tell(self.path, found)
 
-    def start(self, stop: Stop, quiet: bool = False) -> None:
+    def start(self, stop: StopSignal, quiet: bool = False) -> None:
         """Watch the file in a thread. quiet: another process logs what there is to say."""
         self._heard = self._requests[0]
-        self._thread = threading.Thread(target=self._watch, args=(stop, quiet), name="fastnet-reload", daemon=True)
+        self._thread = threading.Thread(
+            target=self._watch, args=(stop, quiet), name="fastnet-reload", daemon=True
+        )
         self._thread.start()
 
     def ask(self) -> None:
@@ -60,7 +68,7 @@ class Reloader:
         if self._thread is not None:
             self._thread.join()
 
-    def _watch(self, stop: Stop, quiet: bool) -> None:
+    def _watch(self, stop: StopSignal, quiet: bool) -> None:
         poll = select.poll()
         poll.register(stop.drain_fd, select.POLLIN)
         seen, since_s = self._read, time.monotonic()
@@ -91,7 +99,9 @@ def tell(path: str, found: Dictionary) -> None:
     """What was read, and which words stand twice."""
     log.info("%s: %d words (%s)", path, len(found.entries), found.format)
     for word, again, first in found.twice:
-        log.warning("%s, line %d: %s is on line %d already, which counts", path, again, repr(word), first)
+        log.warning(
+            "%s, line %d: %s is on line %d already, which counts", path, again, repr(word), first
+        )
     more = found.twice_count - len(found.twice)
     if more > 0:
         log.warning("%s: and %d more words that stand twice", path, more)

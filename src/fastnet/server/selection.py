@@ -1,6 +1,7 @@
 """Which rows work here: the choice of engine and backend, and the reason, in one place.
 
-Decision: `auto` may fall back and says so; what is asked for by name and absent is an error, never silently replaced.
+Decision: `auto` may fall back and says so; what is asked for by name and absent is an error, never
+silently replaced.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 from fastnet.engine.datagram import DATAGRAMS
 from fastnet.engine.stream import ENGINES, EngineRow
 from fastnet.errors import UnsupportedError
-from fastnet.registry import BACKENDS, Table
+from fastnet.registry import BACKENDS, Registry
 from fastnet.service import SERVICES
 from fastnet.transport import TRANSPORTS
 
-CURE = "`fastnet doctor` lists what works here and why the rest does not"
+HINT = "`fastnet doctor` lists what works here and why the rest does not"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Choice:
     reason: str = ""
 
 
-def engines_for(transport: str) -> Table[EngineRow]:
+def engines_for(transport: str) -> Registry[EngineRow]:
     """Who waits on sockets of this transport."""
     return DATAGRAMS if TRANSPORTS[transport].datagrams else ENGINES
 
@@ -39,7 +40,9 @@ def no_form(service: str, backend: str, transport: str) -> str:
 
 
 def choose(engine: str, backend: str, service: str, transport: str = "tcp") -> Choice:
-    """Settle `auto` in engine and backend for a service. Raises UnsupportedError for what is asked for and absent."""
+    """Settle `auto` in engine and backend for a service. Raises UnsupportedError for what is asked
+    for and absent.
+    """
     refused: list[str] = []
     table = engines_for(transport)
     for candidate in BACKENDS if backend == "auto" else (backend,):
@@ -51,4 +54,4 @@ def choose(engine: str, backend: str, service: str, transport: str = "tcp") -> C
             if not why:
                 return Choice(name, candidate, refused[0] if refused else "")
             refused.append(f"no {candidate} {name}: {why}")
-    raise UnsupportedError(f"cannot serve {service}: {refused[0]}", CURE)
+    raise UnsupportedError(f"cannot serve {service}: {refused[0]}", HINT)

@@ -1,9 +1,10 @@
 """Run a plan: make the listeners, give each loop its work, stop them all in order.
 
-Facts. Native loops run without the GIL, so threads of one process use all cores; pure-Python loops need a process each for
-that. Python runs signal handlers only in the main thread, between bytecodes.
-Decision: loops never run in the caller's thread. The caller keeps its thread for signals and for waiting, native and
-pure servers are run by the same code, and no loop has to look for signals.
+Facts. Native loops run without the GIL, so threads of one process use all cores; pure-Python loops
+need a process each for that. Python runs signal handlers only in the main thread, between
+bytecodes.
+Decision: loops never run in the caller's thread. The caller keeps its thread for signals and for
+waiting, native and pure servers are run by the same code, and no loop has to look for signals.
 Cost: one thread that sleeps.
 """
 
@@ -19,8 +20,8 @@ from types import TracebackType
 
 from fastnet.endpoint import Endpoint
 from fastnet.engine import affinity
-from fastnet.engine.stop import NOW, Stop
-from fastnet.engine.stream.contract import Work
+from fastnet.engine.stop import NOW, StopSignal
+from fastnet.engine.stream.contract import LoopContext
 from fastnet.metrics.counters import CounterTable, Statistics, statistics
 from fastnet.server.plan import Plan
 from fastnet.server.reload import Reloader
@@ -32,8 +33,9 @@ from fastnet.transport import TRANSPORTS
 class Server:
     """A plan being served. Use it as a context, or call start, and then drain, wait and close.
 
-    endpoint: where it listens, known after start. trace_fd: the write end of a pipe for connection records, or -1.
-    ended_fd: a descriptor that becomes readable when all loops have ended, asked to or not; -1 unless it runs.
+    endpoint: where it listens, known after start. trace_fd: the write end of a pipe for connection
+    records, or -1. ended_fd: a descriptor that becomes readable when all loops have ended, asked to
+    or not; -1 unless it runs.
     """
 
     def __init__(self, plan: Plan, trace_fd: int = -1) -> None:
@@ -46,7 +48,7 @@ class Server:
         self._threads: list[threading.Thread] = []
         self._processes: WorkerProcesses | None = None
         self._reloader: Reloader | None = None
-        self._stop: Stop | None = None
+        self._stop: StopSignal | None = None
         self._failure: BaseException | None = None
         self._running = 0
         self._lock = threading.Lock()
@@ -54,7 +56,9 @@ class Server:
         self.ended_fd = -1
 
     def start(self) -> Server:
-        """Listen and serve. Raises NetworkError, ConfigError or UnsupportedError; nothing is then left open."""
+        """Listen and serve. Raises NetworkError, ConfigError or UnsupportedError; nothing is then
+        left open.
+        """
         self._listen(self.plan.workers)
         try:
             self._start_loops(self.plan.workers)
@@ -68,15 +72,26 @@ class Server:
         engine = self.plan.engines.load(self.plan.choice.engine, self.plan.choice.backend)
         service = self.plan.service()
         if SERVICES[self.plan.config.service].loads:
-            service.answer_up_to(self.plan.limits.unproven_reply_bytes)
-            self._reloader = Reloader(self.plan.config.file or "", self.plan.config.format, service.replace)
+            service.answer_up_to(self.plan.limits.unvalidated_reply_bytes_max)
+            self._reloader = Reloader(
+                self.plan.config.file or "", self.plan.config.format, service.replace
+            )
             self._reloader.load()
-        self._stop = Stop()
+        self._stop = StopSignal()
         self.ended_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._counters = [CounterTable(self.plan.rows) for _ in range(workers)]
         works = [
-            Work(
-                *([listener], service, self.plan.limits, self._stop, counters, self.plan.access, self._trace_fd, cpu),
+            LoopContext(
+                *(
+                    [listener],
+                    service,
+                    self.plan.limits,
+                    self._stop,
+                    counters,
+                    self.plan.access,
+                    self._trace_fd,
+                    cpu,
+                ),
                 reloader=self._reloader,
             )
             for listener, counters, cpu in zip(
@@ -87,16 +102,16 @@ class Server:
         if self._reloader is not None:
             self._reloader.start(self._stop)
 
-    def _begin(self, run: Callable[[Work], None], works: list[Work]) -> None:
+    def _begin(self, run: Callable[[LoopContext], None], works: list[LoopContext]) -> None:
         """Give each work its thread or process."""
         if self.plan.processes:
             self._running = 1
             self._processes = WorkerProcesses(run, works, self._ended)
             self._processes.start()
             return
-        for i, work in enumerate(works):
+        for i, context in enumerate(works):
             name = f"fastnet-{self.plan.config.service}-{i}"
-            thread = threading.Thread(target=self._run, args=(run, work), name=name, daemon=True)
+            thread = threading.Thread(target=self._run, args=(run, context), name=name, daemon=True)
             with self._lock:
                 self._running += 1
             thread.start()
@@ -106,11 +121,13 @@ class Server:
         options = self.plan.config.socket_options
         endpoint = self.plan.endpoint
         try:
-            # A Unix socket cannot be bound twice, so its loops share one listener; a port can, and each loop has its own.
+            # A Unix socket cannot be bound twice, so its loops share one listener; a port can, and
+            # each loop has its own.
             for _ in range(workers if TRANSPORTS[endpoint.transport].shared else 1):
                 self._listeners.append(self._transport.listen(endpoint, options))
                 self.endpoint = self._transport.name(self._listeners[0], endpoint)
-                # Only the port is taken over: a name of "::" would make the next listener one for IPv6 alone.
+                # Only the port is taken over: a name of "::" would make the next listener one for
+                # IPv6 alone.
                 endpoint = replace(endpoint, port=self.endpoint.port)
                 options = replace(options, claim=False)
         except BaseException:
@@ -120,15 +137,15 @@ class Server:
     def _each_listener(self, workers: int) -> list[socket.socket]:
         return [self._listeners[i % len(self._listeners)] for i in range(workers)]
 
-    def _run(self, run: Callable[[Work], None], work: Work) -> None:
+    def _run(self, run: Callable[[LoopContext], None], context: LoopContext) -> None:
         """The body of a loop's thread."""
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            affinity.bind(work.cpu)
-            run(work)
+            affinity.bind(context.cpu)
+            run(context)
         except BaseException as error:
             self._failure = self._failure or error
-            work.stop.now()
+            context.stop.now()
         finally:
             self._ended()
 
@@ -140,7 +157,9 @@ class Server:
                 os.eventfd_write(self.ended_fd, 1)
 
     def reload(self) -> str:
-        """Read the file of the service again, soon and whether it has changed or not. Returns its path, "" if it has none."""
+        """Read the file of the service again, soon and whether it has changed or not. Returns its
+        path, "" if it has none.
+        """
         if self._reloader is None:
             return ""
         self._reloader.ask()
@@ -157,15 +176,23 @@ class Server:
             self._stop.now()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until all loops have ended; False if they have not within timeout_s. Raises what made a loop fail."""
-        ended = self._processes.wait(timeout_s) if self._processes else join_all(self._threads, timeout_s)
+        """Wait until all loops have ended; False if they have not within timeout_s. Raises what
+        made a loop fail.
+        """
+        ended = (
+            self._processes.wait(timeout_s)
+            if self._processes
+            else join_all(self._threads, timeout_s)
+        )
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
         return ended
 
     def close(self, drain_s: float | None = None) -> None:
-        """Stop: drain for up to drain_s seconds (the config's if None), then close what is left and release everything."""
+        """Stop: drain for up to drain_s seconds (the config's if None), then close what is left and
+        release everything.
+        """
         if self._stop is None:
             return
         patience = self.plan.config.drain if drain_s is None else drain_s
@@ -176,7 +203,8 @@ class Server:
                     self.stop_now()
             self.wait()
         finally:
-            join_all(self._threads, None)  # one failed and told the others to stop; they still use what is closed below
+            # one failed and told the others to stop; they still use what is closed below
+            join_all(self._threads, None)
             stop, self._stop = self._stop, None
             if self._reloader is not None:
                 stop.drain()
@@ -211,7 +239,10 @@ class Server:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

@@ -1,10 +1,11 @@
 """Several loops at once, a process each, watched and replaced.
 
-Facts. The GIL lets one thread of a process run Python at a time, and a descriptor limit is that of a process. A listener
-stays open as long as any process holds it, and connections queued on it wait.
-Decision: the parent makes all listeners and keeps them, each worker serves one. When a worker dies (kill -9, out of
-memory) the parent counts its connections as killed and forks a successor on the same listener, so what was queued is
-served. A worker whose parent has died drains and ends: it reads end-of-file on a pipe that only the parent could write.
+Facts. The GIL lets one thread of a process run Python at a time, and a descriptor limit is that of
+a process. A listener stays open as long as any process holds it, and connections queued on it wait.
+Decision: the parent makes all listeners and keeps them, each worker serves one. When a worker dies
+(kill -9, out of memory) the parent counts its connections as killed and forks a successor on the
+same listener, so what was queued is served. A worker whose parent has died drains and ends: it
+reads end-of-file on a pipe that only the parent could write.
 Cost: one thread of the parent that sleeps in poll(2).
 """
 
@@ -22,9 +23,9 @@ from collections.abc import Callable, Sequence
 from fastnet.engine import affinity
 from fastnet.engine.forked import become_child, keep_only, reap
 from fastnet.engine.stop import RUN
-from fastnet.engine.stream.contract import Work
+from fastnet.engine.stream.contract import LoopContext
 from fastnet.limits import WORKER_RESTART_S
-from fastnet.metrics.counters import CLOSED, CLOSED_REASONS, KILLED, PARKED_BYTES
+from fastnet.metrics.counters import CLOSED, CLOSED_REASONS, KILLED, WRITE_BUFFER_BYTES
 
 log = logging.getLogger("fastnet")
 
@@ -35,13 +36,20 @@ LAST_WORDS_BYTES = select.PIPE_BUF
 class WorkerProcesses:
     """One process for each work, until all have ended after a stop."""
 
-    def __init__(self, run: Callable[[Work], None], works: Sequence[Work], ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        run: Callable[[LoopContext], None],
+        works: Sequence[LoopContext],
+        ended: Callable[[], None],
+    ) -> None:
         """ended: called when the last worker has ended."""
         self._run = run
         self._tell_ended = ended
         self._works = works
         self._alive: dict[int, tuple[int, int, float, int]] = {}
-        """By pidfd: index of the work, pid, time of the fork, and where it writes what it died of."""
+        """By pidfd: index of the work, pid, time of the fork, and where it writes what it
+        died of.
+        """
         self._lifeline_out, self._lifeline = os.pipe2(os.O_CLOEXEC)
         self._watcher = threading.Thread(target=self._watch, name="fastnet-workers", daemon=True)
 
@@ -62,8 +70,8 @@ class WorkerProcesses:
         return not self._watcher.is_alive()
 
     def _spawn(self, index: int) -> None:
-        # Blocked until the child has left the parent's handlers: it shares the pipe they write to, and a Ctrl-C that
-        # arrives in between would reach the parent twice.
+        # Blocked until the child has left the parent's handlers: it shares the pipe they write to,
+        # and a Ctrl-C that arrives in between would reach the parent twice.
         last_words, to_parent = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -78,32 +86,43 @@ class WorkerProcesses:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._alive[os.pidfd_open(pid)] = (index, pid, time.monotonic(), last_words)
 
-    def _be_worker(self, work: Work, to_parent: int) -> None:
+    def _be_worker(self, context: LoopContext, to_parent: int) -> None:
         """Serve one work in the new process. Does not return."""
         status = 1
         try:
             become_child()
-            kept = {work.stop.drain_fd, work.stop.now_fd, work.trace_fd, self._lifeline_out, to_parent}
-            keep_only({*kept, *(listener.fileno() for listener in work.listeners)})
+            kept = {
+                context.stop.drain_fd,
+                context.stop.now_fd,
+                context.trace_fd,
+                self._lifeline_out,
+                to_parent,
+            }
+            keep_only({*kept, *(listener.fileno() for listener in context.listeners)})
             say_on_standard_error()
-            threading.Thread(target=self._end_with_parent, args=(work,), daemon=True).start()
-            affinity.bind(work.cpu)
-            if work.reloader is not None:
-                work.reloader.start(work.stop, quiet=True)
-            self._run(work)
+            threading.Thread(target=self._end_with_parent, args=(context,), daemon=True).start()
+            affinity.bind(context.cpu)
+            if context.reloader is not None:
+                context.reloader.start(context.stop, quiet=True)
+            self._run(context)
             status = 0
         except BaseException as error:
             # Its log files are closed, and not its own to write: the parent says it.
-            os.write(to_parent, f"{type(error).__name__}: {error}".encode(errors="replace")[:LAST_WORDS_BYTES])
+            os.write(
+                to_parent,
+                f"{type(error).__name__}: {error}".encode(errors="replace")[:LAST_WORDS_BYTES],
+            )
         finally:
             os._exit(status)
 
-    def _end_with_parent(self, work: Work) -> None:
+    def _end_with_parent(self, context: LoopContext) -> None:
         os.read(self._lifeline_out, 1)
-        work.stop.drain()
+        context.stop.drain()
 
     def _watch(self) -> None:
-        """The whole life of the watching thread: see workers out and replace those that died too early."""
+        """The whole life of the watching thread: see workers out and replace those that died too
+        early.
+        """
         while self._alive:
             poll = select.poll()
             for pidfd in self._alive:
@@ -119,20 +138,27 @@ class WorkerProcesses:
         os.close(pidfd)
         reap(pid)
         words = read_last(last_words)
-        work = self._works[index]
-        write_off(work)
-        if work.stop.state != RUN:
+        context = self._works[index]
+        write_off(context)
+        if context.stop.state != RUN:
             return
-        log.error("worker %d (pid %d) died%s; starting another", index, pid, f" of {words}" if words else "")
+        log.error(
+            "worker %d (pid %d) died%s; starting another",
+            index,
+            pid,
+            f" of {words}" if words else "",
+        )
         if time.monotonic() - born_s < WORKER_RESTART_S:
             # Died at birth: do not fork in a tight loop. A stop request ends the wait.
-            select.select([work.stop.drain_fd], [], [], WORKER_RESTART_S)
-        if work.stop.state == RUN:
+            select.select([context.stop.drain_fd], [], [], WORKER_RESTART_S)
+        if context.stop.state == RUN:
             self._spawn(index)
 
 
 def say_on_standard_error() -> None:
-    """In a worker: descriptors of log files are closed, and their numbers may soon be those of sockets."""
+    """In a worker: descriptors of log files are closed, and their numbers may soon be those of
+    sockets.
+    """
     for handler in log.handlers[:]:
         if getattr(handler, "stream", None) is not sys.stderr:
             log.removeHandler(handler)
@@ -151,10 +177,10 @@ def read_last(last_words: int) -> str:
         os.close(last_words)
 
 
-def write_off(work: Work) -> None:
+def write_off(context: LoopContext) -> None:
     """Count the connections a dead worker still had as killed, so that the sums stay true."""
-    for index in range(work.counters.rows):
-        work.counters.row(index)[PARKED_BYTES] = 0
-    total = work.counters.total()
+    for index in range(context.counters.rows):
+        context.counters.row(index)[WRITE_BUFFER_BYTES] = 0
+    total = context.counters.total()
     closed = sum(total[f"closed_{why}"] for why in CLOSED_REASONS)
-    work.counters.row(0)[CLOSED + KILLED] += max(0, total["accepted"] - closed)
+    context.counters.row(0)[CLOSED + KILLED] += max(0, total["accepted"] - closed)

@@ -1,7 +1,9 @@
-"""Character generator (RFC 864), native: one constant block for all connections, never copied. Twin: chargen_py.py."""
+"""Character generator (RFC 864), native: one constant block for all connections, never copied.
+Twin: chargen_py.py.
+"""
 
 from fastnet.cdefs.service cimport FN_STABLE, fn_reply, fn_reply_add, fn_service
-from fastnet.engine.work_c cimport NativeService
+from fastnet.engine.context_c cimport NativeService
 from fastnet.service.chargen_py import DATAGRAM_LEAST, DATAGRAM_MOST, block
 
 cdef size_t LEAST = DATAGRAM_LEAST

@@ -1,11 +1,13 @@
-"""Character generator (RFC 864): lines of 72 printable characters, each line starting one character later, without end.
+"""Character generator (RFC 864): lines of 72 printable characters, each line starting one character
+later, without end.
 
-Facts. The pattern repeats after 95 lines, as there are 95 printable ASCII characters: 95 lines of 74 bytes are 7030.
+Facts. The pattern repeats after 95 lines, as there are 95 printable ASCII characters: 95 lines of
+74 bytes are 7030.
 Consequence: a block of whole repetitions joins onto itself, so every block is the same constant.
-Decision: a block of about one READ_BYTES is made once and sent for ever; input is dropped. A half-close does not end the
-stream, for the RFC wants it to go on until the user closes the connection.
-A datagram is answered with one of as many characters as it had, at least a line and at most the 512 the RFC allows: a request
-with a forged sender is not worth sending.
+Decision: a block of about one READ_BYTES is made once and sent for ever; input is dropped. A
+half-close does not end the stream, for the RFC wants it to go on until the user closes the
+connection. A datagram is answered with one of as many characters as it had, at least a line and at
+most the 512 the RFC allows: a request with a forged sender is not worth sending.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from libc.stdio cimport snprintf
 from libc.time cimport time
 
 from fastnet.cdefs.service cimport FN_END, FN_SCRATCH_BYTES, fn_reply, fn_reply_add, fn_service
-from fastnet.engine.work_c cimport NativeService
+from fastnet.engine.context_c cimport NativeService
 
 cdef const char **WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 cdef const char **MONTHS = [
@@ -14,8 +14,9 @@ cdef const char **MONTHS = [
 
 
 cdef int line(long long seconds, char *out, size_t room) noexcept nogil:
-    """Write the line into out. gmtime(3) takes a lock, so the calendar is done by hand: years start in March,
-    which puts the leap day at the end, and a 400-year era has 146097 days."""
+    """Write the line into out. gmtime(3) takes a lock, so the calendar is done by hand: years start
+    in
+    March, which puts the leap day at the end, and a 400-year era has 146097 days."""
     cdef long long days = seconds // 86400
     cdef int clock = <int>(seconds % 86400)
     cdef long long era = (days + 719468) // 146097

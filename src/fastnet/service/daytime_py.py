@@ -1,7 +1,7 @@
 """Daytime (RFC 867): one line with the date and time, then the end; input is dropped.
 
-Facts. The RFC leaves the form open and suggests "Weekday, Month Day, Year Time-Zone". localtime(3) takes a lock that a
-forked child may find held for ever.
+Facts. The RFC leaves the form open and suggests "Weekday, Month Day, Year Time-Zone". localtime(3)
+takes a lock that a forked child may find held for ever.
 Decision: that form in UTC, the same on every host and in both twins.
 """
 
@@ -20,7 +20,9 @@ MONTHS = (
 
 
 def line(seconds: int) -> bytes:
-    """The line for so many seconds since 1970: b"Saturday, November 21, 2026 09:05:07-UTC\\r\\n"."""
+    """The line for so many seconds since 1970: b"Saturday, November 21, 2026
+    09:05:07-UTC\\r\\n".
+    """
     now = time.gmtime(seconds)
     clock = f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
     return f"{WEEKDAYS[now.tm_wday]}, {MONTHS[now.tm_mon - 1]} {now.tm_mday}, {now.tm_year} {clock}-UTC\r\n".encode()

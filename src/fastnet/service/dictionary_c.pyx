@@ -1,6 +1,8 @@
-"""A dictionary, native, for datagrams: a hash table over one block of memory, replaced whole. Twin: dictionary_py.py.
+"""A dictionary, native, for datagrams: a hash table over one block of memory, replaced whole. Twin:
+dictionary_py.py.
 
-Connections are served by the twin: a line may come in pieces, and a native service has no memory for them.
+Connections are served by the twin: a line may come in pieces, and a native service has no memory
+for them.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -10,9 +12,9 @@ from fastnet.cdefs.dictionary cimport (
     fn_lookup, fn_phrases, fn_shelf, fn_shelf_open, fn_shelf_put, fn_shelf_take, fn_word_room, fn_words, fn_words_add,
     fn_words_drop, fn_words_new,
 )
-from fastnet.engine.work_c cimport NativeService
+from fastnet.engine.context_c cimport NativeService
 
-from fastnet.limits import DICTIONARY_ARENA_BYTES_MAX, UNPROVEN_REPLY_BYTES
+from fastnet.limits import DICTIONARY_ARENA_BYTES_MAX, UNVALIDATED_REPLY_BYTES_MAX
 from fastnet.service.dictionary_py import ELLIPSIS, UNKNOWN
 
 
@@ -44,9 +46,9 @@ cdef class NativeDictionary(NativeService):
             )
         fn_shelf_put(&self.desk.shelf, words)
 
-    def answer_up_to(self, int unproven_reply_bytes):
+    def answer_up_to(self, int unvalidated_reply_bytes_max):
         """Cut what is longer than this and than its question. Before a loop runs."""
-        self.desk.phrases.unproven_reply_bytes = unproven_reply_bytes
+        self.desk.phrases.unvalidated_reply_bytes_max = unvalidated_reply_bytes_max
 
     def __dealloc__(self):
         fn_words_drop(self.desk.shelf.newest)
@@ -66,7 +68,7 @@ def create():
     service.unknown, service.ellipsis = UNKNOWN + b"\n", ELLIPSIS + b"\n"
     service.desk.phrases.unknown, service.desk.phrases.ellipsis = service.unknown, service.ellipsis
     service.desk.phrases.unknown_bytes, service.desk.phrases.ellipsis_bytes = len(UNKNOWN), len(ELLIPSIS)
-    service.answer_up_to(UNPROVEN_REPLY_BYTES)
+    service.answer_up_to(UNVALIDATED_REPLY_BYTES_MAX)
     fn_shelf_open(&service.desk.shelf)
     service.replace({})
     service.c.own = &service.desk

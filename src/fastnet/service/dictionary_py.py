@@ -1,18 +1,21 @@
-"""A dictionary: a word comes, its translation goes back, or `unknown`. One datagram a word, or over connections one line.
+"""A dictionary: a word comes, its translation goes back, or `unknown`. One datagram a word, or over
+connections one line.
 
-Facts. Textbook clients send padded buffers, `nc` a line. Whoever gets an answer may answer in turn: an echo server sends the
-answer back as a question, and `unknown` is no word either, so two servers could go on for ever.
-Decision: a text ends at its first NUL, blanks around it do not count, and who sent a newline gets one back. What is byte for
-byte our own `unknown` is not answered; who asks for that word pads it or adds a blank. A translation longer than an unproven
-address may be sent is cut between two characters and ends with an ellipsis; who wants more of it pads the question to the
-length of the answer. Over connections, and where no address can be forged (Unix sockets), nothing is cut.
+Facts. Textbook clients send padded buffers, `nc` a line. Whoever gets an answer may answer in turn:
+an echo server sends the answer back as a question, and `unknown` is no word either, so two servers
+could go on for ever.
+Decision: a text ends at its first NUL, blanks around it do not count, and who sent a newline gets
+one back. What is byte for byte our own `unknown` is not answered; who asks for that word pads it or
+adds a blank. A translation longer than an unproven address may be sent is cut between two
+characters and ends with an ellipsis; who wants more of it pads the question to the length of the
+answer. Over connections, and where no address can be forged (Unix sockets), nothing is cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastnet.limits import DICTIONARY_LINE_BYTES_MAX, UNPROVEN_REPLY_BYTES
+from fastnet.limits import DICTIONARY_LINE_BYTES_MAX, UNVALIDATED_REPLY_BYTES_MAX
 from fastnet.service.contract import END, Address, Conn, Item, Service
 
 UNKNOWN = b"unknown"
@@ -39,11 +42,11 @@ def cut(translation: bytes, room: int) -> bytes:
 class Dictionary(Service):
     def __init__(self) -> None:
         self.entries: dict[bytes, bytes] = {}
-        self.unproven_reply_bytes = UNPROVEN_REPLY_BYTES
+        self.unvalidated_reply_bytes_max = UNVALIDATED_REPLY_BYTES_MAX
 
-    def answer_up_to(self, unproven_reply_bytes: int) -> None:
+    def answer_up_to(self, unvalidated_reply_bytes_max: int) -> None:
         """Cut what is longer than this and than its question."""
-        self.unproven_reply_bytes = unproven_reply_bytes
+        self.unvalidated_reply_bytes_max = unvalidated_reply_bytes_max
 
     def replace(self, entries: dict[bytes, bytes]) -> None:
         """Answer from other entries from now on."""
@@ -55,7 +58,7 @@ class Dictionary(Service):
             return None
         translation = self.entries.get(word_of(text), UNKNOWN)
         newline = b"\n" if text.partition(b"\0")[0].endswith(b"\n") else b""
-        room = max(len(text), self.unproven_reply_bytes) - len(newline)
+        room = max(len(text), self.unvalidated_reply_bytes_max) - len(newline)
         return (translation if len(translation) <= room else cut(translation, room), newline)
 
     def open(self, conn: Conn) -> Sequence[Item]:

@@ -1,7 +1,9 @@
-"""Echo (RFC 862), native: the reply is the buffer the bytes were read into; nothing is copied. Twin: echo_py.py."""
+"""Echo (RFC 862), native: the reply is the buffer the bytes were read into; nothing is copied.
+Twin: echo_py.py.
+"""
 
 from fastnet.cdefs.service cimport fn_reply, fn_reply_add, fn_service
-from fastnet.engine.work_c cimport NativeService
+from fastnet.engine.context_c cimport NativeService
 
 
 cdef void echo(const fn_service *service, char *bytes, size_t n, fn_reply *reply) noexcept nogil:

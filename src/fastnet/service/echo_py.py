@@ -1,8 +1,10 @@
-"""Echo (RFC 862): every byte goes back to its sender, after the peer's half-close the rest too, then ours.
+"""Echo (RFC 862): every byte goes back to its sender, after the peer's half-close the rest too,
+then
+ours.
 
-A suffix is appended to each reply, as the textbook server's "[server echo]" is. TCP has no messages: a reply is the answer
-to one read, so a peer that waits for each answer before it speaks again sees one suffix a message, and nobody else should
-count on it.
+A suffix is appended to each reply, as the textbook server's "[server echo]" is. TCP has no
+messages: a reply is the answer to one read, so a peer that waits for each answer before it speaks
+again sees one suffix a message, and nobody else should count on it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-"""Your Python function, native: one entry into Python for a batch of datagrams. Twin: handler_py.py.
+"""Your Python function, native: one entry into Python for a batch of datagrams. Twin:
+handler_py.py.
 
-Facts. Taking the GIL costs as much as answering a small datagram, and more when another thread has it.
-Decision: it is taken once a batch. Replies are not copied: the list of a batch keeps them until the next one, by when they are
-out. A peer's address is made once and kept, for formatting it costs more than the call.
+Facts. Taking the GIL costs as much as answering a small datagram, and more when another thread has
+it.
+Decision: it is taken once a batch. Replies are not copied: the list of a batch keeps them until the
+next one, by when they are out. A peer's address is made once and kept, for formatting it costs more
+than the call.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -13,7 +16,7 @@ from libc.stdint cimport uint16_t, uint32_t
 from fastnet.cdefs.counters cimport fn_count
 from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply_add, fn_service
 from fastnet.cdefs.sys cimport sockaddr_storage
-from fastnet.engine.work_c cimport NativeService
+from fastnet.engine.context_c cimport NativeService
 
 from fastnet.limits import HANDLER_PEERS_KEPT
 from fastnet.service.handler_py import Failures, as_bytes

@@ -1,9 +1,11 @@
 """Your Python function, asked once for each datagram.
 
-Facts. It is code that nobody here has seen: it raises, returns what is no reply, and keeps what it was given.
-Decision: it gets a copy of the datagram, which is its own to keep; at 64 bytes a copy costs less than a view of the loop's
-buffer that would have to be taken back. What goes wrong ends at this file: it is logged at most once in HANDLER_LOG_S, with
-how often it has happened, and the loop counts it.
+Facts. It is code that nobody here has seen: it raises, returns what is no reply, and keeps what it
+was given.
+Decision: it gets a copy of the datagram, which is its own to keep; at 64 bytes a copy costs less
+than a view of the loop's buffer that would have to be taken back. What goes wrong ends at this
+file: it is logged at most once in HANDLER_LOG_S, with how often it has happened, and the loop
+counts it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def spelled(peer: Address) -> str:
         return f"{peer[0]} port {peer[1]}"
     if peer is None:
         return "a socket without a name"
-    return printable(peer if isinstance(peer, str) else "@" + peer[1:].decode("utf-8", "surrogateescape"))
+    return printable(
+        peer if isinstance(peer, str) else "@" + peer[1:].decode("utf-8", "surrogateescape")
+    )
 
 
 class Failures:
@@ -53,7 +57,13 @@ class Failures:
         times, self.unsaid, self.quiet_until_s = self.unsaid, 0, now_s + HANDLER_LOG_S
         what = "".join(traceback.format_exception_only(error)).strip()
         often = f" ({times} since the last such line)" if times > 1 else ""
-        log.error("the handler failed on a datagram from %s: %s%s", spelled(peer), what, often, exc_info=error)
+        log.error(
+            "the handler failed on a datagram from %s: %s%s",
+            spelled(peer),
+            what,
+            often,
+            exc_info=error,
+        )
 
 
 class Handler(Service):

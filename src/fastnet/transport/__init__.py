@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastnet.limits import DATAGRAM_BYTES_MAX, UNIXGRAM_BYTES_MAX
-from fastnet.registry import Row, Table
+from fastnet.registry import Registry, Row
 
 
 @dataclass(frozen=True)
 class TransportRow(Row):
     """datagrams: it has no connections. shared: its port may be bound once for each loop.
 
-    datagram_bytes_max: the longest datagram a server of it takes and sends. forgeable: its senders may not be who they say.
+    datagram_bytes_max: the longest datagram a server of it takes and sends. forgeable: its senders
+    may not be who they say.
     """
 
     datagrams: bool = False
@@ -21,11 +22,13 @@ class TransportRow(Row):
     forgeable: bool = False
 
 
-TRANSPORTS: Table[TransportRow] = Table(
+TRANSPORTS: Registry[TransportRow] = Registry(
     __name__,
     {
         "tcp": TransportRow("TCP over IPv4 and IPv6", python="tcp"),
-        "unix": TransportRow("stream sockets of this host, by path or abstract name", python="unix", shared=False),
+        "unix": TransportRow(
+            "stream sockets of this host, by path or abstract name", python="unix", shared=False
+        ),
         "udp": TransportRow(
             "UDP over IPv4 and IPv6",
             python="udp",

@@ -1,10 +1,11 @@
 """Who may connect: networks to allow and to deny, as `--allow CIDR` and `--deny CIDR` name them.
 
-The rule: a peer in a denied network is turned away; if any network is allowed, a peer must be in one of those; otherwise
-everybody may. The order of the options does not matter. Peers on Unix sockets have no address; file permissions guard them.
-An IPv4 peer of a dual-stack listener appears as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2), so every network is kept in that form
-and one comparison serves both families. IPv6 networks shorter than that prefix, ::/0 above all, hold no IPv4 peer: who writes
-them means IPv6. The native twin is csrc/fn_access.h.
+The rule: a peer in a denied network is turned away; if any network is allowed, a peer must be in
+one of those; otherwise everybody may. The order of the options does not matter. Peers on Unix
+sockets have no address; file permissions guard them. An IPv4 peer of a dual-stack listener appears
+as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2), so every network is kept in that form and one comparison
+serves both families. IPv6 networks shorter than that prefix, ::/0 above all, hold no IPv4 peer: who
+writes them means IPv6. The native twin is csrc/fn_access.h.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class AccessList:
     @classmethod
     def parse(cls, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> AccessList:
         """Read CIDR texts such as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7. Raises ConfigError."""
-        return cls((*(network(text, True) for text in allow), *(network(text, False) for text in deny)))
+        return cls(
+            (*(network(text, True) for text in allow), *(network(text, False) for text in deny))
+        )
 
     def allows(self, host: str) -> bool:
         """Whether a peer with this numeric address may connect."""
@@ -50,7 +53,9 @@ class AccessList:
 
     def packed(self) -> bytes:
         """All networks as an array of struct fn_network."""
-        return b"".join(RECORD.pack(value.to_bytes(16), bits, allow) for value, bits, allow in self.networks)
+        return b"".join(
+            RECORD.pack(value.to_bytes(16), bits, allow) for value, bits, allow in self.networks
+        )
 
 
 def network(text: str, allow: bool) -> tuple[int, int, bool]:

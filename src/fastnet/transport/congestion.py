@@ -1,8 +1,10 @@
 """Which congestion control a transfer uses.
 
-Facts. bbr paces what it sends, even over loopback, where there is no queue to protect: on one host cubic carried 7.0 GB/s
-where bbr carried 2.0 to 2.6 (docs/benchmarks.md). Over a real network the administrator's choice is the better guess.
-Decision: "auto" takes cubic, or else reno, when both ends have the same address, and leaves the kernel's default otherwise.
+Facts. bbr paces what it sends, even over loopback, where there is no queue to protect: on one host
+cubic carried 7.0 GB/s where bbr carried 2.0 to 2.6 (docs/benchmarks.md). Over a real network the
+administrator's choice is the better guess.
+Decision: "auto" takes cubic, or else reno, when both ends have the same address, and leaves the
+kernel's default otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ NAME_BYTES = 16
 
 
 def settle(sock: socket.socket, wanted: str = "auto") -> str:
-    """Set it on a connection; `wanted` is "auto" or an algorithm. Returns the one in use, "" for a Unix socket.
+    """Set it on a connection; `wanted` is "auto" or an algorithm. Returns the one in use, "" for a
+    Unix socket.
 
     Raises ConfigError for an algorithm asked for by name and absent.
     """
@@ -43,7 +46,11 @@ def check(wanted: str) -> None:
 
 
 def in_use(sock: socket.socket) -> str:
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, NAME_BYTES).partition(b"\0")[0].decode()
+    return (
+        sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, NAME_BYTES)
+        .partition(b"\0")[0]
+        .decode()
+    )
 
 
 def is_same_host(sock: socket.socket) -> bool:

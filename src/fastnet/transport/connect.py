@@ -1,14 +1,16 @@
 """Make a connection: names to addresses, addresses to one connected socket, within one time-out.
 
-Facts. A name often has several addresses and any of them may be dead: an IPv6 address without a route, a server bound
-to 127.0.0.1 only. A dead address does not always say so: connect(2) to a black hole is silent for two minutes.
-getaddrinfo(3) has no time-out at all. connect(2) on a Unix socket with a full backlog fails at once with EAGAIN when
-non-blocking, but waits as long as SO_SNDTIMEO says when blocking (socket(7)).
-Consequence: addresses tried one after the other would let the first black hole use up the time of all others.
-Decision: TCP addresses race with a stagger of CONNECT_STAGGER_S (RFC 8305), a refusal starts the next one at once;
-names are looked up in a daemon thread that is abandoned when the time is over.
-Cost: a thread for each name that is not an address; the losers of the race are connections the server sees open and
-close.
+Facts. A name often has several addresses and any of them may be dead: an IPv6 address without a
+route, a server bound to 127.0.0.1 only. A dead address does not always say so: connect(2) to a
+black hole is silent for two minutes. getaddrinfo(3) has no time-out at all. connect(2) on a Unix
+socket with a full backlog fails at once with EAGAIN when non-blocking, but waits as long as
+SO_SNDTIMEO says when blocking (socket(7)).
+Consequence: addresses tried one after the other would let the first black hole use up the time of
+all others.
+Decision: TCP addresses race with a stagger of CONNECT_STAGGER_S (RFC 8305), a refusal starts the
+next one at once; names are looked up in a daemon thread that is abandoned when the time is over.
+Cost: a thread for each name that is not an address; the losers of the race are connections the
+server sees open and close.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from fastnet.limits import CONNECT_STAGGER_S, CONNECT_TIMEOUT_S, UNIXGRAM_BYTES_
 
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "unixgram": socket.SOCK_DGRAM}
 
-CURES = {
+HINTS = {
     errno.ECONNREFUSED: "Nothing listens there: check host and port, or start the server first",
     errno.ETIMEDOUT: "The host is down, a firewall drops the packets, or it needs a longer --timeout",
     errno.EHOSTUNREACH: "Check the address and the route to it: ip route get ADDRESS",
@@ -45,7 +47,7 @@ CURES = {
     errno.ENFILE: "This host has too many open files",
 }
 
-UNIX_CURES = {
+UNIX_HINTS = {
     errno.ENOENT: "The server makes the socket file when it starts: check the path, or start the server first",
     errno.ECONNREFUSED: "No server has it open: the file is a left-over, or not a socket; start the server",
     errno.EACCES: "It takes write permission on the socket file and search permission on its folders",
@@ -57,7 +59,9 @@ UNIX_CURES = {
 
 
 class Address(NamedTuple):
-    """One answer of getaddrinfo(3), or the name of a Unix socket, ready for socket(2) and connect(2)."""
+    """One answer of getaddrinfo(3), or the name of a Unix socket, ready for socket(2) and
+    connect(2).
+    """
 
     family: int
     kind: int
@@ -76,13 +80,15 @@ class Failure(NamedTuple):
 
 
 def dial(endpoint: Endpoint, *, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
-    """Connect to an endpoint and return the socket, in blocking mode and without a time-out of its own.
+    """Connect to an endpoint and return the socket, in blocking mode and without a time-out of its
+    own.
 
-    timeout_s: for everything together: the name look-up and all addresses of the name.
-    A UDP socket is connected too, so that an ICMP refusal of a datagram comes back as an error (udp(7)). A Unix socket of
-    datagrams has a name of its own, abstract and picked by the kernel (unix(7)), or nobody could answer it.
-    Raises NetworkError (refused, timed out, unreachable, no such name or socket file, permission denied), or
-    ConfigError for an endpoint that nothing can be connected to.
+    timeout_s: for everything together: the name look-up and all addresses of the name. A UDP socket
+    is connected too, so that an ICMP refusal of a datagram comes back as an error (udp(7)). A Unix
+    socket of datagrams has a name of its own, abstract and picked by the kernel (unix(7)), or
+    nobody could answer it. Raises NetworkError (refused, timed out, unreachable, no such name or
+    socket file, permission denied), or ConfigError for an endpoint that nothing can be connected
+    to.
     """
     if endpoint.transport == "unix":
         return dial_unix(endpoint, timeout_s)
@@ -96,8 +102,8 @@ def dial(endpoint: Endpoint, *, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.
 def dial_datagram(endpoint: Endpoint, addresses: deque[Address]) -> socket.socket:
     """Take addresses from the front until one can be connected to.
 
-    That sends nothing, so it proves nothing about the server: what is left in `addresses` can be tried when the first
-    datagram is refused. Raises NetworkError when none is left.
+    That sends nothing, so it proves nothing about the server: what is left in `addresses` can be
+    tried when the first datagram is refused. Raises NetworkError when none is left.
     """
     failures = []
     while addresses:
@@ -136,7 +142,7 @@ def dial_unix(endpoint: Endpoint, timeout_s: float) -> socket.socket:
         sock.close()
         why = silence(timeout_s) if error.errno == errno.EAGAIN else reason(error)
         raise NetworkError(
-            f"cannot connect to {endpoint}: {why}", cure_of(endpoint, error.errno), error.errno
+            f"cannot connect to {endpoint}: {why}", hint_of(endpoint, error.errno), error.errno
         ) from error
     except BaseException:
         sock.close()
@@ -154,22 +160,33 @@ def timeval(seconds: float) -> bytes:
 
 
 def resolve(endpoint: Endpoint, *, timeout_s: float = CONNECT_TIMEOUT_S) -> list[Address]:
-    """All addresses of an endpoint, best first (RFC 6724). No host means this host's loopback; a path is its one address.
+    """All addresses of an endpoint, best first (RFC 6724). No host means this host's loopback; a
+    path
+    is its one address.
 
-    Raises NetworkError when the name has no address or nobody answers in time, ConfigError when it cannot be a name.
+    Raises NetworkError when the name has no address or nobody answers in time, ConfigError when it
+    cannot be a name.
     """
     if endpoint.is_local:
         return [Address(socket.AF_UNIX, KINDS[endpoint.transport], 0, unix_name(endpoint.path))]
     if endpoint.port == 0:
-        raise ConfigError(f"cannot connect to {endpoint}: no server has port 0", "Give the port the server printed")
+        raise ConfigError(
+            f"cannot connect to {endpoint}: no server has port 0",
+            "Give the port the server printed",
+        )
     kind = KINDS[endpoint.transport]
     try:
         found = look_up(endpoint, kind, timeout_s)
     except socket.gaierror as error:
         raise unknown_name(endpoint, error) from error
-    except ValueError as error:  # a name that the idna codec cannot write, or that getaddrinfo(3) would cut short
-        raise ConfigError(f"{endpoint.host!r} cannot be a host name", "A label has 1 to 63 characters") from error
-    known = dict.fromkeys(Address(family, kind, protocol, name) for family, kind, protocol, _, name in found)
+    # a name that the idna codec cannot write, or that getaddrinfo(3) would cut short
+    except ValueError as error:
+        raise ConfigError(
+            f"{endpoint.host!r} cannot be a host name", "A label has 1 to 63 characters"
+        ) from error
+    known = dict.fromkeys(
+        Address(family, kind, protocol, name) for family, kind, protocol, _, name in found
+    )
     return list(known)
 
 
@@ -179,7 +196,8 @@ def look_up(endpoint: Endpoint, kind: int, timeout_s: float) -> Sequence[tuple]:
     if host and "\0" in host:
         raise ValueError("NUL in a host name")
     try:
-        # As bytes, because for text Python loads the rules of international names, which no address needs.
+        # As bytes, because for text Python loads the rules of international names, which no address
+        # needs.
         address = host.encode() if host and host.isascii() else host
         return socket.getaddrinfo(address, port, type=kind, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
@@ -209,21 +227,28 @@ def look_up(endpoint: Endpoint, kind: int, timeout_s: float) -> Sequence[tuple]:
 
 def unknown_name(endpoint: Endpoint, error: socket.gaierror) -> NetworkError:
     if error.errno == socket.EAI_AGAIN:
-        why, cure = "no name server answers", "Check the network and /etc/resolv.conf, or use an address"
+        why, hint = (
+            "no name server answers",
+            "Check the network and /etc/resolv.conf, or use an address",
+        )
     elif error.errno == socket.EAI_NONAME:
-        why, cure = f"no host is called {endpoint.host!r}", "Check the spelling, or use an address"
+        why, hint = f"no host is called {endpoint.host!r}", "Check the spelling, or use an address"
     else:
-        why, cure = str(error.strerror).lower(), "Check the name, or use an address"
-    return NetworkError(f"cannot connect to {endpoint}: {why}", cure)
+        why, hint = str(error.strerror).lower(), "Check the name, or use an address"
+    return NetworkError(f"cannot connect to {endpoint}: {why}", hint)
 
 
 # Addresses
 
 
 class Race:
-    """Connects to several addresses at once, each with a head start over the next; the first to answer wins."""
+    """Connects to several addresses at once, each with a head start over the next; the first to
+    answer wins.
+    """
 
-    def __init__(self, endpoint: Endpoint, addresses: Sequence[Address], deadline: float, timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, addresses: Sequence[Address], deadline: float, timeout_s: float
+    ) -> None:
         self.endpoint = endpoint
         self.waiting = deque(addresses)
         self.running: dict[int, tuple[socket.socket, Address]] = {}
@@ -292,16 +317,25 @@ class Race:
 
 
 def connected_to_itself(sock: socket.socket) -> bool:
-    """A port of the ephemeral range on this host can be picked as our own: TCP then connects the socket to itself."""
+    """A port of the ephemeral range on this host can be picked as our own: TCP then connects the
+    socket to itself.
+    """
     try:
         return bool(sock.getsockname() == sock.getpeername())
     except OSError:
         return False
 
 
-def cannot_connect(endpoint: Endpoint, failures: Sequence[Failure], timeout_s: float = 0) -> NetworkError:
-    """One sentence for all addresses that failed. The cure is that of the last one, which had the most time."""
-    said = {str(address): silence(timeout_s) if timed_out(error) else reason(error) for address, error in failures}
+def cannot_connect(
+    endpoint: Endpoint, failures: Sequence[Failure], timeout_s: float = 0
+) -> NetworkError:
+    """One sentence for all addresses that failed. The hint is that of the last one, which had the
+    most time.
+    """
+    said = {
+        str(address): silence(timeout_s) if timed_out(error) else reason(error)
+        for address, error in failures
+    }
     if len(set(said.values())) == 1:
         why = next(iter(said.values()))
         if len(said) > 1:
@@ -309,11 +343,13 @@ def cannot_connect(endpoint: Endpoint, failures: Sequence[Failure], timeout_s: f
     else:
         why = ", ".join(f"{address}: {each}" for address, each in said.items())
     code = failures[-1].error.errno if failures else None
-    return NetworkError(f"cannot connect to {endpoint}: {why or 'no address'}", cure_of(endpoint, code), code)
+    return NetworkError(
+        f"cannot connect to {endpoint}: {why or 'no address'}", hint_of(endpoint, code), code
+    )
 
 
-def cure_of(endpoint: Endpoint, code: int | None) -> str:
-    return (UNIX_CURES if endpoint.is_local else CURES).get(code or 0, "")
+def hint_of(endpoint: Endpoint, code: int | None) -> str:
+    return (UNIX_HINTS if endpoint.is_local else HINTS).get(code or 0, "")
 
 
 def timed_out(error: OSError) -> bool:

@@ -1,4 +1,6 @@
-"""Socket options by name, set with an error that names the option (socket(7), tcp(7), ip(7), ipv6(7))."""
+"""Socket options by name, set with an error that names the option (socket(7), tcp(7), ip(7),
+ipv6(7)).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ CONGESTION_FILE = "/proc/sys/net/ipv4/tcp_available_congestion_control"
 
 
 def set_buffers(sock: socket.socket, options: SocketOptions) -> None:
-    """SO_RCVBUF and SO_SNDBUF, before listen: the window scale is fixed by the handshake (tcp(7))."""
+    """SO_RCVBUF and SO_SNDBUF, before listen: the window scale is fixed by the handshake
+    (tcp(7)).
+    """
     if options.rcvbuf is not None:
         set_option(sock, socket.SOL_SOCKET, socket.SO_RCVBUF, options.rcvbuf, "rcvbuf")
     if options.sndbuf is not None:
@@ -48,7 +52,9 @@ def set_option(sock: socket.socket, level: int, option: int, value: int, name: s
     try:
         sock.setsockopt(level, option, value)
     except OSError as error:
-        raise ConfigError(f"cannot set --{name} {value}: {reason(error)}", "See socket(7) for what it takes") from error
+        raise ConfigError(
+            f"cannot set --{name} {value}: {reason(error)}", "See socket(7) for what it takes"
+        ) from error
 
 
 def set_congestion(sock: socket.socket, algorithm: str) -> None:

@@ -1,12 +1,14 @@
 """TLS for a transfer: who is on the other side, and nobody in between.
 
-Facts. A certificate that no authority signed proves nothing by itself, but whoever knows its fingerprint needs no authority.
-Python takes an end without close_notify for a proper one unless told otherwise (suppress_ragged_eofs). TLS 1.3 servers send
-tickets that a client which only writes never reads, and closing with unread input resets the connection. A handshake waits
-for the peer several times.
-Decision: the listener is the TLS server; without a certificate it makes one for itself, keeps it and shows its fingerprint,
-which the other side pins. An end without close_notify is an error, tickets are not sent, TLS is 1.2 at least. A handshake is
-steps that never wait; `shake` does them all with a deadline.
+Facts. A certificate that no authority signed proves nothing by itself, but whoever knows its
+fingerprint needs no authority. Python takes an end without close_notify for a proper one unless
+told otherwise (suppress_ragged_eofs). TLS 1.3 servers send tickets that a client which only writes
+never reads, and closing with unread input resets the connection. A handshake waits for the peer
+several times.
+Decision: the listener is the TLS server; without a certificate it makes one for itself, keeps it
+and shows its fingerprint, which the other side pins. An end without close_notify is an error,
+tickets are not sent, TLS is 1.2 at least. A handshake is steps that never wait; `shake` does them
+all with a deadline.
 """
 
 from __future__ import annotations
@@ -34,9 +36,12 @@ FINGERPRINT = re.compile(r"sha256:([0-9a-f]{64})")
 
 @dataclass(frozen=True)
 class TlsOptions:
-    """Paths of PEM files, or None. cert, key: ours; without key it is in the file of cert. ca: who may sign theirs.
+    """Paths of PEM files, or None. cert, key: ours; without key it is in the file of cert. ca: who
+    may
+    sign theirs.
 
-    fingerprint: "sha256:" and 64 hexadecimal digits, colons between them or not: the one certificate that is taken.
+    fingerprint: "sha256:" and 64 hexadecimal digits, colons between them or not: the one
+    certificate that is taken.
     """
 
     cert: str | None = None
@@ -46,21 +51,27 @@ class TlsOptions:
 
 
 class Context(ssl.SSLContext):
-    """A context that knows our own certificate (DER, empty for none) and the only fingerprint it takes ("" for any)."""
+    """A context that knows our own certificate (DER, empty for none) and the only fingerprint it
+    takes ("" for any).
+    """
 
     certificate = b""
     pin = ""
 
 
 def server_context(options: TlsOptions, folder: str) -> Context:
-    """For the listener. folder: where a certificate of our own is kept, made when `options` have none. Raises ConfigError."""
+    """For the listener. folder: where a certificate of our own is kept, made when `options` have
+    none. Raises ConfigError.
+    """
     if options.fingerprint is not None:
-        cure = "Give it to the side that connects; --ca says whose certificates the listener takes"
-        raise ConfigError("the listener has no fingerprint to check", cure)
+        hint = "Give it to the side that connects; --ca says whose certificates the listener takes"
+        raise ConfigError("the listener has no fingerprint to check", hint)
     context = new_context(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = 0
     if options.cert is None and options.key is not None:
-        raise ConfigError("there is a key without a certificate", "Give --cert too, or leave --key out")
+        raise ConfigError(
+            "there is a key without a certificate", "Give --cert too, or leave --key out"
+        )
     load_certificate(context, options.cert or own_certificate(folder), options.key)
     if options.ca is not None:
         load_authorities(context, options.ca)
@@ -71,7 +82,8 @@ def server_context(options: TlsOptions, folder: str) -> Context:
 def client_context(options: TlsOptions) -> Context:
     """For the side that connects. Raises ConfigError.
 
-    Without ca and fingerprint it takes what this host's authorities have signed for the name that was dialled.
+    Without ca and fingerprint it takes what this host's authorities have signed for the name that
+    was dialled.
     """
     context = new_context(ssl.PROTOCOL_TLS_CLIENT)
     if options.fingerprint is not None:
@@ -102,8 +114,8 @@ def load_certificate(context: Context, cert: str, key: str | None) -> None:
         context.load_cert_chain(cert, key, password=lambda: "")
         context.certificate = certificate_in(cert)
     except (OSError, ValueError) as error:
-        cure = "They are PEM files that can be read, the key belongs to the first certificate and has no password"
-        raise ConfigError(f"cannot use the certificate {where}: {why(error)}", cure) from error
+        hint = "They are PEM files that can be read, the key belongs to the first certificate and has no password"
+        raise ConfigError(f"cannot use the certificate {where}: {why(error)}", hint) from error
 
 
 def load_authorities(context: Context, path: str) -> None:
@@ -126,8 +138,8 @@ def parse_fingerprint(text: str) -> str:
     kind, _, digits = text.strip().lower().partition(":")
     plain = f"{kind}:{digits.replace(':', '')}"
     if not FINGERPRINT.fullmatch(plain):
-        cure = "It is sha256: and 64 hexadecimal digits; the listener shows its own when it starts"
-        raise ConfigError(f"'{printable(text)}' is no fingerprint", cure)
+        hint = "It is sha256: and 64 hexadecimal digits; the listener shows its own when it starts"
+        raise ConfigError(f"'{printable(text)}' is no fingerprint", hint)
     return plain
 
 
@@ -137,7 +149,9 @@ def fingerprint_of(der: bytes) -> str:
 
 
 def begin(sock: socket.socket, context: Context, server_side: bool, host: str) -> ssl.SSLSocket:
-    """A non-blocking socket whose handshake has not begun; `sock` is used up. Raises NetworkError."""
+    """A non-blocking socket whose handshake has not begun; `sock` is used up. Raises
+    NetworkError.
+    """
     sock.setblocking(False)
     try:
         sock.getpeername()  # ssl would leave its socket open when this one is reset already
@@ -156,21 +170,24 @@ def begin(sock: socket.socket, context: Context, server_side: bool, host: str) -
 def shake(secure: ssl.SSLSocket, host: str, timeout_s: float, look: Callable[[], None]) -> None:
     """The whole handshake. look: called whenever waiting has taken MOVER_SLICE_S; may raise.
 
-    host: the other side, as dialled. Raises NetworkError when it does not do, in time, or is not who it should be.
+    host: the other side, as dialled. Raises NetworkError when it does not do, in time, or is not
+    who it should be.
     """
     ends, poll = monotonic() + timeout_s, select.poll()
     while events := step(secure, host):
         poll.register(secure, events)
         left_s = ends - monotonic()
         if left_s <= 0:
-            cure = "Check that the other side uses TLS too (--tls), and that it is awake"
-            raise NetworkError(f"no TLS handshake with {shown(host)} within {timeout_s:g} s", cure)
+            hint = "Check that the other side uses TLS too (--tls), and that it is awake"
+            raise NetworkError(f"no TLS handshake with {shown(host)} within {timeout_s:g} s", hint)
         poll.poll(min(left_s, MOVER_SLICE_S) * 1000)
         look()
 
 
 def step(secure: ssl.SSLSocket, host: str) -> int:
-    """Go on with a handshake, without waiting. Returns what to poll for before the next step, 0 when it is done.
+    """Go on with a handshake, without waiting. Returns what to poll for before the next step, 0
+    when
+    it is done.
 
     Raises NetworkError.
     """
@@ -193,30 +210,38 @@ def check_pin(secure: ssl.SSLSocket, host: str) -> None:
         return
     found = fingerprint_of(secure.getpeercert(binary_form=True) or b"")
     if not hmac.compare_digest(found, pin):
-        cure = f"Either its certificate was renewed, or this is somebody else; only its owner can say. Expected {pin}"
-        raise NetworkError(f"the certificate of {shown(host)} is not the one expected: it has {found}", cure)
+        hint = f"Either its certificate was renewed, or this is somebody else; only its owner can say. Expected {pin}"
+        raise NetworkError(
+            f"the certificate of {shown(host)} is not the one expected: it has {found}", hint
+        )
 
 
 def binding(secure: ssl.SSLSocket) -> bytes:
-    """What both sides know of this connection's server and nobody in between can imitate: SHA-256 of its certificate."""
+    """What both sides know of this connection's server and nobody in between can imitate: SHA-256
+    of its certificate.
+    """
     assert isinstance(secure.context, Context)
     der = secure.context.certificate if secure.server_side else secure.getpeercert(binary_form=True)
     return hashlib.sha256(der or b"").digest()
 
 
 def failed(host: str, error: OSError | ValueError) -> FastnetError:
-    """What went wrong in a handshake, with its cure."""
+    """What went wrong in a handshake, with its hint."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        cure = "Pin it with --tls-fingerprint (the listener shows its own), or name who signed it with --ca"
-        return NetworkError(f"the certificate of {shown(host)} is not trusted: {error.verify_message}", cure)
+        hint = "Pin it with --tls-fingerprint (the listener shows its own), or name who signed it with --ca"
+        return NetworkError(
+            f"the certificate of {shown(host)} is not trusted: {error.verify_message}", hint
+        )
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, (ssl.SSLEOFError, ConnectionError)) or number == errno.ENOTCONN:
-        cure = "Check that it uses TLS too (--tls); its own words say more"
-        return NetworkError(f"{shown(host)} ended the TLS handshake", cure)
+        hint = "Check that it uses TLS too (--tls); its own words say more"
+        return NetworkError(f"{shown(host)} ended the TLS handshake", hint)
     if isinstance(error, ssl.SSLError):
-        cure = "Check that the other side uses TLS too (--tls)"
-        return NetworkError(f"the TLS handshake with {shown(host)} failed: {why(error)}", cure)
-    return NetworkError(f"the TLS handshake with {shown(host)} failed: {why(error)}", "Check the address", number)
+        hint = "Check that the other side uses TLS too (--tls)"
+        return NetworkError(f"the TLS handshake with {shown(host)} failed: {why(error)}", hint)
+    return NetworkError(
+        f"the TLS handshake with {shown(host)} failed: {why(error)}", "Check the address", number
+    )
 
 
 def wanted(error: OSError) -> int:
@@ -263,12 +288,19 @@ def kernel_tls() -> str:
     try:
         attach_tls()
     except OSError as error:
-        cause = "the kernel module tls is not loaded" if isinstance(error, FileNotFoundError) else reason(error)
+        cause = (
+            "the kernel module tls is not loaded"
+            if isinstance(error, FileNotFoundError)
+            else reason(error)
+        )
         return f"{cause}; {why_not}" if why_not else cause
     return why_not
 
 
 def attach_tls() -> None:
     """Ask a connection's kernel side for TLS, as OpenSSL would."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
         client.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")

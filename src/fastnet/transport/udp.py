@@ -1,8 +1,10 @@
 """Bound UDP sockets over IPv4 and IPv6.
 
-Facts. UDP has no listening and no TIME_WAIT, and SO_REUSEADDR would let a second server steal the port (socket(7)).
-SO_REUSEPORT shares it: the kernel spreads peers over the sockets by a hash of both addresses, so a peer stays with one.
-Decision: SO_REUSEPORT where several loops share the port, set by the first one after bind as transport/tcp.py has it.
+Facts. UDP has no listening and no TIME_WAIT, and SO_REUSEADDR would let a second server steal the
+port (socket(7)). SO_REUSEPORT shares it: the kernel spreads peers over the sockets by a hash of
+both addresses, so a peer stays with one.
+Decision: SO_REUSEPORT where several loops share the port, set by the first one after bind as
+transport/tcp.py has it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Unix stream listeners, and the paths of Unix sockets of both kinds (unix(7)).
 
-Facts. Closing a listener leaves its socket file, and binding to a path that exists fails even when nobody listens
-there any more. Connecting to such a stale file is refused at once, to a live socket of the other kind with another error.
-Abstract names (unix:@name) vanish with the socket.
-A stream socket that is bound and does not listen yet looks as stale.
-Decision: on a clash connect to find out; a stale socket file is replaced, a live one or any other file is left alone. Servers
-that start at once take turns, by a lock on the folder (flock(2)), from before they bind until they listen: one gets the path,
-the others hear that it is in use. On the way out the file is removed only if it is still ours, by device and inode.
+Facts. Closing a listener leaves its socket file, and binding to a path that exists fails even when
+nobody listens there any more. Connecting to such a stale file is refused at once, to a live socket
+of the other kind with another error. Abstract names (unix:@name) vanish with the socket. A stream
+socket that is bound and does not listen yet looks as stale.
+Decision: on a clash connect to find out; a stale socket file is replaced, a live one or any other
+file is left alone. Servers that start at once take turns, by a lock on the folder (flock(2)), from
+before they bind until they listen: one gets the path, the others hear that it is in use. On the way
+out the file is removed only if it is still ours, by device and inode.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fastnet.limits import SOCKET_FILE_LOOK_S, SOCKET_FILE_TURN_S
 from fastnet.transport.contract import SocketOptions
 from fastnet.transport.options import set_buffers
 
-CURES = {
+HINTS = {
     errno.EADDRINUSE: "A server has it already; stop it or choose another path",
     errno.EACCES: "You may not create files in that folder",
     errno.ENOENT: "Its folder does not exist",
@@ -55,8 +56,10 @@ def bound(endpoint: Endpoint, options: SocketOptions, kind: socket.SocketKind) -
                 if kind == socket.SOCK_STREAM:
                     sock.listen(options.backlog)
         except OSError as error:
-            cure = CURES.get(error.errno or 0, "")
-            raise NetworkError(f"cannot listen on {endpoint}: {reason(error)}", cure, error.errno) from error
+            hint = HINTS.get(error.errno or 0, "")
+            raise NetworkError(
+                f"cannot listen on {endpoint}: {reason(error)}", hint, error.errno
+            ) from error
     except BaseException:
         sock.close()
         raise
@@ -65,7 +68,9 @@ def bound(endpoint: Endpoint, options: SocketOptions, kind: socket.SocketKind) -
 
 @contextmanager
 def turn(path: str) -> Iterator[None]:
-    """Hold the lock of the folder that a socket file is in. Raises BlockingIOError when somebody does not let go of it."""
+    """Hold the lock of the folder that a socket file is in. Raises BlockingIOError when somebody
+    does not let go of it.
+    """
     if path.startswith("@"):
         yield
         return
@@ -79,7 +84,8 @@ def turn(path: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_UN)  # closing would not do if a process was forked meanwhile
+            # closing would not do if a process was forked meanwhile
+            fcntl.flock(folder, fcntl.LOCK_UN)
         os.close(folder)
 
 

@@ -1,7 +1,10 @@
-"""A datagram service in one thread: a socket, signals and whatever else the service waits for, in one poll.
+"""A datagram service in one thread: a socket, signals and whatever else the service waits for, in
+one
+poll.
 
-The engines of datagram/ are for services that answer whoever asked, as fast as the host can. A service that also has
-processes, deadlines or something to say unasked is a desk (apps/exec/server_protocol.py, apps/chat/server_protocol.py): it judges datagrams and knows no
+The engines of datagram/ are for services that answer whoever asked, as fast as the host can. A
+service that also has processes, deadlines or something to say unasked is a desk
+(apps/exec/server_protocol.py, apps/chat/server_protocol.py): it judges datagrams and knows no
 socket. This is the socket around it.
 
     SIGINT, SIGTERM    the desk ends its business, for up to `drain` seconds; exit 0
@@ -49,7 +52,7 @@ def counted(about: str, kind: str = "counter") -> Any:
 
 
 @dataclass
-class DeskStatistics:
+class DatagramServerStatistics:
     """What came and what became of it."""
 
     datagrams: int = counted("Datagrams received.")
@@ -74,10 +77,12 @@ def family(service: str, name: str, metadata: Mapping[str, str]) -> Family:
 
 
 @dataclass(frozen=True)
-class DeskConfig:
+class DatagramServerConfig:
     """Where a desk is, and who may come to it. Raises ConfigError."""
 
-    host: str = option("127.0.0.1", "Address or name to bind; an empty one is every address of this host.", "HOST")
+    host: str = option(
+        "127.0.0.1", "Address or name to bind; an empty one is every address of this host.", "HOST"
+    )
     port: int = option(0, "Port to bind; 0 picks a free one.", "PORT", least=0)
     drain: float = option(DRAIN_S, "Time to end business after SIGTERM.", "SECONDS", least=0)
     allow: tuple[str, ...] = option((), "Let in this network only; may be given again.", "CIDR")
@@ -88,7 +93,9 @@ class DeskConfig:
     def __post_init__(self) -> None:
         check(self)
         if self.port > PORT_MAX:
-            raise ConfigError(f"port {self.port} is out of range", f"Ports go from 0 (pick one) to {PORT_MAX}")
+            raise ConfigError(
+                f"port {self.port} is out of range", f"Ports go from 0 (pick one) to {PORT_MAX}"
+            )
         AccessList.parse(self.allow, self.deny)
 
     @property
@@ -103,8 +110,10 @@ def listen_for_metrics(endpoint: Endpoint) -> MetricsServer:
     return MetricsServer(endpoint)
 
 
-class DeskServer:
-    """One socket and one desk, polled until a signal ends it. A service overrides what is below the line."""
+class DatagramServer:
+    """One socket and one desk, polled until a signal ends it. A service overrides what is below the
+    line.
+    """
 
     service: str
     """Its name."""
@@ -112,7 +121,9 @@ class DeskServer:
     datagram_bytes_max: int
     """What is longer arrives one byte longer than this, for the desk to refuse."""
 
-    def __init__(self, config: DeskConfig, statistics: DeskStatistics, tell: Tell) -> None:
+    def __init__(
+        self, config: DatagramServerConfig, statistics: DatagramServerStatistics, tell: Tell
+    ) -> None:
         self.config = config
         self.statistics = statistics
         self.tell = tell
@@ -122,7 +133,9 @@ class DeskServer:
         self.metrics: MetricsServer | None = None
 
     def run(self, process: ProcessConfig) -> int:
-        """Open what a process has, serve, close everything. Returns the exit code; raises FastnetError."""
+        """Open what a process has, serve, close everything. Returns the exit code; raises
+        FastnetError.
+        """
         with ExitStack() as stack:
             self.logs = stack.enter_context(Logs(process))
             try:
@@ -137,7 +150,15 @@ class DeskServer:
                 self.endpoint = udp.name(self.sock, self.config.endpoint)
                 stack.callback(self.close)
                 self.opened()
-                self.say(self.event("listening", pid=os.getpid(), service=self.service, **self.about(), **self.show()))
+                self.say(
+                    self.event(
+                        "listening",
+                        pid=os.getpid(),
+                        service=self.service,
+                        **self.about(),
+                        **self.show(),
+                    )
+                )
                 return self.serve()
             except FastnetError as error:
                 log.error("%s", error, extra=TOLD)
@@ -151,7 +172,9 @@ class DeskServer:
         if self.metrics is None:
             return {"metrics": ""}
         labels = {"service": self.service, "endpoint": str(self.endpoint)}
-        self.metrics.start([(labels, lambda: self.statistics)], self.statistics.families(self.service))
+        self.metrics.start(
+            [(labels, lambda: self.statistics)], self.statistics.families(self.service)
+        )
         return {"metrics": self.metrics.url}
 
     def event(self, kind: str, **more: Any) -> dict[str, Any]:
@@ -169,14 +192,14 @@ class DeskServer:
             poll = select.poll()
             for fd in (self.sock.fileno(), self.signals.fd, *watched):
                 poll.register(fd, select.POLLIN)
-            for fd, _ in poll.poll(self.patience_ms()):
+            for fd, _ in poll.poll(self.poll_timeout_ms()):
                 if fd in watched:
                     watched[fd](fd)
                 elif fd == self.sock.fileno():
                     self.take_some()
                 else:
                     self.on_signals()
-            self.send_all(self.turn())
+            self.send_all(self.handle_timer())
         self.close()
         self.say(self.event("stopped", statistics=self.statistics.as_dict()))
         return EXIT_INTERRUPTED if self.stop_asked > 1 else EXIT_OK
@@ -185,14 +208,14 @@ class DeskServer:
         if not self.stop_asked:
             return False
         is_late = time.monotonic() >= self.drain_until_s or self.stop_asked > 1
-        return is_late or not self.is_owing()
+        return is_late or not self.has_pending_work()
 
-    def patience_ms(self) -> float | None:
+    def poll_timeout_ms(self) -> float | None:
         """Until the next deadline; while stopping, short enough to see a peer fall silent."""
-        deadlines = self.deadlines()
+        timers = self.timers()
         if self.stop_asked:
-            deadlines += [self.drain_until_s, time.monotonic() + TICK_S]
-        return max(0.0, (min(deadlines) - time.monotonic()) * 1000 + 1) if deadlines else None
+            timers += [self.drain_until_s, time.monotonic() + TICK_S]
+        return max(0.0, (min(timers) - time.monotonic()) * 1000 + 1) if timers else None
 
     def take_some(self) -> None:
         """Hear up to a turn's worth of datagrams."""
@@ -210,12 +233,16 @@ class DeskServer:
             if self.ignores(peer):
                 statistics.ignored += 1
                 continue
-            self.send_all(self.hear(datagram, peer))
+            self.send_all(self.receive_datagram(datagram, peer))
 
     def ignores(self, peer: Peer) -> bool:
-        """Whether a peer is not to be answered: it is not let in, or its port answers by itself (D4 of datagram/)."""
+        """Whether a peer is not to be answered: it is not let in, or its port answers by itself (D4
+        of datagram/).
+        """
         host, port = peer[:2]
-        if not self.config.answer_any_port and (port == self.endpoint.port or port < ANSWERED_PORTS_FROM):
+        if not self.config.answer_any_port and (
+            port == self.endpoint.port or port < ANSWERED_PORTS_FROM
+        ):
             return True
         return not self.access.allows(host)
 
@@ -250,7 +277,9 @@ class DeskServer:
                 self.logs.reopen()
                 self.reload()
             elif number == REPORT:
-                log.info("%s", self.words(self.event("statistics", statistics=self.statistics.as_dict())))
+                log.info(
+                    "%s", self.words(self.event("statistics", statistics=self.statistics.as_dict()))
+                )
 
     def on_stop(self) -> None:
         self.stop_asked += 1
@@ -279,15 +308,15 @@ class DeskServer:
         """An event as a line to read."""
         raise NotImplementedError
 
-    def hear(self, datagram: bytes, peer: Peer) -> Outgoing:
+    def receive_datagram(self, datagram: bytes, peer: Peer) -> Outgoing:
         """Judge one datagram."""
         raise NotImplementedError
 
-    def turn(self) -> Outgoing:
+    def handle_timer(self) -> Outgoing:
         """What is due by now."""
         return ()
 
-    def deadlines(self) -> list[float]:
+    def timers(self) -> list[float]:
         """When `turn` should be called although nothing came, by time.monotonic."""
         return []
 
@@ -301,7 +330,7 @@ class DeskServer:
     def stop(self) -> None:
         """Take nothing new on."""
 
-    def is_owing(self) -> bool:
+    def has_pending_work(self) -> bool:
         """Whether a stopping server has business to end."""
         return False
 

@@ -1,4 +1,6 @@
-"""Connections are opened a bounded number at a time, and each refusal is counted with its reason."""
+"""Connections are opened a bounded number at a time, and each refusal is counted with its
+reason.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_a_full_unix_backlog_is_tried_again(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(1)
-        accepting = threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(20)])
+        accepting = threading.Thread(
+            target=lambda: [listener.accept()[0].close() for _ in range(20)]
+        )
         accepting.start()
         dialled = dial(Endpoint("unix", path=path), 20, 5.0)
         accepting.join(5.0)

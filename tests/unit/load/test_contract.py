@@ -1,4 +1,6 @@
-"""A plan that makes no sense is refused before a connection is opened, and one that does is shared out evenly."""
+"""A plan that makes no sense is refused before a connection is opened, and one that does is shared
+out evenly.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from hypothesis import strategies as st
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
 from fastnet.limits import READ_BYTES
-from fastnet.load.contract import CONNECTIONS_MAX, IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, PATTERN_PERIOD, UNLIMITED, LoadPlan
+from fastnet.load.contract import (
+    CONNECTIONS_MAX,
+    IN_FLIGHT_MAX,
+    MESSAGE_BYTES_MAX,
+    PATTERN_PERIOD,
+    UNLIMITED,
+    LoadPlan,
+)
 from fastnet.load.pattern import build_pattern, first_place
 from fastnet.load.run import run
 
@@ -37,7 +46,7 @@ TCP = Endpoint("tcp", "127.0.0.1", 9)
 def test_a_plan_without_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as refused:
         LoadPlan(**{"endpoint": TCP, "messages": 1} | wrong)  # type: ignore[arg-type]
-    assert refused.value.cure
+    assert refused.value.hint
 
 
 @pytest.mark.parametrize(("discipline", "backend"), [("closed", "fortran"), ("ajar", "native")])

@@ -17,13 +17,20 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastnet.metrics.histogram import SLOTS, SUB_BUCKET_BITS, VALUE_BITS, Histogram, slot_of, slot_range
+from fastnet.metrics.histogram import (
+    SLOTS,
+    SUB_BUCKET_BITS,
+    VALUE_BITS,
+    Histogram,
+    slot_of,
+    slot_range,
+)
 
 TRACKED = st.integers(0, 2**VALUE_BITS - 1)
 """Values that have a slot of their own."""
 
 VALUES = st.lists(TRACKED | st.integers(0, 5000), min_size=1, max_size=200)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 Recorder = Callable[[list[int]], Histogram]
 
@@ -48,16 +55,32 @@ def record_natively(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     if compiler is None:
         pytest.skip("no C compiler on this host")
     library = tmp_path_factory.mktemp("native") / "histogram.so"
-    source = ROOT / "tests" / "unit" / "histogram_native.c"
-    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-shared", "-fPIC", f"-I{ROOT / 'csrc'}"]
+    source = ROOT / "tests" / "unit" / "metrics" / "histogram_native.c"
+    flags = [
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-std=gnu11",
+        "-shared",
+        "-fPIC",
+        f"-I{ROOT / 'csrc'}",
+    ]
     subprocess.run([compiler, *flags, "-o", str(library), str(source)], check=True)
     record_all = ctypes.CDLL(str(library)).record_all
 
     def record(values: list[int], slots: int = SLOTS) -> Histogram:
         histogram, given_values, sums = Histogram(), array("Q", values), array("Q", [0, 0, 0])
-        memory = [ctypes.c_void_p(a.buffer_info()[0]) for a in (histogram.counts, given_values, sums)]
+        memory = [
+            ctypes.c_void_p(a.buffer_info()[0]) for a in (histogram.counts, given_values, sums)
+        ]
         status = record_all(
-            memory[0], ctypes.c_size_t(slots), SUB_BUCKET_BITS, memory[1], ctypes.c_size_t(len(values)), memory[2]
+            memory[0],
+            ctypes.c_size_t(slots),
+            SUB_BUCKET_BITS,
+            memory[1],
+            ctypes.c_size_t(len(values)),
+            memory[2],
         )
         if status:
             raise OSError(-status, "fn_hist_open")
@@ -68,7 +91,9 @@ def record_natively(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
 
 
 @given(TRACKED)
-def test_every_value_lies_in_its_slot_and_the_slot_is_narrower_than_a_thousandth(value: int) -> None:
+def test_every_value_lies_in_its_slot_and_the_slot_is_narrower_than_a_thousandth(
+    value: int,
+) -> None:
     lowest, highest = slot_range(slot_of(value))
     assert lowest <= value <= highest
     assert highest - lowest <= value / 1000
@@ -102,7 +127,9 @@ def test_percentiles_are_those_of_hdrhistogram(values: list[int], data: st.DataO
 
 
 @given(VALUES, st.floats(0, 100))
-def test_a_percentile_is_the_sorted_value_to_three_digits(values: list[int], percent: float) -> None:
+def test_a_percentile_is_the_sorted_value_to_three_digits(
+    values: list[int], percent: float
+) -> None:
     exact = sorted(values)[max(math.ceil(round(len(values) * percent / 100, 6)), 1) - 1]
     assert exact <= filled(values).percentile(percent) <= exact + exact / 1000
 
@@ -137,7 +164,12 @@ def test_a_value_beyond_the_range_is_counted_and_remains_the_max() -> None:
 def test_an_empty_or_reset_histogram_reports_zeros() -> None:
     histogram = filled([7])
     histogram.reset()
-    assert (list(histogram), histogram.total, histogram.mean, histogram.percentile(99)) == ([], 0, 0.0, 0)
+    assert (list(histogram), histogram.total, histogram.mean, histogram.percentile(99)) == (
+        [],
+        0,
+        0.0,
+        0,
+    )
 
 
 @given(values=st.lists(st.integers(0, 2**40) | st.integers(0, 5000), max_size=200))
@@ -148,7 +180,9 @@ def test_native_and_pure_fill_the_same_slots(record_natively: Recorder, values: 
 
 
 @pytest.mark.parametrize("slots", [0, 1024, SLOTS - 1])
-def test_native_refuses_slots_that_are_no_whole_buckets(record_natively: Callable[..., Histogram], slots: int) -> None:
+def test_native_refuses_slots_that_are_no_whole_buckets(
+    record_natively: Callable[..., Histogram], slots: int
+) -> None:
     with pytest.raises(OSError) as refused:
         record_natively([], slots)
     assert refused.value.errno == errno.EINVAL

@@ -20,7 +20,9 @@ from fastnet.process.logs import TOLD, JsonFormat, Logs, TextFormat, log
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (\w+) \[\d+\] (.*)")
 
 
-def record(message: str, level: int = logging.INFO, error: BaseException | None = None) -> logging.LogRecord:
+def record(
+    message: str, level: int = logging.INFO, error: BaseException | None = None
+) -> logging.LogRecord:
     found = (type(error), error, error.__traceback__) if error else None
     return logging.LogRecord("fastnet", level, "", 0, "%s", (message,), found)
 
@@ -61,7 +63,9 @@ def caught(message: str) -> BaseException:
 
 @pytest.mark.usefixtures("debug")
 def test_a_traceback_is_indented_so_that_no_line_of_it_passes_for_a_record() -> None:
-    text = TextFormat().format(record("failed", error=caught("x\n2030-01-01T00:00:00.000+00:00 info [1] forged")))
+    text = TextFormat().format(
+        record("failed", error=caught("x\n2030-01-01T00:00:00.000+00:00 info [1] forged"))
+    )
     first, *rest = text.split("\n")
     assert LINE.fullmatch(first)
     assert rest
@@ -84,7 +88,9 @@ def test_errors_go_to_both_files_and_the_rest_to_one(tmp_path: Path) -> None:
     assert [line.split()[-1] for line in found["errors"]] == ["two"]
 
 
-def test_what_the_terminal_was_told_is_logged_only_in_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_terminal_was_told_is_logged_only_in_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Logs(ProcessConfig(error_log=str(tmp_path / "errors"))):
         log.error("told", extra=TOLD)
         log.info("news")
@@ -99,7 +105,9 @@ def test_closing_leaves_logging_as_it_was() -> None:
     assert (log.level, log.propagate, list(log.handlers)) == before
 
 
-def test_a_file_that_cannot_be_written_is_a_config_error_and_leaves_no_handler(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_a_config_error_and_leaves_no_handler(
+    tmp_path: Path,
+) -> None:
     before = list(log.handlers)
     with pytest.raises(ConfigError, match="cannot write --error-log"):
         Logs(ProcessConfig(log_file=str(tmp_path / "log"), error_log=str(tmp_path)))

@@ -1,4 +1,6 @@
-"""Token proofs: that they are what they are said to be, and that no proof serves a second purpose."""
+"""Token proofs: that they are what they are said to be, and that no proof serves a second
+purpose.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def test_a_proof_is_the_digest_in_the_vectors(
 
 def test_a_proof_is_an_hmac_over_five_values_with_their_lengths() -> None:
     text = b"".join(
-        len(value).to_bytes(8, "big") + value for value in (b"fastnet/1 token proof", b"recv", A, B, BINDING)
+        len(value).to_bytes(8, "big") + value
+        for value in (b"fastnet/1 token proof", b"recv", A, B, BINDING)
     )
     assert proof(TOKEN, "recv", B, A, BINDING) == hmac.new(TOKEN, text, hashlib.sha256).digest()
 
@@ -106,7 +109,13 @@ def file(folder: Path, data: bytes, mode: int = 0o600) -> str:
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 def test_a_token_is_a_file_without_its_final_newline(tmp_path: Path, end: bytes) -> None:
-    for token in (TOKEN, b"\n" + TOKEN + b" ", b"x" * TOKEN_BYTES_MIN, b"\0\xff" * 20, b"x" * TOKEN_BYTES_MAX):
+    for token in (
+        TOKEN,
+        b"\n" + TOKEN + b" ",
+        b"x" * TOKEN_BYTES_MIN,
+        b"\0\xff" * 20,
+        b"x" * TOKEN_BYTES_MAX,
+    ):
         assert read_token(file(tmp_path, token + end)) == token
 
 
@@ -127,10 +136,12 @@ def test_a_token_that_others_may_open_is_not_taken(tmp_path: Path, mode: int) ->
     ],
     ids=["empty", "short", "long", "very long"],
 )
-def test_a_token_that_is_too_short_or_too_long_is_not_taken(tmp_path: Path, data: bytes, why: str) -> None:
+def test_a_token_that_is_too_short_or_too_long_is_not_taken(
+    tmp_path: Path, data: bytes, why: str
+) -> None:
     with pytest.raises(ConfigError, match=why) as caught:
         read_token(file(tmp_path, data))
-    assert "umask 077" in caught.value.cure
+    assert "umask 077" in caught.value.hint
 
 
 def test_what_is_no_file_with_a_token_is_a_config_error(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Last words of a raw receiver: patience with one that still reads, none with one that only sits there."""
+"""Last words of a raw receiver: patience with one that still reads, none with one that only sits
+there.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def test_a_receiver_that_still_reads_may_take_longer_than_the_time_out(ends) -> 
         theirs.sendall(b"Thank you")
         theirs.close()
 
-    assert read_last_words(ours, STALL_S, lambda: one_slice() if theirs.fileno() >= 0 else None) == b"Thank you"
+    assert (
+        read_last_words(ours, STALL_S, lambda: one_slice() if theirs.fileno() >= 0 else None)
+        == b"Thank you"
+    )
     assert next(slices, None) is None
 
 

@@ -21,7 +21,9 @@ from tests.support.connect_peers import echo, free_port, listen, peer
 
 @pytest.fixture
 def full_listener() -> Iterator[int]:
-    """The port of a listener whose backlog is full: the kernel drops further SYNs, as a black hole would."""
+    """The port of a listener whose backlog is full: the kernel drops further SYNs, as a black hole
+    would.
+    """
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         fillers = []
         for _ in range(4):
@@ -46,8 +48,13 @@ def answers(*names: tuple[str, int]) -> object:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tcp6", "unix", "abstract"])
-def test_dial_returns_a_blocking_socket_connected_to_the_endpoint(transport: str, tmp_path: Path) -> None:
-    with peer(echo, transport, tmp_path / "echo.sock") as server, dial(Endpoint.parse(server.endpoint)) as sock:
+def test_dial_returns_a_blocking_socket_connected_to_the_endpoint(
+    transport: str, tmp_path: Path
+) -> None:
+    with (
+        peer(echo, transport, tmp_path / "echo.sock") as server,
+        dial(Endpoint.parse(server.endpoint)) as sock,
+    ):
         assert sock.gettimeout() is None
         assert os.get_blocking(sock.fileno())
         sock.sendall(b"hello")
@@ -64,7 +71,9 @@ def test_an_empty_host_is_this_hosts_loopback() -> None:
 def test_a_refused_address_hands_over_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     listener, _ = listen("tcp")
     port = listener.getsockname()[1]
-    monkeypatch.setattr(socket, "getaddrinfo", answers(("127.0.0.1", free_port()), ("127.0.0.1", port)))
+    monkeypatch.setattr(
+        socket, "getaddrinfo", answers(("127.0.0.1", free_port()), ("127.0.0.1", port))
+    )
     with listener, dial(Endpoint("tcp", "both.example", 7)) as sock:
         assert sock.getpeername()[1] == port
 
@@ -74,17 +83,23 @@ def test_a_silent_address_does_not_use_up_the_time_of_the_next_one(
 ) -> None:
     listener, _ = listen("tcp")
     port = listener.getsockname()[1]
-    monkeypatch.setattr(socket, "getaddrinfo", answers(("127.0.0.1", full_listener), ("127.0.0.1", port)))
+    monkeypatch.setattr(
+        socket, "getaddrinfo", answers(("127.0.0.1", full_listener), ("127.0.0.1", port))
+    )
     started = monotonic()
     with listener, dial(Endpoint("tcp", "both.example", 7), timeout_s=20) as sock:
         assert sock.getpeername()[1] == port
     assert monotonic() - started < 10
 
 
-def test_the_losers_of_the_race_are_closed(monkeypatch: pytest.MonkeyPatch, full_listener: int) -> None:
+def test_the_losers_of_the_race_are_closed(
+    monkeypatch: pytest.MonkeyPatch, full_listener: int
+) -> None:
     listener, _ = listen("tcp")
     monkeypatch.setattr(
-        socket, "getaddrinfo", answers(("127.0.0.1", full_listener), ("127.0.0.1", listener.getsockname()[1]))
+        socket,
+        "getaddrinfo",
+        answers(("127.0.0.1", full_listener), ("127.0.0.1", listener.getsockname()[1])),
     )
     before = len(os.listdir("/proc/self/fd"))
     with listener:
@@ -111,7 +126,9 @@ def test_a_slow_name_server_is_given_up_at_the_time_out(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     try:
-        with pytest.raises(NetworkError, match=r"the name look-up took longer than 0\.1 s") as caught:
+        with pytest.raises(
+            NetworkError, match=r"the name look-up took longer than 0\.1 s"
+        ) as caught:
             dial(Endpoint("tcp", "slow.example", 7), timeout_s=0.1)
         assert caught.value.errno == errno.ETIMEDOUT
     finally:
@@ -124,7 +141,9 @@ def test_a_slow_name_server_is_given_up_at_the_time_out(monkeypatch: pytest.Monk
 def test_two_addresses_that_fail_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     monkeypatch.setattr(socket, "getaddrinfo", answers(("127.0.0.1", port), ("127.0.0.2", port)))
-    with pytest.raises(NetworkError, match=r"connection refused \(tried 127\.0\.0\.1, 127\.0\.0\.2\)"):
+    with pytest.raises(
+        NetworkError, match=r"connection refused \(tried 127\.0\.0\.1, 127\.0\.0\.2\)"
+    ):
         dial(Endpoint("tcp", "both.example", 7))
 
 
@@ -137,7 +156,9 @@ def test_two_addresses_that_fail_are_both_named(monkeypatch: pytest.MonkeyPatch)
     ],
     ids=["unknown", "no-server", "other"],
 )
-def test_a_name_without_address_is_a_network_error(monkeypatch: pytest.MonkeyPatch, code: int, sentence: str) -> None:
+def test_a_name_without_address_is_a_network_error(
+    monkeypatch: pytest.MonkeyPatch, code: int, sentence: str
+) -> None:
     def getaddrinfo(*_: object, **__: object) -> list[object]:
         raise socket.gaierror(code, "Non-recoverable failure")
 
@@ -147,21 +168,25 @@ def test_a_name_without_address_is_a_network_error(monkeypatch: pytest.MonkeyPat
     assert sentence in str(caught.value)
 
 
-def test_a_refused_port_is_said_with_its_cure() -> None:
+def test_a_refused_port_is_said_with_its_hint() -> None:
     with pytest.raises(NetworkError, match=r"connection refused\. Nothing listens there") as caught:
         dial(Endpoint("tcp", "127.0.0.1", free_port()))
     assert caught.value.errno == errno.ECONNREFUSED
     assert isinstance(caught.value, OSError)
 
 
-def test_an_unreachable_network_is_said_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_network_is_said_with_its_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: errno.ENETUNREACH)
-    with pytest.raises(NetworkError, match=r"network is unreachable\. Check the address and the route"):
+    with pytest.raises(
+        NetworkError, match=r"network is unreachable\. Check the address and the route"
+    ):
         dial(Endpoint("tcp", "127.0.0.1", 7))
 
 
-def test_a_missing_socket_file_is_said_with_its_cure(tmp_path: Path) -> None:
-    with pytest.raises(NetworkError, match=r"no such file or directory\. The server makes the socket file"):
+def test_a_missing_socket_file_is_said_with_its_hint(tmp_path: Path) -> None:
+    with pytest.raises(
+        NetworkError, match=r"no such file or directory\. The server makes the socket file"
+    ):
         dial(Endpoint("unix", path=str(tmp_path / "none.sock")))
 
 
@@ -172,11 +197,12 @@ def test_a_socket_file_without_server_is_called_a_left_over(tmp_path: Path) -> N
         dial(Endpoint.parse(endpoint))
 
 
-def test_a_forbidden_socket_file_is_said_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forbidden_socket_file_is_said_with_its_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(socket.socket, "connect", connect)  # root may do everything, so no file mode would do
+    # root may do everything, so no file mode would do
+    monkeypatch.setattr(socket.socket, "connect", connect)
     with pytest.raises(NetworkError, match=r"permission denied\. It takes write permission"):
         dial(Endpoint("unix", path="/run/any.sock"))
 
@@ -186,7 +212,9 @@ def test_a_unix_server_that_does_not_accept_is_given_up_at_the_time_out(tmp_path
         listener.bind(str(tmp_path / "full.sock"))
         listener.listen(0)
         filler.connect(listener.getsockname())
-        with pytest.raises(NetworkError, match=r"no answer within 0\.1 s\. The server does not accept"):
+        with pytest.raises(
+            NetworkError, match=r"no answer within 0\.1 s\. The server does not accept"
+        ):
             dial(Endpoint("unix", path=str(tmp_path / "full.sock")), timeout_s=0.1)
 
 
@@ -216,5 +244,10 @@ def test_a_simultaneous_open_with_oneself_is_recognised() -> None:
 
 
 def test_addresses_are_listed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", answers(("127.0.0.1", 7), ("127.0.0.1", 7), ("127.0.0.2", 7)))
-    assert [str(address) for address in resolve(Endpoint("udp", "twice.example", 7))] == ["127.0.0.1", "127.0.0.2"]
+    monkeypatch.setattr(
+        socket, "getaddrinfo", answers(("127.0.0.1", 7), ("127.0.0.1", 7), ("127.0.0.2", 7))
+    )
+    assert [str(address) for address in resolve(Endpoint("udp", "twice.example", 7))] == [
+        "127.0.0.1",
+        "127.0.0.2",
+    ]

@@ -21,7 +21,13 @@ import pytest
 
 from fastnet.errors import ConfigError, FastnetError, NetworkError
 from fastnet.security import certificate
-from fastnet.security.certificate import FILE_NAME, certificate_in, own_certificate, with_cryptography, with_openssl
+from fastnet.security.certificate import (
+    FILE_NAME,
+    certificate_in,
+    own_certificate,
+    with_cryptography,
+    with_openssl,
+)
 from fastnet.transport.tls import (
     Context,
     TlsOptions,
@@ -67,7 +73,9 @@ def pair() -> Iterator[Pair]:
 Ends = list["ssl.SSLSocket | FastnetError"]
 
 
-def wrap(sock: socket.socket, context: Context, server_side: bool, host: str, timeout_s: float) -> ssl.SSLSocket:
+def wrap(
+    sock: socket.socket, context: Context, server_side: bool, host: str, timeout_s: float
+) -> ssl.SSLSocket:
     secure = begin(sock, context, server_side, host)
     try:
         shake(secure, host, timeout_s, lambda: None)
@@ -80,14 +88,19 @@ def wrap(sock: socket.socket, context: Context, server_side: bool, host: str, ti
 def both(pair: Pair, server, client: Context, host: str = "localhost") -> Ends:
     """Both sides' handshakes at once: a socket or what was raised."""
 
-    def one(sock: socket.socket, context: Context, server_side: bool) -> ssl.SSLSocket | FastnetError:
+    def one(
+        sock: socket.socket, context: Context, server_side: bool
+    ) -> ssl.SSLSocket | FastnetError:
         try:
             return wrap(sock, context, server_side, host, DEADLINE_S)
         except FastnetError as error:
             return error
 
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(one, pair[0], server, True), pool.submit(one, pair[1], client, False)]
+        futures = [
+            pool.submit(one, pair[0], server, True),
+            pool.submit(one, pair[1], client, False),
+        ]
         return [each.result() for each in futures]
 
 
@@ -101,7 +114,9 @@ def pinned(server: Context) -> Context:
     return client_context(TlsOptions(fingerprint=fingerprint_of(server.certificate)))
 
 
-def test_two_sides_that_know_the_fingerprint_understand_each_other(pair: Pair, server: Context) -> None:
+def test_two_sides_that_know_the_fingerprint_understand_each_other(
+    pair: Pair, server: Context
+) -> None:
     ends = both(pair, server, pinned(server))
     try:
         accepted, client = ends
@@ -117,7 +132,9 @@ def test_two_sides_that_know_the_fingerprint_understand_each_other(pair: Pair, s
         close(ends)
 
 
-def test_another_certificate_than_the_pinned_one_is_an_error_that_names_both(pair: Pair, server: Context) -> None:
+def test_another_certificate_than_the_pinned_one_is_an_error_that_names_both(
+    pair: Pair, server: Context
+) -> None:
     other = "sha256:" + "0" * 64
     ends = both(pair, server, client_context(TlsOptions(fingerprint=other)))
     close(ends)
@@ -126,7 +143,9 @@ def test_another_certificate_than_the_pinned_one_is_an_error_that_names_both(pai
     assert other in str(ends[1])
 
 
-def test_a_certificate_that_nobody_vouches_for_is_an_error_with_the_cure(pair: Pair, server: Context) -> None:
+def test_a_certificate_that_nobody_vouches_for_is_an_error_with_the_hint(
+    pair: Pair, server: Context
+) -> None:
     ends = both(pair, server, client_context(TlsOptions()))
     close(ends)
     assert isinstance(ends[1], NetworkError)
@@ -136,14 +155,18 @@ def test_a_certificate_that_nobody_vouches_for_is_an_error_with_the_cure(pair: P
 
 
 @pytest.mark.parametrize(("host", "fits"), [("localhost", True), ("example.org", False)])
-def test_with_an_authority_the_name_must_fit(pair: Pair, server: Context, folder: str, host: str, fits: bool) -> None:
+def test_with_an_authority_the_name_must_fit(
+    pair: Pair, server: Context, folder: str, host: str, fits: bool
+) -> None:
     client = client_context(TlsOptions(ca=os.path.join(folder, FILE_NAME)))
     ends = both(pair, server, client, host)
     close(ends)
     assert isinstance(ends[1], ssl.SSLSocket) is fits
 
 
-def test_a_listener_with_an_authority_lets_in_only_whom_it_signed(pair: Pair, folder: str, tmp_path: Path) -> None:
+def test_a_listener_with_an_authority_lets_in_only_whom_it_signed(
+    pair: Pair, folder: str, tmp_path: Path
+) -> None:
     mine = os.path.join(folder, FILE_NAME)
     server = server_context(TlsOptions(cert=mine, ca=mine), folder)
     pin = fingerprint_of(server.certificate)
@@ -156,7 +179,11 @@ def test_a_listener_with_an_authority_lets_in_only_whom_it_signed(pair: Pair, fo
 def test_a_listener_with_an_authority_lets_in_whom_it_signed(pair: Pair, folder: str) -> None:
     mine = own_certificate(folder)
     server = server_context(TlsOptions(cert=mine, ca=mine), folder)
-    ends = both(pair, server, client_context(TlsOptions(cert=mine, fingerprint=fingerprint_of(server.certificate))))
+    ends = both(
+        pair,
+        server,
+        client_context(TlsOptions(cert=mine, fingerprint=fingerprint_of(server.certificate))),
+    )
     close(ends)
     assert all(isinstance(each, ssl.SSLSocket) for each in ends)
 
@@ -175,7 +202,9 @@ def test_an_end_that_nobody_announced_is_an_error(pair: Pair, server: Context) -
         close(ends)
 
 
-def test_a_client_that_only_writes_loses_nothing_when_it_closes(pair: Pair, server: Context) -> None:
+def test_a_client_that_only_writes_loses_nothing_when_it_closes(
+    pair: Pair, server: Context
+) -> None:
     """With unread tickets it would reset, and what is in its send buffer would be gone."""
     accepted, client = ends = both(pair, server, pinned(server))
     try:
@@ -196,10 +225,14 @@ def test_a_client_that_only_writes_loses_nothing_when_it_closes(pair: Pair, serv
 
 
 @pytest.mark.parametrize("server_side", [True, False])
-def test_a_silent_peer_costs_no_more_than_the_deadline(pair: Pair, server: Context, server_side: bool) -> None:
+def test_a_silent_peer_costs_no_more_than_the_deadline(
+    pair: Pair, server: Context, server_side: bool
+) -> None:
     began_s = monotonic()
     with pytest.raises(NetworkError, match=r"no TLS handshake with example.org within 0.2 s"):
-        wrap(pair[0], server if server_side else pinned(server), server_side, "example.org", SHORT_S)
+        wrap(
+            pair[0], server if server_side else pinned(server), server_side, "example.org", SHORT_S
+        )
     assert monotonic() - began_s < SHORT_S + DEADLINE_S / 2
 
 
@@ -221,7 +254,9 @@ def test_a_peer_that_dribbles_costs_no_more_than_the_deadline(pair: Pair, server
         thread.join()
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.0\r\n\r\n", b"\0" * 100, b"\xff" * 100, b"SSH-2.0-x\r\n", b""])
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.0\r\n\r\n", b"\0" * 100, b"\xff" * 100, b"SSH-2.0-x\r\n", b""]
+)
 @pytest.mark.parametrize("server_side", [True, False])
 def test_a_peer_without_tls_is_an_error_that_says_so(
     pair: Pair, server: Context, server_side: bool, garbage: bytes
@@ -229,7 +264,9 @@ def test_a_peer_without_tls_is_an_error_that_says_so(
     pair[1].send(garbage)
     pair[1].shutdown(socket.SHUT_WR)
     with pytest.raises(NetworkError, match="TLS") as caught:
-        wrap(pair[0], server if server_side else pinned(server), server_side, "a\x1b[2Jb", DEADLINE_S)
+        wrap(
+            pair[0], server if server_side else pinned(server), server_side, "a\x1b[2Jb", DEADLINE_S
+        )
     assert str(caught.value).isprintable()
     assert "--tls" in str(caught.value)
 
@@ -281,12 +318,18 @@ def test_either_maker_makes_one_that_works(pair: Pair, tmp_path: Path, maker: st
     path = tmp_path / "made.pem"
     path.write_bytes(pem)
     server = server_context(TlsOptions(cert=str(path)), "")
-    ends = both(pair, server, client_context(TlsOptions(ca=str(path), fingerprint=fingerprint_of(server.certificate))))
+    ends = both(
+        pair,
+        server,
+        client_context(TlsOptions(ca=str(path), fingerprint=fingerprint_of(server.certificate))),
+    )
     close(ends)
     assert all(isinstance(each, ssl.SSLSocket) for each in ends), ends
 
 
-def test_without_any_maker_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_maker_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="fastnet-io"):
@@ -338,8 +381,10 @@ def test_what_is_no_certificate_is_a_config_error(tmp_path: Path, folder: str) -
         with pytest.raises(ConfigError) as caught:
             server_context(options, folder)
         assert str(caught.value).isprintable()
-        assert caught.value.cure
-    assert server_context(TlsOptions(cert=str(paths["cert"]), key=str(paths["key"])), folder).certificate
+        assert caught.value.hint
+    assert server_context(
+        TlsOptions(cert=str(paths["cert"]), key=str(paths["key"])), folder
+    ).certificate
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command")
@@ -367,7 +412,15 @@ def test_a_fingerprint_is_taken_as_openssl_prints_it(server: Context) -> None:
     colons = ":".join(digits[i : i + 2] for i in range(0, 64, 2)).upper()
     for text in (plain, f"SHA256:{colons}", f" sha256:{digits}\n"):
         assert client_context(TlsOptions(fingerprint=text)).pin == plain
-    for text in ("", digits, "sha1:" + digits, plain[:-1], plain + "0", "sha256:" + "g" * 64, "\x1b[2J"):
+    for text in (
+        "",
+        digits,
+        "sha1:" + digits,
+        plain[:-1],
+        plain + "0",
+        "sha256:" + "g" * 64,
+        "\x1b[2J",
+    ):
         with pytest.raises(ConfigError):
             client_context(TlsOptions(fingerprint=text))
 
@@ -376,7 +429,11 @@ def test_kernel_tls_is_there_or_the_reason_why_not() -> None:
     found = kernel_tls()
     assert found.isprintable()
     ulp = Path("/proc/sys/net/ipv4/tcp_available_ulp")
-    if ulp.exists() and "tls" not in ulp.read_text().split() and not os.path.exists("/sys/module/tls"):
+    if (
+        ulp.exists()
+        and "tls" not in ulp.read_text().split()
+        and not os.path.exists("/sys/module/tls")
+    ):
         assert found
     if not hasattr(ssl, "OP_ENABLE_KTLS"):
         assert "3.12" in found

@@ -1,4 +1,5 @@
-"""chat/1 under a key: each datagram carries a MAC, and is good once, in one direction of one session.
+"""chat/1 under a key: each datagram carries a MAC, and is good once, in one direction of one
+session.
 
 Numbers are unsigned and big-endian. A member's datagram:
 
@@ -22,17 +23,21 @@ The server's:
     29      n      body: of a CHALLENGE the 16 bytes of the server's nonce, else a datagram of chat/1
     29+n    32     MAC
 
-The MAC is HMAC-SHA-256 over everything before it. Its key is HMAC-SHA-256 with the secret over the magic, a byte 0, both
-nonces and the key id: one for each session. A CHALLENGE takes the server's nonce as zeros for that.
+The MAC is HMAC-SHA-256 over everything before it. Its key is HMAC-SHA-256 with the secret over the
+magic, a byte 0, both nonces and the key id: one for each session. A CHALLENGE takes the server's
+nonce as zeros for that.
 
-Facts. What an earlier run, an earlier session, the other direction or this session itself has carried is authentic for
-ever, unless something in it is fresh. A server that remembers each hello could be filled with recorded ones.
-Decision: the server's nonce is a MAC over the address, the member's nonce and a count of minutes, with a secret made when the
-server starts. So it costs no memory, proves the address, and is stale after two minutes; whoever uses it in time has a
-session, and a session is kept until all that began it is stale. In a session the number says what is new. A challenge answers
-one datagram and is believed once. Nothing is sent to who cannot sign, and nothing longer than what came before the address
-is proven.
-What this does not do: hide anything. And who has the same secret and sees the packets can pass for the member.
+Facts. What an earlier run, an earlier session, the other direction or this session itself has
+carried is authentic for ever, unless something in it is fresh. A server that remembers each hello
+could be filled with recorded ones.
+Decision: the server's nonce is a MAC over the address, the member's nonce and a count of minutes,
+with a secret made when the server starts. So it costs no memory, proves the address, and is stale
+after two minutes; whoever uses it in time has a session, and a session is kept until all that began
+it is stale. In a session the number says what is new. A challenge answers one datagram and is
+believed once. Nothing is sent to who cannot sign, and nothing longer than what came before the
+address is proven.
+What this does not do: hide anything. And who has the same secret and sees the packets can pass for
+the member.
 """
 
 from __future__ import annotations
@@ -47,7 +52,12 @@ from dataclasses import dataclass, field
 from fastnet.apps.chat import wire
 from fastnet.apps.chat.server_protocol import Hall, Sent
 from fastnet.apps.exec.wire import KEY_ID, MAC_BYTES, is_signed, mac
-from fastnet.limits import CHAT_COMPLAINT_S, CHAT_COOKIE_S, CHAT_DATAGRAM_BYTES_MAX, CHAT_SESSIONS_MAX
+from fastnet.limits import (
+    CHAT_COMPLAINT_S,
+    CHAT_COOKIE_S,
+    CHAT_DATAGRAM_BYTES_MAX,
+    CHAT_SESSIONS_MAX,
+)
 from fastnet.udp.server import Peer
 
 log = logging.getLogger("fastnet")
@@ -111,18 +121,26 @@ class Seal:
         return data + mac(self._key, data)
 
     def open(self, datagram: bytes) -> bytes | None:
-        """What is inside; b"" after a challenge, when what is owed has to be sent again; None if it is not the server's."""
+        """What is inside; b"" after a challenge, when what is owed has to be sent again; None if it
+        is not the server's.
+        """
         if not REPLY.size + MAC_BYTES < len(datagram) <= CHAT_DATAGRAM_BYTES_MAX:
             return None
         magic, kind, nonce, number = REPLY.unpack_from(datagram)
         key = self._hello_key if kind == CHALLENGE else self._key
-        if magic != MAGIC or kind not in (CHALLENGE, SEALED) or nonce != self.nonce or not is_signed(datagram, key):
+        if (
+            magic != MAGIC
+            or kind not in (CHALLENGE, SEALED)
+            or nonce != self.nonce
+            or not is_signed(datagram, key)
+        ):
             return None
         body = datagram[REPLY.size : -MAC_BYTES]
         if kind == SEALED:
             if not self._came.take(number):
                 return None
-            self._answered = self.number  # the session goes on: a challenge to what came before is mischief
+            # the session goes on: a challenge to what came before is mischief
+            self._answered = self.number
             return body
         if not self._answered < number <= self.number or len(body) != NONCE_BYTES:
             return None
@@ -165,16 +183,25 @@ def unpack(datagram: bytes) -> Sealed | None:
     magic, kind, width = HEAD.unpack_from(datagram)
     start, body = HEAD.size + width, HEAD.size + width + REST.size
     key_id = datagram[HEAD.size : start].decode("latin-1")
-    if magic != MAGIC or kind != SAID or body + MAC_BYTES > len(datagram) or not KEY_ID.fullmatch(key_id):
+    if (
+        magic != MAGIC
+        or kind != SAID
+        or body + MAC_BYTES > len(datagram)
+        or not KEY_ID.fullmatch(key_id)
+    ):
         return None
     nonce, servers_nonce, number = REST.unpack_from(datagram, start)
     return Sealed(key_id, nonce, servers_nonce, number, datagram[body:-MAC_BYTES])
 
 
 class Gate:
-    """Stands between the socket and the hall: lets in what somebody with a key has just said, and seals what goes out."""
+    """Stands between the socket and the hall: lets in what somebody with a key has just said, and
+    seals what goes out.
+    """
 
-    def __init__(self, hall: Hall, keys: dict[str, bytes], steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, hall: Hall, keys: dict[str, bytes], steady: Callable[[], float] = time.monotonic
+    ) -> None:
         self.hall = hall
         self.keys = keys
         self.steady = steady
@@ -186,7 +213,7 @@ class Gate:
         self._complain_s = -CHAT_COMPLAINT_S
         self._complained_of = 0
 
-    def hear(self, datagram: bytes, peer: Peer) -> Sent:
+    def receive_datagram(self, datagram: bytes, peer: Peer) -> Sent:
         """Judge one datagram. Returns what to send, and where."""
         said = unpack(datagram)
         secret = self.keys.get(said.key_id) if said else None
@@ -203,13 +230,14 @@ class Gate:
             return []
         holder = self.heard.get(peer)
         if holder is not None and holder.key_id != session.key_id and peer in self.hall.members:
-            return self._stranger(peer)  # who has another key and sees the packets, from the member's address
+            # who has another key and sees the packets, from the member's address
+            return self._stranger(peer)
         session.heard_s = self.steady()
         self.heard[peer] = session
         if not said.body.startswith(wire.MARK):
             self.hall.statistics.junk += 1
             return []
-        return self.seal(self.hall.hear(said.body, peer))
+        return self.seal(self.hall.receive_datagram(said.body, peer))
 
     def seal(self, sent: Iterable[tuple[bytes, Peer]]) -> Sent:
         """Each datagram for the session of its address; without one it goes nowhere."""
@@ -241,13 +269,17 @@ class Gate:
             if len(self.sessions) >= CHAT_SESSIONS_MAX:
                 self._forget()
             if len(self.sessions) < CHAT_SESSIONS_MAX:
-                session = self.sessions[place] = Session(said.key_id, said.nonce, key, self.steady())
+                session = self.sessions[place] = Session(
+                    said.key_id, said.nonce, key, self.steady()
+                )
         return session
 
     def _forget(self) -> None:
         """Drop sessions that nothing recorded could begin again, because their nonces are stale."""
         stale_s = self.steady() - 2 * CHAT_COOKIE_S
-        self.sessions = {place: session for place, session in self.sessions.items() if session.heard_s > stale_s}
+        self.sessions = {
+            place: session for place, session in self.sessions.items() if session.heard_s > stale_s
+        }
         kept = set(map(id, self.sessions.values()))
         self.heard = {peer: session for peer, session in self.heard.items() if id(session) in kept}
 
@@ -255,7 +287,9 @@ class Gate:
         """The server's nonce for this member now, and the one before it."""
         minute = int(self.steady() / CHAT_COOKIE_S)
         fixed = f"{peer[0]} {peer[1]} {said.key_id} ".encode() + said.nonce
-        return [mac(self._secret, fixed + str(minute - age).encode())[:NONCE_BYTES] for age in (0, 1)]
+        return [
+            mac(self._secret, fixed + str(minute - age).encode())[:NONCE_BYTES] for age in (0, 1)
+        ]
 
     def _challenge(self, said: Sealed, secret: bytes, peer: Peer) -> bytes:
         data = REPLY.pack(MAGIC, CHALLENGE, said.nonce, said.number) + self._nonces(said, peer)[0]
@@ -267,6 +301,8 @@ class Gate:
         statistics.strangers += 1
         if now_s - self._complain_s >= CHAT_COMPLAINT_S:
             many = statistics.strangers - self._complained_of
-            log.warning("chat: %d datagrams that no key signed; the last from %s port %d", many, *peer[:2])
+            log.warning(
+                "chat: %d datagrams that no key signed; the last from %s port %d", many, *peer[:2]
+            )
             self._complain_s, self._complained_of = now_s, statistics.strangers
         return []

@@ -1,9 +1,12 @@
-"""A member of a chat on a socket: lines of standard input are messages, events are shown as they come.
+"""A member of a chat on a socket: lines of standard input are messages, events are shown as they
+come.
 
-Facts. UDP says nothing when a server dies, unless its host answers for it; silence is all there may be.
-Decision: something is always owed within a third of CHAT_SILENT_S, a sign of life if nothing else. What is owed is sent
-again, at longer and longer intervals; nothing heard for CHAT_TIMEOUT_S is the end, and before the first answer a refusal is,
-too. At the end of input the client waits until all it said is on its way to everybody, and leaves.
+Facts. UDP says nothing when a server dies, unless its host answers for it; silence is all there may
+be.
+Decision: something is always owed within a third of CHAT_SILENT_S, a sign of life if nothing else.
+What is owed is sent again, at longer and longer intervals; nothing heard for CHAT_TIMEOUT_S is the
+end, and before the first answer a refusal is, too. At the end of input the client waits until all
+it said is on its way to everybody, and leaves.
 """
 
 from __future__ import annotations
@@ -22,8 +25,14 @@ from fastnet.apps.chat.authentication import Seal
 from fastnet.apps.chat.client_protocol import Event, Talking
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ChatRefused, FastnetError, NetworkError, reason
-from fastnet.limits import CHAT_DATAGRAM_BYTES_MAX, CHAT_SILENT_S, CHAT_TIMEOUT_S, LAST_REPLIES_S, READ_BYTES
-from fastnet.transport.connect import CURES, Address, dial_datagram, resolve
+from fastnet.limits import (
+    CHAT_DATAGRAM_BYTES_MAX,
+    CHAT_SILENT_S,
+    CHAT_TIMEOUT_S,
+    LAST_REPLIES_S,
+    READ_BYTES,
+)
+from fastnet.transport.connect import HINTS, Address, dial_datagram, resolve
 
 REST_S = 0.2
 REST_MAX_S = 2.0
@@ -62,7 +71,8 @@ class Lines:
 class Member:
     """Somebody in a chat.
 
-    show: takes events. input_fd: where lines are read. on_command: takes lines that begin with a slash. seal: with a key.
+    show: takes events. input_fd: where lines are read. on_command: takes lines that begin with a
+    slash. seal: with a key.
     """
 
     def __init__(
@@ -118,7 +128,9 @@ class Member:
         self.sock.send(self.seal.close(data) if self.seal else data)
 
     def run(self) -> None:
-        """Until the input has ended and everything is said. Raises NetworkError, ChatRefused, FastnetError."""
+        """Until the input has ended and everything is said. Raises NetworkError, ChatRefused,
+        FastnetError.
+        """
         while not self.is_over():
             now_s = time.monotonic()
             if self.talking.is_due or now_s >= self.send_s:
@@ -136,13 +148,19 @@ class Member:
             self.check_patience()
 
     def is_over(self) -> bool:
-        """Whether the member has left. Begins to leave when there is nothing left to say or to see."""
+        """Whether the member has left. Begins to leave when there is nothing left to say or
+        to see.
+        """
         talking = self.talking
         if not self.has_ended:
             return False
         if self.leave_by_s == float("inf") and talking.is_idle:
             self.leave_by_s = time.monotonic() + LAST_REPLIES_S
-        if not talking.is_leaving and talking.is_idle and (not self.unseen or time.monotonic() >= self.leave_by_s):
+        if (
+            not talking.is_leaving
+            and talking.is_idle
+            and (not self.unseen or time.monotonic() >= self.leave_by_s)
+        ):
             talking.is_leaving = talking.is_due = True
             self.leave_by_s = time.monotonic() + LAST_REPLIES_S
         return talking.has_left or (talking.is_leaving and time.monotonic() >= self.leave_by_s)
@@ -174,7 +192,7 @@ class Member:
             except OSError as error:
                 self.failed(error)
                 break
-            events = self.hear(datagram)
+            events = self.receive_datagram(datagram)
             if events is None:
                 continue
             heard = self.has_heard = True
@@ -190,19 +208,21 @@ class Member:
         elif self.talking.is_idle:
             self.send_s = time.monotonic() + CHAT_SILENT_S / 3
 
-    def hear(self, datagram: bytes) -> list[Event] | None:
+    def receive_datagram(self, datagram: bytes) -> list[Event] | None:
         """What a datagram tells; None if it is not the server's, or means nothing."""
         if self.seal is None:
-            return self.talking.hear(datagram)
+            return self.talking.receive_datagram(datagram)
         data = self.seal.open(datagram)
         if data == b"":
             self.talking.is_due = True
             return []
         self.saw_unsigned |= data is None and not self.has_heard
-        return self.talking.hear(data) if data else None
+        return self.talking.receive_datagram(data) if data else None
 
     def acknowledge(self, got: int) -> None:
-        """Nothing new may be an event that came twice, because its acknowledgement was lost: that costs one `here` more."""
+        """Nothing new may be an event that came twice, because its acknowledgement was lost: that
+        costs one `here` more.
+        """
         if self.talking.got != got or self.talking.saw_repetition:
             self.talking.saw_repetition = False
             with suppress(OSError):
@@ -210,7 +230,10 @@ class Member:
 
     def happened(self, event: Event) -> None:
         if event.kind == "refused":
-            raise ChatRefused(f"{self.endpoint} refused the name {event.who}: {event.text}", "Choose another --name")
+            raise ChatRefused(
+                f"{self.endpoint} refused the name {event.who}: {event.text}",
+                "Choose another --name",
+            )
         if event.kind == "said" and event.who == self.talking.name:
             self.unseen = max(0, self.unseen - 1)
         self.show(event)
@@ -238,7 +261,9 @@ class Member:
             self.unseen += len(self.talking.waiting) - before
 
     def failed(self, error: OSError) -> None:
-        """Before the first answer: the next address, or the end. Later: a loss like others. Raises NetworkError."""
+        """Before the first answer: the next address, or the end. Later: a loss like others. Raises
+        NetworkError.
+        """
         if self.has_heard:
             return
         if error.errno == errno.ECONNREFUSED and self.addresses:
@@ -246,8 +271,8 @@ class Member:
             self.sock = self.open()
             self.talking.is_due = True
             return
-        cure = CURES.get(error.errno or 0, "")
-        raise NetworkError(f"{self.endpoint}: {reason(error)}", cure, error.errno) from error
+        hint = HINTS.get(error.errno or 0, "")
+        raise NetworkError(f"{self.endpoint}: {reason(error)}", hint, error.errno) from error
 
     def check_patience(self) -> None:
         """Raises NetworkError when nothing was heard for too long."""
@@ -256,12 +281,16 @@ class Member:
         unsaid = len(self.talking.waiting)
         lost = f"; {unsaid} message{'s were' if unsaid > 1 else ' was'} not taken" if unsaid else ""
         why = f"{self.endpoint}: no answer within {self.timeout_s:g} s{lost}"
-        cure = CURES[errno.ETIMEDOUT]
+        hint = HINTS[errno.ETIMEDOUT]
         if not self.has_heard:
-            cure += "; or both sides have not the same --key" if self.seal else "; or the server wants a --key"
+            hint += (
+                "; or both sides have not the same --key"
+                if self.seal
+                else "; or the server wants a --key"
+            )
         if self.seal and self.saw_unsigned:
-            why, cure = (
+            why, hint = (
                 f"{why}; what answers there has not the key",
                 "Check --key, and that the server has the same line",
             )
-        raise NetworkError(why, cure, errno.ETIMEDOUT)
+        raise NetworkError(why, hint, errno.ETIMEDOUT)

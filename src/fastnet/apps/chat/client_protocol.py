@@ -1,8 +1,9 @@
 """The client's side of chat/1: datagrams out, datagrams in, and what to show. No socket, no clock.
 
-One message is on its way at a time; it is sent again until the server has taken it, under the same number, so it is said
-once. Events come in order and once each, whatever the network does with them. A server that was restarted, or a cookie that
-is too old, answers with a challenge; the client joins again and goes on where it was.
+One message is on its way at a time; it is sent again until the server has taken it, under the same
+number, so it is said once. Events come in order and once each, whatever the network does with them.
+A server that was restarted, or a cookie that is too old, answers with a challenge; the client joins
+again and goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from fastnet.limits import CHAT_TEXT_BYTES_MAX, CHAT_UNREAD_MAX
 
 @dataclass(frozen=True)
 class Event:
-    """Something to show. kind: joined, earlier, said, came, went, who or refused. who: a name or an address."""
+    """Something to show. kind: joined, earlier, said, came, went, who or refused. who: a name or an
+    address.
+    """
 
     kind: str
     who: str = ""
@@ -28,7 +31,9 @@ class Event:
 
 
 class Talking:
-    """One member. room: "" is where textbook programs are. Raises ChatError for a name that nobody can have."""
+    """One member. room: "" is where textbook programs are. Raises ChatError for a name that nobody
+    can have.
+    """
 
     def __init__(self, name: str, room: str = "") -> None:
         self.name = wire.name_of(name)
@@ -83,14 +88,19 @@ class Talking:
         elif self.asks_who:
             message = {"do": "who", "cookie": self.cookie}
         elif self.waiting and not self.wait_s:
-            message = {"do": "say", "cookie": self.cookie, "id": self.said + 1, "text": self.waiting[0]}
+            message = {
+                "do": "say",
+                "cookie": self.cookie,
+                "id": self.said + 1,
+                "text": self.waiting[0],
+            }
         return wire.pack(message)
 
     def acknowledgement(self) -> bytes:
         """That the events up to `got` have arrived."""
         return wire.pack({"do": "here", "cookie": self.cookie, "got": self.got})
 
-    def hear(self, datagram: bytes) -> list[Event] | None:
+    def receive_datagram(self, datagram: bytes) -> list[Event] | None:
         """Take a datagram. Returns what to show, in order; None if it means nothing."""
         if not datagram.startswith(wire.MARK):
             return None
@@ -109,7 +119,11 @@ class Talking:
         return []
 
     def _refused(self, message: dict[str, Any]) -> list[Event]:
-        return [] if self.is_in else [Event("refused", self.name, wire.neutral(wire.text_in(message, "why")))]
+        return (
+            []
+            if self.is_in
+            else [Event("refused", self.name, wire.neutral(wire.text_in(message, "why")))]
+        )
 
     def _welcomed(self, message: dict[str, Any]) -> list[Event]:
         visit, online = wire.text_in(message, "visit"), wire.number_in(message, "online")
@@ -144,7 +158,9 @@ class Talking:
         if number <= self.got:
             self.saw_repetition = True
             return []
-        kind, who, text = (wire.neutral(wire.text_in(message, name)) for name in ("kind", "who", "text"))
+        kind, who, text = (
+            wire.neutral(wire.text_in(message, name)) for name in ("kind", "who", "text")
+        )
         self._early[number] = Event(kind, who, text)
         ready = []
         while self.got + 1 in self._early:
@@ -154,10 +170,20 @@ class Talking:
 
     def _answered_who(self, message: dict[str, Any]) -> list[Event]:
         names = message.get("names")
-        if not self.asks_who or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if (
+            not self.asks_who
+            or not isinstance(names, list)
+            or not all(isinstance(name, str) for name in names)
+        ):
             return []
         self.asks_who, self.is_due = False, bool(self.waiting)
-        return [Event("who", online=wire.number_in(message, "online"), names=tuple(map(wire.neutral, names)))]
+        return [
+            Event(
+                "who",
+                online=wire.number_in(message, "online"),
+                names=tuple(map(wire.neutral, names)),
+            )
+        ]
 
     def _left(self, message: dict[str, Any]) -> list[Event]:
         self.has_left = self.is_leaving

@@ -1,14 +1,19 @@
-"""A hall among others: what is said and who is online goes to the backplane, and what comes from there to the members.
+"""A hall among others: what is said and who is online goes to the backplane, and what comes from
+there
+to the members.
 
-Facts. A message is passed on here at once and reaches the other servers a moment later, so two servers may show two speakers
-in different orders. A backplane may bring an entry twice, an old one late, or nothing for a while (backplane/contract.py).
-Decision: each server has an id that no other run has, and numbers its entries; of each topic and server only a higher number
-counts, so everything is heard once. Who is online is said as a whole list, again and again: the newest is the truth, and a
-server that says nothing for CHAT_SERVER_SILENT_S has nobody. When two have one name, because two servers let them in at the
-same moment, both servers know who came first, and the other one goes out.
-What was missed in an outage comes at once and would be too much for the members: entries wait while somebody has half of
+Facts. A message is passed on here at once and reaches the other servers a moment later, so two
+servers may show two speakers in different orders. A backplane may bring an entry twice, an old one
+late, or nothing for a while (backplane/contract.py).
+Decision: each server has an id that no other run has, and numbers its entries; of each topic and
+server only a higher number counts, so everything is heard once. Who is online is said as a whole
+list, again and again: the newest is the truth, and a server that says nothing for
+CHAT_SERVER_SILENT_S has nobody. When two have one name, because two servers let them in at the same
+moment, both servers know who came first, and the other one goes out. What was missed in an outage
+comes at once and would be too much for the members: entries wait while somebody has half of
 CHAT_UNREAD_MAX unread, but not longer than CHAT_CATCH_UP_S.
-Cost: a message that was taken is lost for the other servers if this one is killed in the moment before it is published.
+Cost: a message that was taken is lost for the other servers if this one is killed in the moment
+before it is published.
 """
 
 from __future__ import annotations
@@ -48,7 +53,9 @@ TITLE_CHARACTERS_MAX = 64
 class Elsewhere:
     """One hall's end of a backplane."""
 
-    def __init__(self, hall: Hall, backplane: Backplane, steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, hall: Hall, backplane: Backplane, steady: Callable[[], float] = time.monotonic
+    ) -> None:
         self.hall = hall
         self.backplane = backplane
         self.steady = steady
@@ -84,7 +91,12 @@ class Elsewhere:
     def _said(self, member: Member, text: str) -> None:
         if self._is_changed:
             self._here_now()  # that somebody came is told before what they say
-        entry = {"room": member.room, "who": member.title, "at": [str(member.peer[0]), member.peer[1]], "text": text}
+        entry = {
+            "room": member.room,
+            "who": member.title,
+            "at": [str(member.peer[0]), member.peer[1]],
+            "text": text,
+        }
         self._publish(SAID, entry)
 
     def _changed(self) -> None:
@@ -92,7 +104,12 @@ class Elsewhere:
 
     def _here_now(self) -> None:
         members = self.hall.members.values()
-        self._here([[each.title, str(each.peer[0]), each.peer[1], each.room, each.since_us] for each in members])
+        self._here(
+            [
+                [each.title, str(each.peer[0]), each.peer[1], each.room, each.since_us]
+                for each in members
+            ]
+        )
 
     def _here(self, members: list[list[Any]]) -> None:
         self._publish(HERE, {"members": members, "asks": self._asks})
@@ -101,7 +118,9 @@ class Elsewhere:
 
     def _publish(self, topic: str, entry: dict[str, Any]) -> None:
         self.number += 1
-        data = json.dumps({"server": self.server, "number": self.number, **entry}, separators=(",", ":"))
+        data = json.dumps(
+            {"server": self.server, "number": self.number, **entry}, separators=(",", ":")
+        )
         dropped = self.backplane.publish(topic, self.number, data)
         if dropped and not self.hall.statistics.unpublished:
             log.warning(
@@ -111,7 +130,7 @@ class Elsewhere:
 
     # From there to here
 
-    def turn(self) -> Sent:
+    def handle_timer(self) -> Sent:
         """Pass on what has come, and say who is here if that is due."""
         now_s = self.steady()
         sent: Sent = []
@@ -123,7 +142,11 @@ class Elsewhere:
                     sent += self._heard(topic, entry)
                 except ChatError:
                     self.hall.statistics.junk += 1
-        for server in [server for server, heard_s in self.heard_s.items() if now_s - heard_s >= CHAT_SERVER_SILENT_S]:
+        for server in [
+            server
+            for server, heard_s in self.heard_s.items()
+            if now_s - heard_s >= CHAT_SERVER_SILENT_S
+        ]:
             del self.heard_s[server]
             log.info("chat: the server %s was not heard for %g s", server, CHAT_SERVER_SILENT_S)
             sent += self.hall.here_elsewhere(server, [])
@@ -131,7 +154,7 @@ class Elsewhere:
             self._here_now()
         return sent
 
-    def deadlines(self) -> list[float]:
+    def timers(self) -> list[float]:
         """When `turn` is due."""
         silent = [heard_s + CHAT_SERVER_SILENT_S for heard_s in self.heard_s.values()]
         if self._is_stalled:
@@ -150,7 +173,9 @@ class Elsewhere:
         return self._stalled_s != float("inf")
 
     def _may_go_on(self, now_s: float) -> bool:
-        """Whether the members have room for more, or one of them has held up the others for long enough."""
+        """Whether the members have room for more, or one of them has held up the others for long
+        enough.
+        """
         if all(len(member.unread) < CHAT_UNREAD_MAX // 2 for member in self.hall.members.values()):
             self._stalled_s = float("inf")
             return True
@@ -197,7 +222,9 @@ class Elsewhere:
         for each in away:
             member = self.hall.names.get(each.title.casefold())
             if member is not None and (each.since_us, server) < (member.since_us, self.server):
-                sent += self.hall.put_out(member.peer, "has a name that somebody at another server had first")
+                sent += self.hall.put_out(
+                    member.peer, "has a name that somebody at another server had first"
+                )
         return sent
 
 
@@ -219,6 +246,15 @@ def away_in(fields: object) -> Away:
             pass
         case _:
             raise ChatError("no member")
-    if not 0 < len(title) <= TITLE_CHARACTERS_MAX or len(host) > TITLE_CHARACTERS_MAX or not 0 <= port <= PORT_MAX:
+    if (
+        not 0 < len(title) <= TITLE_CHARACTERS_MAX
+        or len(host) > TITLE_CHARACTERS_MAX
+        or not 0 <= port <= PORT_MAX
+    ):
         raise ChatError("no member")
-    return Away(wire.neutral(title), (wire.neutral(host), port), wire.name_of(room) if room else "", since_us)
+    return Away(
+        wire.neutral(title),
+        (wire.neutral(host), port),
+        wire.name_of(room) if room else "",
+        since_us,
+    )

@@ -6,11 +6,11 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from fastnet.udp.server import DeskStatistics, Peer, counted
+from fastnet.udp.server import DatagramServerStatistics, Peer, counted
 
 
 @dataclass
-class Statistics(DeskStatistics):
+class Statistics(DatagramServerStatistics):
     """What came and what became of it."""
 
     online: int = counted("Members of this server now.", "gauge")
@@ -18,7 +18,7 @@ class Statistics(DeskStatistics):
     hints: int = counted("Answers to addresses that are not online.")
     junk: int = counted("Datagrams, and entries of the backplane, that mean nothing.")
     slowed: int = counted("Messages beyond a member's rate.")
-    withheld: int = counted("Datagrams that an unproven address did not get.")
+    amplification_blocked: int = counted("Datagrams that an unproven address did not get.")
     strangers: int = counted("Datagrams that no key signed.")
     replayed: int = counted("Signed datagrams that had come before.")
     gone: int = counted("Members that did not leave by themselves.")
@@ -43,7 +43,9 @@ class Bucket:
 
 @dataclass
 class Member:
-    """An address that is online. name: "" for a textbook program. credit_bytes: what it may still get; None is no limit.
+    """An address that is online. name: "" for a textbook program. credit_bytes: what it may still
+    get;
+    None is no limit.
 
     room: "" is where textbook programs are.
     """
@@ -72,7 +74,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Away:
-    """Somebody who is online at another server of the backplane. since_us: when they came, in microseconds since 1970."""
+    """Somebody who is online at another server of the backplane. since_us: when they came, in
+    microseconds since 1970.
+    """
 
     title: str
     peer: tuple[str, int]

@@ -1,7 +1,8 @@
 """The chat's hall (hall.py) on a socket (udp/server.py).
 
-Facts. With IP_RECVERR the kernel queues the ICMP answer "nobody listens at that port" together with the address it is about
-(ip(7)); without, an unconnected socket only learns that some earlier datagram failed.
+Facts. With IP_RECVERR the kernel queues the ICMP answer "nobody listens at that port" together with
+the address it is about (ip(7)); without, an unconnected socket only learns that some earlier
+datagram failed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fastnet.process.daemon import launch
 from fastnet.process.run import Tell, from_root
 from fastnet.security.keys import read_keys
 from fastnet.transport.access import AccessList
-from fastnet.udp.server import DeskConfig, DeskServer, Outgoing, Peer
+from fastnet.udp.server import DatagramServer, DatagramServerConfig, Outgoing, Peer
 
 log = logging.getLogger("fastnet")
 
@@ -41,17 +42,25 @@ THIS_HOST = ("127.0.0.0/8", "::1")
 
 
 @dataclass(frozen=True)
-class ChatConfig(DeskConfig):
+class ChatConfig(DatagramServerConfig):
     """A chat server. Raises ConfigError."""
 
     port: int = option(PORT, "Port to bind; 0 picks a free one.", "PORT", least=0)
     key: str | None = option(
-        None, "Let in only who has one of the keys in this file; textbook programs have none.", "FILE"
+        None,
+        "Let in only who has one of the keys in this file; textbook programs have none.",
+        "FILE",
     )
-    backplane: str = option("memory", "Be one chat with all servers of it: redis://HOST[:PORT]/[DB].", "URL")
-    rate: int = option(CHAT_RATE, "Messages a second that a member may send for long.", "N", least=1)
+    backplane: str = option(
+        "memory", "Be one chat with all servers of it: redis://HOST[:PORT]/[DB].", "URL"
+    )
+    rate: int = option(
+        CHAT_RATE, "Messages a second that a member may send for long.", "N", least=1
+    )
     trust: tuple[str, ...] = option(
-        (), "Nobody forges addresses of this network: textbook programs there may just listen.", "CIDR"
+        (),
+        "Nobody forges addresses of this network: textbook programs there may just listen.",
+        "CIDR",
     )
 
     def __post_init__(self) -> None:
@@ -61,7 +70,9 @@ class ChatConfig(DeskConfig):
 
 
 def run(config: ChatConfig, process: ProcessConfig, tell: Tell) -> int:
-    """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises FastnetError."""
+    """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises
+    FastnetError.
+    """
     config = replace(config, key=os.path.expanduser(config.key) if config.key else None)
     if process.daemon:
         config = from_root(config, "key")
@@ -71,7 +82,7 @@ def run(config: ChatConfig, process: ProcessConfig, tell: Tell) -> int:
     return ChatServer(config, tell).run(process)
 
 
-class ChatServer(DeskServer):
+class ChatServer(DatagramServer):
     """One socket and one hall."""
 
     config: ChatConfig
@@ -104,18 +115,22 @@ class ChatServer(DeskServer):
         keys = sorted(self.gate.keys) if self.gate else []
         return {"keys": keys, "backplane": shown(self.config.backplane)}
 
-    def hear(self, datagram: bytes, peer: Peer) -> Outgoing:
-        return self.gate.hear(datagram, peer) if self.gate else self.hall.hear(datagram, peer)
+    def receive_datagram(self, datagram: bytes, peer: Peer) -> Outgoing:
+        return (
+            self.gate.receive_datagram(datagram, peer)
+            if self.gate
+            else self.hall.receive_datagram(datagram, peer)
+        )
 
-    def turn(self) -> Outgoing:
-        return self.out([*self.elsewhere.turn(), *self.hall.turn()])
+    def handle_timer(self) -> Outgoing:
+        return self.out([*self.elsewhere.handle_timer(), *self.hall.handle_timer()])
 
     def out(self, sent: Iterable[tuple[bytes, Peer]]) -> Outgoing:
         """What the hall wants to say, as it may leave the house."""
         return self.gate.seal(sent) if self.gate else sent
 
-    def deadlines(self) -> list[float]:
-        return [*self.hall.deadlines(), *self.elsewhere.deadlines()]
+    def timers(self) -> list[float]:
+        return [*self.hall.timers(), *self.elsewhere.timers()]
 
     def watched(self) -> dict[int, Callable[[int], None]]:
         """The backplane wakes the poll; what has come is taken in `turn`."""
@@ -168,7 +183,7 @@ def numbers(statistics: dict[str, int]) -> str:
         "replayed",
         "hints",
         "slowed",
-        "withheld",
+        "amplification_blocked",
         "gone",
         "junk",
         "ignored",

@@ -1,14 +1,17 @@
 """Who is online, and who gets what. Datagrams in, datagrams out; no socket.
 
-Facts. A datagram's source address can be forged, and a chat sends everything to everybody: whoever could make members of
-other people's addresses would have an amplifier. A textbook program says `online` once and then only listens. Two servers
-that answer each other's hints, or a member that echoes, would talk for ever.
-Decision: an address is proven when it is in a trusted network (this host, and --trust) or has sent back a cookie, which
-chat/1 always does. One that is not gets UNPROVEN_REPLY_BYTES for each datagram it sends and no more, until it sends again,
-and has to make room for proven ones. What only a server says is neither answered nor passed on. Members are members until
-they leave, are silent for too long, or the network says that nobody is there. A member of chat/1 gets each event again
+Facts. A datagram's source address can be forged, and a chat sends everything to everybody: whoever
+could make members of other people's addresses would have an amplifier. A textbook program says
+`online` once and then only listens. Two servers that answer each other's hints, or a member that
+echoes, would talk for ever.
+Decision: an address is proven when it is in a trusted network (this host, and --trust) or has sent
+back a cookie, which chat/1 always does. One that is not gets UNVALIDATED_REPLY_BYTES_MAX for each
+datagram it sends and no more, until it sends again, and has to make room for proven ones. What only
+a server says is neither answered nor passed on. Members are members until they leave, are silent
+for too long, or the network says that nobody is there. A member of chat/1 gets each event again
 until it acknowledges it; one that falls behind by CHAT_UNREAD_MAX is gone.
-Cost: over an untrusted network a textbook program must say something, `online` again will do, every few messages.
+Cost: over an untrusted network a textbook program must say something, `online` again will do, every
+few messages.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from fastnet.limits import (
     CHAT_TEXTBOOK_SILENT_S,
     CHAT_UNREAD_MAX,
     CHAT_WINDOW,
-    UNPROVEN_REPLY_BYTES,
+    UNVALIDATED_REPLY_BYTES_MAX,
 )
 from fastnet.transport.access import AccessList
 from fastnet.udp.server import Peer
@@ -53,7 +56,9 @@ Sent = list[tuple[bytes, Peer]]
 class Hall:
     """All state of a server but its socket. steady: seconds that only go forward."""
 
-    def __init__(self, trusted: AccessList, rate: float, steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, trusted: AccessList, rate: float, steady: Callable[[], float] = time.monotonic
+    ) -> None:
         self.trusted = trusted
         self.rate = rate
         self.steady = steady
@@ -62,7 +67,9 @@ class Hall:
         self.names: dict[str, Member] = {}
         """By the name in lower case, so that nobody can pass for somebody."""
         self.earlier: OrderedDict[str, deque[tuple[str, str]]] = OrderedDict()
-        """What was said in each room, and by whom; the room where something was said last is the last one."""
+        """What was said in each room, and by whom; the room where something was said last is the
+        last one.
+        """
         self.away: dict[str, list[Away]] = {}
         """Who is online at other servers, by the server (elsewhere.py)."""
         self.on_said: Callable[[Member, str], None] = lambda member, text: None
@@ -72,7 +79,7 @@ class Hall:
         self._secret = secrets.token_bytes(32)
         self._hints = Bucket(CHAT_HINTS, CHAT_HINTS, steady())
 
-    def hear(self, datagram: bytes, peer: Peer) -> Sent:
+    def receive_datagram(self, datagram: bytes, peer: Peer) -> Sent:
         """Judge one datagram. Returns what to send, and where."""
         if datagram.startswith(wire.MARK):
             try:
@@ -93,15 +100,21 @@ class Hall:
         if member is not None:
             member.heard_s = now_s
             if member.credit_bytes is not None:
-                member.credit_bytes = max(UNPROVEN_REPLY_BYTES, size)
+                member.credit_bytes = max(UNVALIDATED_REPLY_BYTES_MAX, size)
         if text == wire.ONLINE:
-            return self._came_by_text(peer, now_s) if member is None else self._reply(member, self._told(member, text))
+            return (
+                self._came_by_text(peer, now_s)
+                if member is None
+                else self._reply(member, self._told(member, text))
+            )
         if member is None:
             return self._hint(peer, now_s)
         if text == wire.OFFLINE:
             return [*self._went(member, "left"), (wire.HINT.encode(), peer)]
         if len(text.encode()) > CHAT_TEXT_BYTES_MAX:
-            return self._reply(member, f"{wire.TOO_LONG}, at most {CHAT_TEXT_BYTES_MAX} bytes".encode())
+            return self._reply(
+                member, f"{wire.TOO_LONG}, at most {CHAT_TEXT_BYTES_MAX} bytes".encode()
+            )
         if not member.bucket.take(now_s):
             self.statistics.slowed += 1
             was_told, member.was_told = member.was_told, True
@@ -115,14 +128,20 @@ class Hall:
         if len(self.members) >= CHAT_MEMBERS_MAX:
             return [(wire.FULL.encode(), peer)]
         member = Member(
-            peer, "", now_s, Bucket(self.rate, CHAT_BURST, now_s), None if is_proven else UNPROVEN_REPLY_BYTES
+            peer,
+            "",
+            now_s,
+            Bucket(self.rate, CHAT_BURST, now_s),
+            None if is_proven else UNVALIDATED_REPLY_BYTES_MAX,
         )
         self.members[peer] = member
         self._changed()
         return [*gone, *self._tell(member, "came", wire.ONLINE)]
 
     def _make_room(self, is_proven: bool) -> Sent:
-        """In a full hall the unproven member that was silent longest goes for one that is proven."""
+        """In a full hall the unproven member that was silent longest goes for one that is
+        proven.
+        """
         unproven = [member for member in self.members.values() if member.credit_bytes is not None]
         if not is_proven or not unproven or len(self.members) < CHAT_MEMBERS_MAX:
             return []
@@ -132,7 +151,7 @@ class Hall:
         """To a textbook member, if it has proven itself or has enough credit."""
         if member.credit_bytes is not None:
             if member.credit_bytes < len(data):
-                self.statistics.withheld += 1
+                self.statistics.amplification_blocked += 1
                 return []
             member.credit_bytes -= len(data)
         return [(data, member.peer)]
@@ -150,7 +169,10 @@ class Hall:
         do, cookie = wire.text_in(message, "do"), wire.text_in(message, "cookie")
         member = self.members.get(peer)
         cookies = self._cookies(peer)
-        if not any(hmac.compare_digest(cookie.encode("utf-8", "replace"), each.encode()) for each in cookies):
+        if not any(
+            hmac.compare_digest(cookie.encode("utf-8", "replace"), each.encode())
+            for each in cookies
+        ):
             return [(wire.pack({"is": "challenge", "cookie": cookies[0]}), peer)]
         if do == "join":
             return self._join(message, member, peer)
@@ -163,7 +185,10 @@ class Hall:
         if do == "say":
             return self._say(message, member)
         if do == "here":
-            return [(wire.pack({"is": "here"}), peer), *self._acknowledged(member, wire.number_in(message, "got"))]
+            return [
+                (wire.pack({"is": "here"}), peer),
+                *self._acknowledged(member, wire.number_in(message, "got")),
+            ]
         if do == "who":
             return [(wire.pack(self._who(self._titles(member.room))), peer)]
         raise ChatError("nothing we do")
@@ -186,7 +211,9 @@ class Hall:
             return [(self._welcome(member), peer)]
         holder: Member | Away | None = self.names.get(name.casefold()) or self._namesake(name)
         if holder is not None and holder is not member:
-            return [(wire.pack({"is": "refused", "why": f"somebody is {holder.title} already"}), peer)]
+            return [
+                (wire.pack({"is": "refused", "why": f"somebody is {holder.title} already"}), peer)
+            ]
         gone = self._went(member, "left") if member is not None else self._make_room(is_proven=True)
         if len(self.members) >= CHAT_MEMBERS_MAX:
             return [*gone, (wire.pack({"is": "refused", "why": wire.FULL}), peer)]
@@ -206,11 +233,17 @@ class Hall:
 
     def _welcome(self, member: Member) -> bytes:
         online = len(self._titles(member.room))
-        return wire.pack({"is": "welcome", "name": member.name, "visit": member.visit, "online": online})
+        return wire.pack(
+            {"is": "welcome", "name": member.name, "visit": member.visit, "online": online}
+        )
 
     def _say(self, message: dict[str, Any], member: Member) -> Sent:
         identity, text = wire.number_in(message, "id"), wire.neutral(wire.text_in(message, "text"))
-        if identity > member.said + 1 or not text or len(text.encode("utf-8", "replace")) > CHAT_TEXT_BYTES_MAX:
+        if (
+            identity > member.said + 1
+            or not text
+            or len(text.encode("utf-8", "replace")) > CHAT_TEXT_BYTES_MAX
+        ):
             raise ChatError("not the next message")
         taken = (wire.pack({"is": "taken", "id": identity}), member.peer)
         if identity <= member.said:
@@ -218,7 +251,12 @@ class Hall:
         if not member.bucket.take(self.steady()):
             self.statistics.slowed += 1
             wait_s = (1 - member.bucket.left) / member.bucket.rate
-            return [(wire.pack({"is": "wait", "id": identity, "seconds": round(wait_s, 3)}), member.peer)]
+            return [
+                (
+                    wire.pack({"is": "wait", "id": identity, "seconds": round(wait_s, 3)}),
+                    member.peer,
+                )
+            ]
         member.said = identity
         return [taken, *self._said(member, text)]
 
@@ -286,7 +324,9 @@ class Hall:
 
     def _titles(self, room: str) -> list[str]:
         """Who is in a room, here first and then at other servers."""
-        others = {each.title: None for away in self.away.values() for each in away if each.room == room}
+        others = {
+            each.title: None for away in self.away.values() for each in away if each.room == room
+        }
         here = [member.title for member in self._in(room)]
         return [*here, *(title for title in others if title not in here)]
 
@@ -312,7 +352,9 @@ class Hall:
         return list(self._tell(who, "said", text))
 
     def here_elsewhere(self, server: str, away: list[Away]) -> Sent:
-        """Who is online at another server now; nobody, when it has ended. Tells who came and went since it said so last."""
+        """Who is online at another server now; nobody, when it has ended. Tells who came and went
+        since it said so last.
+        """
         before = self._others()
         if away:
             self.away[server] = away
@@ -327,12 +369,14 @@ class Hall:
         return sent
 
     def _others(self) -> dict[tuple[str, str], Away]:
-        """Everybody at other servers; whose server was killed and who is at another one already is there once."""
+        """Everybody at other servers; whose server was killed and who is at another one already is
+        there once.
+        """
         return {(each.room, each.title): each for away in self.away.values() for each in away}
 
     # What time brings
 
-    def turn(self) -> Sent:
+    def handle_timer(self) -> Sent:
         """Events to send again, and members that are gone."""
         now_s = self.steady()
         due: Sent = []
@@ -348,11 +392,13 @@ class Hall:
                 member.resend_s = now_s + min(RESEND_MAX_S, RESEND_S * 2 ** min(member.resends, 8))
         return due
 
-    def deadlines(self) -> list[float]:
+    def timers(self) -> list[float]:
         """When `turn` is due."""
         found = []
         for member in self.members.values():
-            found.append(member.heard_s + (CHAT_SILENT_S if member.name else CHAT_TEXTBOOK_SILENT_S))
+            found.append(
+                member.heard_s + (CHAT_SILENT_S if member.name else CHAT_TEXTBOOK_SILENT_S)
+            )
             if member.unread:
                 found.append(member.resend_s)
         return found
@@ -362,6 +408,8 @@ class Hall:
         return self._went(member, why) if member else []
 
     def nobody_at(self, peer: Peer) -> Sent:
-        """The network says that nobody listens there. Members of chat/1 are believed more than the network."""
+        """The network says that nobody listens there. Members of chat/1 are believed more than the
+        network.
+        """
         member = self.members.get(peer)
         return self._went(member, "is not there any more") if member and not member.name else []

@@ -1,7 +1,7 @@
 """What a chat's datagrams are.
 
-The textbook protocol: a datagram is a text in UTF-8 that ends at the first NUL, for programs that send whole buffers, or at
-its end; a newline before that is dropped.
+The textbook protocol: a datagram is a text in UTF-8 that ends at the first NUL, for programs that
+send whole buffers, or at its end; a newline before that is dropped.
 
     online                  from now on this address gets every message
     offline                 from now on it does not
@@ -30,7 +30,8 @@ and a server
     {"is": "who", "online": COUNT, "names": [...]}      as many names as fit
     {"is": "bye"}
 
-Events of a visit are numbered from 1 and sent until they are acknowledged, so none is missed and none shown twice.
+Events of a visit are numbered from 1 and sent until they are acknowledged, so none is missed and
+none shown twice.
 """
 
 from __future__ import annotations
@@ -63,15 +64,21 @@ class ChatError(ValueError):
 
 
 def text_of(datagram: bytes) -> str:
-    """The text of a datagram, as it may be shown: one line, and nothing in it that a terminal would obey."""
+    """The text of a datagram, as it may be shown: one line, and nothing in it that a terminal would
+    obey.
+    """
     return neutral(datagram.partition(b"\0")[0].rstrip(b"\r\n").decode("utf-8", "replace"))
 
 
 def neutral(text: str) -> str:
-    """Blanks for newlines and tabs, U+FFFD for control characters, bidirectional overrides and what is no character."""
+    """Blanks for newlines and tabs, U+FFFD for control characters, bidirectional overrides and what
+    is no character.
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in JOINERS else " " if c.isspace() else "\ufffd" for c in text)
+    return "".join(
+        c if c.isprintable() or c in JOINERS else " " if c.isspace() else "\ufffd" for c in text
+    )
 
 
 def forwarded(host: str, port: int, text: str) -> bytes:
@@ -85,20 +92,28 @@ def is_from_a_server(text: str) -> bool:
 
 
 def name_of(text: object) -> str:
-    """A member's name in one spelling: letters and digits of any script, and _ . - inside. Raises ChatError."""
+    """A member's name in one spelling: letters and digits of any script, and _ . - inside. Raises
+    ChatError.
+    """
     name = unicodedata.normalize("NFC", text) if isinstance(text, str) else ""
     plain = name.replace("_", "").replace(".", "").replace("-", "")
     if not 1 <= len(name) <= CHAT_NAME_CHARACTERS_MAX or not plain.isalnum() or "--" in name:
-        raise ChatError(f"a name has 1 to {CHAT_NAME_CHARACTERS_MAX} letters and digits, and _ . - between them")
+        raise ChatError(
+            f"a name has 1 to {CHAT_NAME_CHARACTERS_MAX} letters and digits, and _ . - between them"
+        )
     return name
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    return MARK + json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return MARK + json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode(
+        "utf-8", "replace"
+    )
 
 
 def unpack(datagram: bytes) -> dict[str, Any]:
-    """The object of a datagram that begins with MARK; padding of NUL is dropped. Raises ChatError."""
+    """The object of a datagram that begins with MARK; padding of NUL is dropped. Raises
+    ChatError.
+    """
     if len(datagram) > CHAT_DATAGRAM_BYTES_MAX:
         raise ChatError("too long")
     return read_object(datagram[len(MARK) :].partition(b"\0")[0])

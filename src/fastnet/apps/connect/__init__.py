@@ -1,1 +1,3 @@
-"""Programs that talk to a server for a user: each reads what the user gives, and shows what the server says."""
+"""Programs that talk to a server for a user: each reads what the user gives, and shows what the
+server says.
+"""

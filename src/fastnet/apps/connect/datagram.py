@@ -1,15 +1,19 @@
-"""The same conversation in datagrams: each line of input is one datagram, each reply is written as it is.
+"""The same conversation in datagrams: each line of input is one datagram, each reply is written as
+it
+is.
 
-Facts. UDP has no end of stream, no backpressure and no connection: a refusal is an ICMP message that comes back some
-time after the datagram, as an error of the next call on a connected socket (udp(7)); on loopback it is there at once.
-A name may have an address that the server is not bound to (localhost is ::1 and 127.0.0.1), and only a refusal tells.
-Consequence: the end is a matter of time. After the end of input we listen for `last_replies_s` after the last byte
-moved.
-Decision: a line keeps its newline, so that what goes out is what came in. A refusal before the first reply moves on
-to the next address of the name and repeats the last datagram; later, or without a next address, it is an error.
-Over a Unix socket there is one address, a full queue of the server holds us back, and a refusal comes at once.
-Cost: over a real network the datagrams sent between the first one and its refusal are lost. UDP may lose any of them
-anyway.
+Facts. UDP has no end of stream, no backpressure and no connection: a refusal is an ICMP message
+that comes back some time after the datagram, as an error of the next call on a connected socket
+(udp(7)); on loopback it is there at once. A name may have an address that the server is not bound
+to (localhost is ::1 and 127.0.0.1), and only a refusal tells.
+Consequence: the end is a matter of time. After the end of input we listen for `last_replies_s`
+after the last byte moved.
+Decision: a line keeps its newline, so that what goes out is what came in. A refusal before the
+first reply moves on to the next address of the name and repeats the last datagram; later, or
+without a next address, it is an error. Over a Unix socket there is one address, a full queue of the
+server holds us back, and a refusal comes at once.
+Cost: over a real network the datagrams sent between the first one and its refusal are lost. UDP may
+lose any of them anyway.
 """
 
 from __future__ import annotations
@@ -25,13 +29,15 @@ from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
 from fastnet.limits import LAST_REPLIES_S, READ_BYTES
 from fastnet.transport import TRANSPORTS
-from fastnet.transport.connect import Address, cure_of, dial_datagram
+from fastnet.transport.connect import Address, dial_datagram, hint_of
 
 NOTHING = memoryview(b"")
 
 
 class Lines:
-    """Cuts input into lines, however it arrives. Holds at most one read more than the longest line."""
+    """Cuts input into lines, however it arrives. Holds at most one read more than the longest
+    line.
+    """
 
     def __init__(self, line_bytes_max: int) -> None:
         self.line_bytes_max = line_bytes_max
@@ -53,7 +59,9 @@ class Lines:
         self._start = 0
 
     def take(self) -> bytes | None:
-        """The next line with its newline, or None. Raises NetworkError when it does not fit a datagram."""
+        """The next line with its newline, or None. Raises NetworkError when it does not fit a
+        datagram.
+        """
         start = self._start
         end = self._text.find(b"\n", start, start + self.line_bytes_max) + 1
         if end == 0:
@@ -74,7 +82,8 @@ class DatagramConversation:
     """A datagram socket between an input and an output. `run` returns when the last replies are in.
 
     addresses: where the endpoint may be, best first; taken from the front as they are tried.
-    last_replies_s: how long to listen after the end of input, counted from the last byte in either direction.
+    last_replies_s: how long to listen after the end of input, counted from the last byte in either
+    direction.
     """
 
     def __init__(
@@ -97,7 +106,7 @@ class DatagramConversation:
         self.reply = memoryview(bytearray(max(READ_BYTES, bytes_max)))
         self.outgoing: bytes | None = None
         self.last_sent: bytes | None = None
-        self.parked = NOTHING
+        self.write_buffer = NOTHING
         self.has_ended = False
         self.sent_bytes = 0
         self.received_bytes = 0
@@ -108,7 +117,8 @@ class DatagramConversation:
     def run(self) -> Outcome:
         """Send line by line and write replies, until the input has ended and nothing more comes.
 
-        Raises NetworkError (refused, unreachable, a line too long) and FastnetError (our own input or output fails).
+        Raises NetworkError (refused, unreachable, a line too long) and FastnetError (our own input
+        or output fails).
         """
         try:
             while not (self.is_listening() and self.silence.is_over()):
@@ -127,14 +137,16 @@ class DatagramConversation:
 
     def is_listening(self) -> bool:
         """All that is left is to wait for the server."""
-        return self.has_ended and self.outgoing is None and not self.parked
+        return self.has_ended and self.outgoing is None and not self.write_buffer
 
     def turn(self) -> None:
         """Wait once and move what can be moved. Replies and refusals come before the next line."""
         if not self.is_listening():
             self.silence.broken()
-        ready = self.watch.wait(self.interest(), self.silence.left_s() if self.is_listening() else None)
-        if self.parked:
+        ready = self.watch.wait(
+            self.interest(), self.silence.left_s() if self.is_listening() else None
+        )
+        if self.write_buffer:
             self.write()
         elif ready.get(self.sock.fileno(), 0) & ~select.POLLOUT:
             self.receive()
@@ -150,7 +162,7 @@ class DatagramConversation:
             of_socket |= select.POLLOUT
         elif not self.has_ended:
             masks[self.source.fd] = select.POLLIN
-        if self.parked:
+        if self.write_buffer:
             masks[self.target.fd] = select.POLLOUT
         else:
             of_socket |= select.POLLIN
@@ -171,7 +183,11 @@ class DatagramConversation:
 
     def next_line(self) -> None:
         self.outgoing = self.lines.take()
-        if self.outgoing is not None and self.source.is_terminal and self.outgoing.removesuffix(b"\n") in Q_LINES:
+        if (
+            self.outgoing is not None
+            and self.source.is_terminal
+            and self.outgoing.removesuffix(b"\n") in Q_LINES
+        ):
             self.outgoing = None
             self.has_ended = True
 
@@ -199,20 +215,22 @@ class DatagramConversation:
             return
         self.replies += 1
         self.received_bytes += count
-        self.parked = self.reply[:count]
+        self.write_buffer = self.reply[:count]
         self.silence.broken()
-        if self.parked:
+        if self.write_buffer:
             self.write()
 
     def write(self) -> None:
-        self.parked = self.parked[self.target.write(self.parked) :]
+        self.write_buffer = self.write_buffer[self.target.write(self.write_buffer) :]
 
     def refused(self, error: OSError) -> None:
         """Go on with the next address of the name, or give up."""
         if error.errno != errno.ECONNREFUSED or self.replies or not self.addresses:
-            cure = cure_of(self.endpoint, error.errno)
+            hint = hint_of(self.endpoint, error.errno)
             counts = f"after {self.sent_bytes} bytes sent and {self.received_bytes} received"
-            raise NetworkError(f"{self.endpoint}: {reason(error)}, {counts}", cure, error.errno) from error
+            raise NetworkError(
+                f"{self.endpoint}: {reason(error)}, {counts}", hint, error.errno
+            ) from error
         self.sock.close()
         self.sock = self.open()
         self.silence.broken()

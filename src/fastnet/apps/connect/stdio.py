@@ -1,9 +1,10 @@
 """Standard input and output as two ends that never block the loop that polls them.
 
-Facts. O_NONBLOCK belongs to the open file description, which we share with the shell and with every other program on
-the same terminal or pipe (fcntl(2)): set here, it would make *their* reads fail, also after we are gone. A pipe that
-poll(2) calls writable takes PIPE_BUF bytes without blocking (pipe(7)); a terminal promises only one byte. Regular
-files are always ready, for poll(2); epoll(7) refuses them.
+Facts. O_NONBLOCK belongs to the open file description, which we share with the shell and with every
+other program on the same terminal or pipe (fcntl(2)): set here, it would make *their* reads fail,
+also after we are gone. A pipe that poll(2) calls writable takes PIPE_BUF bytes without blocking
+(pipe(7)); a terminal promises only one byte. Regular files are always ready, for poll(2); epoll(7)
+refuses them.
 Consequence: blocking descriptors, read once per POLLIN, and written in portions that cannot block.
 Decision, by what standard output is:
     pipe          PIPE_BUF bytes per POLLOUT. Measured against 64 KiB to a pipe reopened with O_NONBLOCK through
@@ -12,8 +13,8 @@ Decision, by what standard output is:
                   PIPE_BUF bytes per POLLOUT, and a stopped terminal (Ctrl-S) may stop the input too
     socket        send(2) with MSG_DONTWAIT, which is a flag of the call and not of the socket
     anything else written whole: a file or device that is always ready
-Cost: a reader that shares our input and is quicker than our read(2) makes that one read wait; so it is for every
-program.
+Cost: a reader that shares our input and is quicker than our read(2) makes that one read wait; so it
+is for every program.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class Input:
         self.is_terminal = os.isatty(fd)
 
     def read_into(self, buffer: memoryview) -> int | None:
-        """Bytes read, 0 at the end, None when another reader was quicker. Raises FastnetError when reading fails."""
+        """Bytes read, 0 at the end, None when another reader was quicker. Raises FastnetError when
+        reading fails.
+        """
         try:
             return os.readv(self.fd, [buffer])
         except BlockingIOError:
@@ -54,12 +57,16 @@ class Input:
         except OSError as error:
             if error.errno == errno.EIO and self.is_terminal:
                 return 0  # the terminal hung up
-            cure = "Give it a file, a pipe, a terminal or /dev/null: fastnet connect ENDPOINT < FILE"
-            raise FastnetError(f"cannot read standard input: {reason(error)}", cure) from error
+            hint = (
+                "Give it a file, a pipe, a terminal or /dev/null: fastnet connect ENDPOINT < FILE"
+            )
+            raise FastnetError(f"cannot read standard input: {reason(error)}", hint) from error
 
 
 class Output:
-    """Where bytes go: a descriptor that is polled for POLLOUT and takes what it can without blocking."""
+    """Where bytes go: a descriptor that is polled for POLLOUT and takes what it can without
+    blocking.
+    """
 
     def __init__(self, fd: int = STDOUT) -> None:
         self.fd = fd
@@ -78,14 +85,18 @@ class Output:
 
     def _reopen_terminal(self) -> None:
         try:
-            self._own_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+            self._own_fd = os.open(
+                f"/proc/self/fd/{self.fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+            )
         except OSError:
             self._portion = select.PIPE_BUF
         else:
             self.fd = self._own_fd
 
     def write(self, parked: memoryview) -> int:
-        """Bytes taken without blocking, 0 when there is no room. Raises ReaderGone, or FastnetError when it fails."""
+        """Bytes taken without blocking, 0 when there is no room. Raises ReaderGone, or FastnetError
+        when it fails.
+        """
         taken = 0
         try:
             if self._portion is None:
@@ -97,7 +108,9 @@ class Output:
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ReaderGone from error
         except OSError as error:
-            raise FastnetError(f"cannot write to standard output: {reason(error)}", full(error)) from error
+            raise FastnetError(
+                f"cannot write to standard output: {reason(error)}", full(error)
+            ) from error
         return taken
 
     def _write_once(self, parked: memoryview) -> int:
@@ -118,10 +131,12 @@ def full(error: OSError) -> str:
 
 
 def occupy_standard_descriptors() -> None:
-    """Put something where descriptor 0, 1 or 2 is closed, so that no socket gets that number and is taken for it.
+    """Put something where descriptor 0, 1 or 2 is closed, so that no socket gets that number and is
+    taken for it.
 
-    A closed input reads as empty. A closed output stays an error for whoever has something to write to it: a program
-    that runs cannot be written to, nor be opened anew for writing, as /dev/null can.
+    A closed input reads as empty. A closed output stays an error for whoever has something to write
+    to it: a program that runs cannot be written to, nor be opened anew for writing, as /dev/null
+    can.
     """
     for fd, path, flags in (
         (STDIN, os.devnull, os.O_RDONLY),
@@ -135,15 +150,22 @@ def occupy_standard_descriptors() -> None:
     for name, fd in (("stdout", STDOUT), ("stderr", STDERR)):
         if getattr(sys, name) is None:
             with suppress(OSError):
-                setattr(sys, name, io.TextIOWrapper(io.FileIO(fd, "w", closefd=False), write_through=True))
+                setattr(
+                    sys,
+                    name,
+                    io.TextIOWrapper(io.FileIO(fd, "w", closefd=False), write_through=True),
+                )
 
 
 @contextmanager
 def interruptible() -> Iterator[int]:
-    """A descriptor that becomes readable when a signal with a Python handler has come, for a poll to watch.
+    """A descriptor that becomes readable when a signal with a Python handler has come, for a poll
+    to
+    watch.
 
-    Such a handler runs between bytecodes, so a signal that comes right before poll(2) begins would not end it. The C handler
-    writes to this descriptor at once, the poll returns, and the handler then raises KeyboardInterrupt.
+    Such a handler runs between bytecodes, so a signal that comes right before poll(2) begins would
+    not end it. The C handler writes to this descriptor at once, the poll returns, and the handler
+    then raises KeyboardInterrupt.
     """
     fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)

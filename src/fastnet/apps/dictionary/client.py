@@ -1,12 +1,15 @@
-"""Ask a dictionary server for words: over UDP with attempts that wait longer and longer, or in lines over a connection.
+"""Ask a dictionary server for words: over UDP with attempts that wait longer and longer, or in
+lines
+over a connection.
 
-Facts. A datagram may be lost, either way, and an answer does not say which word it is for. A late answer to one word, taken
-for that to the next, would put every further word in the wrong place.
-Decision: each word has a socket of its own, so an answer to an earlier one finds nobody; the attempts of one word share it,
-for an answer to any of them is right. A refusal may be one address of several, or a server that is just starting: the next
-address is asked at once, and the first again after the wait.
-A server may send no more than came, or 512 bytes, to an address that has not proven itself: an answer that was cut for that
-reason is asked for again with a question padded to its size.
+Facts. A datagram may be lost, either way, and an answer does not say which word it is for. A late
+answer to one word, taken for that to the next, would put every further word in the wrong place.
+Decision: each word has a socket of its own, so an answer to an earlier one finds nobody; the
+attempts of one word share it, for an answer to any of them is right. A refusal may be one address
+of several, or a server that is just starting: the next address is asked at once, and the first
+again after the wait. A server may send no more than came, or 512 bytes, to an address that has not
+proven itself: an answer that was cut for that reason is asked for again with a question padded to
+its size.
 """
 
 from __future__ import annotations
@@ -27,14 +30,16 @@ from fastnet.limits import (
     LOOKUP_FIRST_WAIT_S,
     LOOKUP_TIMEOUT_S,
     READ_BYTES,
-    UNPROVEN_REPLY_BYTES,
+    UNVALIDATED_REPLY_BYTES_MAX,
 )
 from fastnet.service.dictionary_py import ELLIPSIS, UNKNOWN
 from fastnet.transport import TRANSPORTS
 from fastnet.transport.connect import dial, dial_datagram, resolve
 
 PADDED_BYTES = (1400, DICTIONARY_TRANSLATION_BYTES_MAX + len(ELLIPSIS))
-"""Sizes of a question whose answer was cut: what a packet takes, and then the longest translation."""
+"""Sizes of a question whose answer was cut: what a packet takes, and then the longest
+translation.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,9 @@ class Line(Protocol):
     addresses: int
 
     def exchange(self, word: bytes, wait_s: float, left_s: float) -> bytes:
-        """One attempt. wait_s: of this one; left_s: of all. Raises TimeoutError and other OSErrors."""
+        """One attempt. wait_s: of this one; left_s: of all. Raises TimeoutError and other
+        OSErrors.
+        """
 
     def again(self) -> None:
         """The last attempt failed."""
@@ -135,14 +142,17 @@ class Stream:
 class Lookup:
     """A dictionary server to be asked. Use it as a context.
 
-    timeout_s: for each word, all its attempts together. Raises NetworkError (no such host) and ConfigError (port 0).
+    timeout_s: for each word, all its attempts together. Raises NetworkError (no such host) and
+    ConfigError (port 0).
     """
 
     def __init__(self, endpoint: Endpoint, timeout_s: float = LOOKUP_TIMEOUT_S) -> None:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._is_datagrams = TRANSPORTS[endpoint.transport].datagrams
-        self._addresses = deque(resolve(endpoint, timeout_s=timeout_s)) if self._is_datagrams else deque()
+        self._addresses = (
+            deque(resolve(endpoint, timeout_s=timeout_s)) if self._is_datagrams else deque()
+        )
         self._stream = Stream(endpoint)
 
     def ask(self, word: str) -> Answer:
@@ -157,7 +167,9 @@ class Lookup:
                 with closing(Datagrams(self._addresses, self.endpoint, bytes_least)) as line:
                     text, more = self._ask(line, word, question, began_s)
                 attempts += more
-                if len(text) + len(ELLIPSIS) < UNPROVEN_REPLY_BYTES or not text.endswith(ELLIPSIS):
+                if len(text) + len(ELLIPSIS) < UNVALIDATED_REPLY_BYTES_MAX or not text.endswith(
+                    ELLIPSIS
+                ):
                     break
         seconds = time.monotonic() - began_s
         found = None if text == UNKNOWN else text.decode("utf-8", "replace")
@@ -190,17 +202,24 @@ class Lookup:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
 
-def no_answer(endpoint: Endpoint, word: str, attempts: int, timeout_s: float, failure: OSError | None) -> NetworkError:
+def no_answer(
+    endpoint: Endpoint, word: str, attempts: int, timeout_s: float, failure: OSError | None
+) -> NetworkError:
     times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     why = f": {reason(failure)}" if failure is not None else ""
-    cure = "Check host and port, or start the server: fastnet dict serve --file FILE"
+    hint = "Check host and port, or start the server: fastnet dict serve --file FILE"
     number = failure.errno if failure is not None else None
-    return NetworkError(f"no answer to {word!r} from {endpoint} in {timeout_s:g} s and {times}{why}", cure, number)
+    return NetworkError(
+        f"no answer to {word!r} from {endpoint} in {timeout_s:g} s and {times}{why}", hint, number
+    )
 
 
 def unfit(word: str) -> str:

@@ -1,4 +1,5 @@
-"""The file of a dictionary: words and their translations, in one of the forms in which people have them.
+"""The file of a dictionary: words and their translations, in one of the forms in which people have
+them.
 
     colon     word:translation          the first colon separates; a translation may have more of them
     tab       word<TAB>translation
@@ -7,10 +8,11 @@
 
 UTF-8, with or without a byte order mark; empty lines and those that start with # are passed over.
 
-Facts. A word that stands twice is a mistake of whoever wrote the file, except in CC-CEDICT, where readings have a line each.
-A textbook server reads from the top and stops at the first match.
-Decision: the first one counts, and each further one is reported with both line numbers. Anything that is no entry is an error
-with its line, and a file with an error is not used at all: half a dictionary answers `unknown` to what it should know.
+Facts. A word that stands twice is a mistake of whoever wrote the file, except in CC-CEDICT, where
+readings have a line each. A textbook server reads from the top and stops at the first match.
+Decision: the first one counts, and each further one is reported with both line numbers. Anything
+that is no entry is an error with its line, and a file with an error is not used at all: half a
+dictionary answers `unknown` to what it should know.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ Stamp = tuple[int, ...] | None
 
 @dataclass(frozen=True)
 class Dictionary:
-    """What a file says, as the bytes of UTF-8. twice: words that stood there before, the line of each and of its first."""
+    """What a file says, as the bytes of UTF-8. twice: words that stood there before, the line of
+    each and of its first.
+    """
 
     entries: dict[bytes, bytes]
     format: str
@@ -75,7 +79,8 @@ NAMES = {"\t": "tab", ":": "colon"}
 
 
 def comma_separated(lines: list[str], faults: Faults) -> Iterator[Row]:
-    # An entry is one line, so lines are read one by one: a quote that is never closed is an error there and not at the end.
+    # An entry is one line, so lines are read one by one: a quote that is never closed is an error
+    # there and not at the end.
     for number, line in enumerate(lines, 1):
         if not line.strip(BLANKS):
             continue
@@ -105,7 +110,9 @@ def cedict(lines: list[str], faults: Faults) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Form:
-    """rows: the entries of a file's lines. looks: whether a line may be one. joins: a word may have several entries."""
+    """rows: the entries of a file's lines. looks: whether a line may be one. joins: a word may have
+    several entries.
+    """
 
     rows: Callable[[list[str], Faults], Iterator[Row]]
     looks: Callable[[str], object]
@@ -158,19 +165,24 @@ def load(path: str, format: str = AUTO) -> Dictionary:
         raise broken(path, name, faults)
     if not entries:
         raise ConfigError(f"{path} has no words", "Write word:translation, an entry a line")
-    return Dictionary(entries, name, first_lines(form, lines, twice[:DICTIONARY_REPORTED_MAX]), len(twice))
+    return Dictionary(
+        entries, name, first_lines(form, lines, twice[:DICTIONARY_REPORTED_MAX]), len(twice)
+    )
 
 
 def read(path: str) -> bytes:
     """All of a file. Raises ConfigError."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not make us wait
+        # a FIFO must not make us wait
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             return read_all(fd, path)
         finally:
             os.close(fd)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {reason(error)}", "Name a text file that this user may read") from error
+        raise ConfigError(
+            f"cannot read {path}: {reason(error)}", "Name a text file that this user may read"
+        ) from error
 
 
 def read_all(fd: int, path: str) -> bytes:
@@ -183,7 +195,9 @@ def read_all(fd: int, path: str) -> bytes:
     with open(fd, "rb", closefd=False) as file:
         data = file.read()
     if stamp_of(os.fstat(fd)) != stamp_of(found):
-        raise ConfigError(f"{path} changed while it was read", "Write the new file beside it and rename it")
+        raise ConfigError(
+            f"{path} changed while it was read", "Write the new file beside it and rename it"
+        )
     return data
 
 
@@ -193,10 +207,14 @@ def decode(data: bytes, path: str) -> str:
     except UnicodeDecodeError as error:
         # utf-8-sig counts from behind the mark, and the mark is on the first line anyway.
         line = data[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}, line {line}: not UTF-8", f"iconv -t UTF-8 {path} makes it so") from error
+        raise ConfigError(
+            f"{path}, line {line}: not UTF-8", f"iconv -t UTF-8 {path} makes it so"
+        ) from error
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise ConfigError(f"{path}, line {line}: a NUL character", "A text on the wire ends at the first one")
+        raise ConfigError(
+            f"{path}, line {line}: a NUL character", "A text on the wire ends at the first one"
+        )
     return text
 
 
@@ -208,10 +226,14 @@ def look(lines: Iterable[str], path: str) -> str:
             return name
     if not sample:
         return "colon"
-    raise ConfigError(f"cannot tell the format of {path}", f"Say --format with one of: {', '.join(FORMATS)}")
+    raise ConfigError(
+        f"cannot tell the format of {path}", f"Say --format with one of: {', '.join(FORMATS)}"
+    )
 
 
-def collect(form: Form, lines: list[str], faults: Faults) -> tuple[dict[bytes, bytes], list[tuple[str, int]]]:
+def collect(
+    form: Form, lines: list[str], faults: Faults
+) -> tuple[dict[bytes, bytes], list[tuple[str, int]]]:
     """The entries, and those that stood there before, with their lines."""
     entries: dict[bytes, bytes] = {}
     twice: list[tuple[str, int]] = []
@@ -252,11 +274,14 @@ def broken(path: str, format: str, faults: Faults) -> ConfigError:
     more = len(faults) - DICTIONARY_REPORTED_MAX
     rest = f"; and {more} more" if more > 0 else ""
     return ConfigError(
-        f"{path}, {first}{rest}", f"It is read as {format}; --format chooses another: {', '.join(FORMATS)}"
+        f"{path}, {first}{rest}",
+        f"It is read as {format}; --format chooses another: {', '.join(FORMATS)}",
     )
 
 
-def first_lines(form: Form, lines: list[str], twice: list[tuple[str, int]]) -> list[tuple[str, int, int]]:
+def first_lines(
+    form: Form, lines: list[str], twice: list[tuple[str, int]]
+) -> list[tuple[str, int, int]]:
     """With each word that stands twice, the line of its first."""
     wanted = {word for word, _ in twice}
     first: dict[str, int] = {}

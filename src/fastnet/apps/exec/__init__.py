@@ -11,6 +11,6 @@
     asking.py    the client's side of one command; no socket
     client.py    a socket around it
 
-The rate of remote commands is small and everything else about them matters more than speed, so this is plain Python in one
-thread, outside the tables of engines.
+The rate of remote commands is small and everything else about them matters more than speed, so this
+is plain Python in one thread, outside the tables of engines.
 """

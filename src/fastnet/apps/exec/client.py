@@ -1,11 +1,13 @@
 """Ask a server to run a command, and wait for what comes of it.
 
-Facts. A datagram may be lost, so silence means to ask again; a network that loses them for want of room needs to be asked
-less often, so each rest is twice the last one, with some chance in it, and never shorter than two round trips. A server that
-is restarted refuses datagrams for a moment (ECONNREFUSED).
-Decision: a refusal before the first authentic reply is the end, or the next address of the name; later it is a loss like
-others. A client that hears nothing for `timeout_s` gives up. Until the server has taken the command that counts from the
-start, because an old request would be refused as stale.
+Facts. A datagram may be lost, so silence means to ask again; a network that loses them for want of
+room needs to be asked less often, so each rest is twice the last one, with some chance in it, and
+never shorter than two round trips. A server that is restarted refuses datagrams for a moment
+(ECONNREFUSED).
+Decision: a refusal before the first authentic reply is the end, or the next address of the name;
+later it is a loss like others. A client that hears nothing for `timeout_s` gives up. Until the
+server has taken the command that counts from the start, because an old request would be refused as
+stale.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from fastnet.apps.exec import wire
 from fastnet.apps.exec.client_protocol import Asking, Result
 from fastnet.apps.exec.wire import Refusal
 from fastnet.endpoint import Endpoint
-from fastnet.errors import CommandDenied, CommandLost, FastnetError, NetworkError, reason
+from fastnet.errors import ExecDenied, ExecLost, FastnetError, NetworkError, reason
 from fastnet.limits import (
     EXEC_CLOCK_S,
     EXEC_DATAGRAM_BYTES_MAX,
@@ -31,7 +33,7 @@ from fastnet.limits import (
     EXEC_REST_S,
     EXEC_TIMEOUT_S,
 )
-from fastnet.transport.connect import CURES, Address, dial_datagram, resolve
+from fastnet.transport.connect import HINTS, Address, dial_datagram, resolve
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,18 @@ class Key:
     secret: bytes
 
 
-def run(endpoint: Endpoint, words: list[str], key: Key, timeout_s: float = EXEC_TIMEOUT_S) -> Result:
-    """Run a command, named by the first word, on a server, and return how it ended and what it wrote.
+def run(
+    endpoint: Endpoint, words: list[str], key: Key, timeout_s: float = EXEC_TIMEOUT_S
+) -> Result:
+    """Run a command, named by the first word, on a server, and return how it ended and what it
+    wrote.
 
-    Raises CommandDenied (the server said no), CommandLost (taken, and its outcome is unknown), NetworkError (nobody
-    answers), ConfigError (arguments that cannot be sent).
+    Raises ExecDenied (the server said no), ExecLost (taken, and its outcome is unknown),
+    NetworkError (nobody answers), ConfigError (arguments that cannot be sent).
     """
-    asking = Asking(words, key.id, key.secret, secrets.token_bytes(wire.NONCE_BYTES), time.time_ns() // 1000)
+    asking = Asking(
+        words, key.id, key.secret, secrets.token_bytes(wire.NONCE_BYTES), time.time_ns() // 1000
+    )
     conversation = Conversation(endpoint, asking, timeout_s)
     try:
         conversation.run()
@@ -79,7 +86,7 @@ class Conversation:
         return sock
 
     def run(self) -> None:
-        """Until it is over. Raises NetworkError and CommandLost."""
+        """Until it is over. Raises NetworkError and ExecLost."""
         asking, silent = self.asking, 0
         while not asking.is_over:
             self.send(asking.next(is_repetition=silent > 0))
@@ -106,7 +113,7 @@ class Conversation:
             except OSError as error:
                 self.failed(error)
                 continue
-            if self.asking.hear(datagram):
+            if self.asking.receive_datagram(datagram):
                 heard = self.has_heard = True
                 self.heard_s = time.monotonic()
                 if self.asking.heard_sequence == self.asking.sequence:
@@ -131,24 +138,30 @@ class Conversation:
             self.sock = self.open()
             self.asking.is_due = True
             return
-        cure = CURES.get(error.errno or 0, "")
-        raise NetworkError(f"{self.endpoint}: {reason(error)}", cure, error.errno) from error
+        hint = HINTS.get(error.errno or 0, "")
+        raise NetworkError(f"{self.endpoint}: {reason(error)}", hint, error.errno) from error
 
     def check_patience(self) -> None:
-        """Raises NetworkError or CommandLost when nothing was heard for too long."""
+        """Raises NetworkError or ExecLost when nothing was heard for too long."""
         asking = self.asking
         since_s = self.started_s if asking.status is None else self.heard_s
         if asking.is_over or time.monotonic() - since_s < self.timeout_s:
             return
         silence = f"{self.endpoint}: no answer within {self.timeout_s:g} s"
         if asking.status is not None:
-            raise CommandLost(f"{silence} after the server had taken the command; its outcome is unknown", LOOK)
+            raise ExecLost(
+                f"{silence} after the server had taken the command; its outcome is unknown", LOOK
+            )
         if asking.saw_stranger:
-            cure = "Check --key, and that both sides have the same line in their files"
-            raise NetworkError(f"{silence}; something there does not know the key {asking.key_id!r}", cure)
+            hint = "Check --key, and that both sides have the same line in their files"
+            raise NetworkError(
+                f"{silence}; something there does not know the key {asking.key_id!r}", hint
+            )
         if asking.cookie != wire.NO_COOKIE:
-            raise NetworkError(f"{silence} to a command that it may have taken", LOOK, errno.ETIMEDOUT)
-        raise NetworkError(silence, CURES[errno.ETIMEDOUT], errno.ETIMEDOUT)
+            raise NetworkError(
+                f"{silence} to a command that it may have taken", LOOK, errno.ETIMEDOUT
+            )
+        raise NetworkError(silence, HINTS[errno.ETIMEDOUT], errno.ETIMEDOUT)
 
 
 LOOK = "The server's log says whether it ran and how it ended"
@@ -157,18 +170,21 @@ LOOK = "The server's log says whether it ran and how it ended"
 def refused(asking: Asking, endpoint: Endpoint, refusal: Refusal) -> FastnetError:
     """A refusal as an error."""
     if refusal.code == "lost" or asking.status is not None:
-        return CommandLost(
-            f"{endpoint} took the command and knows no more of it: it restarted, or it is too late", LOOK
+        return ExecLost(
+            f"{endpoint} took the command and knows no more of it: it restarted, or it is too late",
+            LOOK,
         )
     text = refusal.text
     if refusal.code == "clock":
         ahead_s = time.time() - refusal.number / 1e6
         side = "ahead of" if ahead_s > 0 else "behind"
         text = f"this host's clock is {abs(ahead_s):.0f} s {side} the server's, and {EXEC_CLOCK_S:g} s are allowed"
-    return CommandDenied(f"{endpoint} refused: {text}", REFUSED_CURES.get(refusal.code, ""), refusal.code)
+    return ExecDenied(
+        f"{endpoint} refused: {text}", REFUSED_HINTS.get(refusal.code, ""), refusal.code
+    )
 
 
-REFUSED_CURES = {
+REFUSED_HINTS = {
     "command": "The server's allow file names what may run",
     "arguments": "The server's allow file says what they must look like",
     "key": "The server's allow file says who may; --key chooses another key",

@@ -1,12 +1,15 @@
-"""The client's side of one command: datagrams out, datagrams in, and what became of it. No socket, no clock.
+"""The client's side of one command: datagrams out, datagrams in, and what became of it. No socket,
+no
+clock.
 
     asking      RUN, again and again, until the server says how the command is; a CHALLENGE gives the cookie for the next one
     waiting     FETCH without parts, to be told when the command has ended; the server also says so by itself
     fetching    FETCH for parts that are missing, a window at a time: half of it after a loss, twice after none
     over        a result, or a refusal
 
-Whatever is lost, doubled, late or forged on the way, the nonce stays the same, so the command runs once at most. Only
-authentic replies to our nonce count; of a reply that is a repetition, nothing is new.
+Whatever is lost, doubled, late or forged on the way, the nonce stays the same, so the command runs
+once at most. Only authentic replies to our nonce count; of a reply that is a repetition, nothing is
+new.
 """
 
 from __future__ import annotations
@@ -36,12 +39,15 @@ class Result:
 
 
 class Asking:
-    """One command. nonce: 16 random bytes, never used before. asked_us: now, in microseconds since 1970.
+    """One command. nonce: 16 random bytes, never used before. asked_us: now, in microseconds since
+    1970.
 
     Raises ConfigError for arguments that no datagram can carry.
     """
 
-    def __init__(self, words: list[str], key_id: str, secret: bytes, nonce: bytes, asked_us: int) -> None:
+    def __init__(
+        self, words: list[str], key_id: str, secret: bytes, nonce: bytes, asked_us: int
+    ) -> None:
         try:
             self._run_body = wire.words_body(words)
         except WireError as error:
@@ -66,7 +72,10 @@ class Asking:
         size = len(self._pack(wire.RUN, self._run_body))
         if size > EXEC_DATAGRAM_BYTES_MAX:
             many = size - EXEC_DATAGRAM_BYTES_MAX
-            raise ConfigError(f"the arguments are {many} bytes too long for a datagram", "Send less, or name a file")
+            raise ConfigError(
+                f"the arguments are {many} bytes too long for a datagram",
+                "Send less, or name a file",
+            )
         self.sequence = 0
 
     @property
@@ -83,7 +92,9 @@ class Asking:
         """Only when it is over and not refused."""
         assert self.status is not None
         written = b"".join(self.parts[number] for number in range(self.status.parts))
-        return Result(self.status, written[: self.status.output_bytes], written[self.status.output_bytes :])
+        return Result(
+            self.status, written[: self.status.output_bytes], written[self.status.output_bytes :]
+        )
 
     def next(self, is_repetition: bool = False) -> bytes:
         """The next datagram. is_repetition: the last one brought nothing in time."""
@@ -101,7 +112,7 @@ class Asking:
         """The last datagram: the server need not keep the result."""
         return self._pack(wire.DONE, b"")
 
-    def hear(self, datagram: bytes) -> bool:
+    def receive_datagram(self, datagram: bytes) -> bool:
         """Take a datagram. True if it is an authentic reply to one of ours."""
         try:
             reply = wire.unpack_reply(datagram, self.secret)
@@ -118,7 +129,9 @@ class Asking:
 
     def _pack(self, kind: int, body: bytes) -> bytes:
         self.sequence += 1
-        request = Request(kind, self.key_id, self.nonce, self.asked_us, self.sequence, self.cookie, body)
+        request = Request(
+            kind, self.key_id, self.nonce, self.asked_us, self.sequence, self.cookie, body
+        )
         return wire.pack_request(request, self.secret)
 
     def _missing(self) -> list[int]:

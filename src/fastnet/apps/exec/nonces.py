@@ -2,15 +2,18 @@
 
     1781872345000000 alice 8f3a...
 
-Facts. A request is fresh when its `asked` is within EXEC_CLOCK_S of our clock; only as long must its nonce be remembered,
-and forgotten nonces are all older than that. A clock set back would make them fresh again. A file being written when the
-power fails ends in half a line, or lacks the last one.
-Decision: a nonce is on the disk (fdatasync) before its command starts, or the command does not start. What was forgotten
-raises a floor, and nothing asked before the floor is fresh, whatever the clock says. A file from the future is an error of
-the start, because until its time has come no request could be told from a repeated one. Half a last line is cut off: the
-command behind it was not started. The file is rewritten without the stale nonces when it is opened and when these are the
-larger half. One server holds it at a time, by flock(2) on the file as in process/pidfile.py. When the file has been removed meanwhile
-it is written anew; when another one has its place, which may be another server's by now, nothing is remembered in either.
+Facts. A request is fresh when its `asked` is within EXEC_CLOCK_S of our clock; only as long must
+its nonce be remembered, and forgotten nonces are all older than that. A clock set back would make
+them fresh again. A file being written when the power fails ends in half a line, or lacks the last
+one.
+Decision: a nonce is on the disk (fdatasync) before its command starts, or the command does not
+start. What was forgotten raises a floor, and nothing asked before the floor is fresh, whatever the
+clock says. A file from the future is an error of the start, because until its time has come no
+request could be told from a repeated one. Half a last line is cut off: the command behind it was
+not started. The file is rewritten without the stale nonces when it is opened and when these are the
+larger half. One server holds it at a time, by flock(2) on the file as in process/pidfile.py. When
+the file has been removed meanwhile it is written anew; when another one has its place, which may be
+another server's by now, nothing is remembered in either.
 Cost: one fdatasync a command, milliseconds on a real disk.
 """
 
@@ -38,7 +41,9 @@ class Seen(NamedTuple):
 
 
 class Nonces:
-    """The nonces of a file, locked until `close`. Raises ConfigError when the file cannot be had."""
+    """The nonces of a file, locked until `close`. Raises ConfigError when the file cannot be
+    had.
+    """
 
     def __init__(self, path: str, now_us: int) -> None:
         self.path = path
@@ -53,22 +58,24 @@ class Nonces:
             self._load(now_us)
         except OSError as error:
             self.close()
-            cure = "Name a file this user may write with --nonces"
-            raise ConfigError(f"cannot keep the nonces in {path}: {reason(error)}", cure) from error
+            hint = "Name a file this user may write with --nonces"
+            raise ConfigError(f"cannot keep the nonces in {path}: {reason(error)}", hint) from error
         except BaseException:
             self.close()
             raise
 
     def _open(self) -> None:
         """Open and lock. Leaves _fd at -1 if the file was replaced meanwhile."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        fd = os.open(
+            self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600
+        )
         try:
             check_private(self.path, "nonces", os.fstat(fd), 0o022)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                cure = "Stop that server, or give this one a file of its own with --nonces"
-                raise ConfigError(f"another server keeps its nonces in {self.path}", cure) from None
+                hint = "Stop that server, or give this one a file of its own with --nonces"
+                raise ConfigError(f"another server keeps its nonces in {self.path}", hint) from None
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), os.stat(self.path)):
                     self._fd, fd = fd, -1
@@ -78,8 +85,8 @@ class Nonces:
 
     def _load(self, now_us: int) -> None:
         if os.fstat(self._fd).st_size > EXEC_NONCES_FILE_BYTES_MAX:
-            cure = "Name another file with --nonces, or remove this one"
-            raise ConfigError(f"{self.path} has more than {EXEC_NONCES_FILE_BYTES_MAX} bytes", cure)
+            hint = "Name another file with --nonces, or remove this one"
+            raise ConfigError(f"{self.path} has more than {EXEC_NONCES_FILE_BYTES_MAX} bytes", hint)
         data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
@@ -87,13 +94,13 @@ class Nonces:
                 asked, key_id, nonce = line.decode("ascii").split()
                 self.asked_us[Seen(key_id, bytes.fromhex(nonce))] = int(asked)
             except ValueError:
-                cure = "Name another file with --nonces, or remove this one"
-                raise ConfigError(f"{self.path}: line {number} is no nonce of ours", cure) from None
+                hint = "Name another file with --nonces, or remove this one"
+                raise ConfigError(f"{self.path}: line {number} is no nonce of ours", hint) from None
         latest_us = max(self.asked_us.values(), default=0)
         if latest_us > now_us + 2 * WINDOW_US:
             ahead_s = (latest_us - now_us) / 1e6
-            cure = f"Set the clock right; if it was wrong before, remove the file {EXEC_CLOCK_S:g} s after the last request"
-            raise ConfigError(f"{self.path} has a request from {ahead_s:.0f} s in the future", cure)
+            hint = f"Set the clock right; if it was wrong before, remove the file {EXEC_CLOCK_S:g} s after the last request"
+            raise ConfigError(f"{self.path} has a request from {ahead_s:.0f} s in the future", hint)
         self._rewrite(now_us)
 
     def is_fresh(self, asked_us: int, now_us: int) -> bool:
@@ -108,7 +115,9 @@ class Nonces:
         return len(self.asked_us) >= EXEC_NONCES_MAX
 
     def add(self, seen: Seen, asked_us: int, now_us: int) -> None:
-        """Remember a request for good. Raises OSError when the disk does not take it, and then it is not remembered."""
+        """Remember a request for good. Raises OSError when the disk does not take it, and then it
+        is not remembered.
+        """
         if not self._is_in_place() or self._lines > 2 * len(self.asked_us) + REWRITE_LINES:
             self._rewrite(now_us)
         line = f"{asked_us} {seen.key_id} {seen.nonce.hex()}\n".encode("ascii")
@@ -134,7 +143,9 @@ class Nonces:
         raise OSError("another file has its place; restart this server")
 
     def _forget(self, now_us: int) -> None:
-        """Drop what is stale. Insertion is nearly in the order of time, so the front is where to look."""
+        """Drop what is stale. Insertion is nearly in the order of time, so the front is where to
+        look.
+        """
         edge_us = now_us - WINDOW_US
         while self.asked_us:
             seen = next(iter(self.asked_us))
@@ -143,11 +154,18 @@ class Nonces:
             self.floor_us = max(self.floor_us, self.asked_us.pop(seen))
 
     def _rewrite(self, now_us: int) -> None:
-        """A new file with what is not stale, under the same name and locked before it has it. Raises OSError."""
+        """A new file with what is not stale, under the same name and locked before it has it.
+        Raises OSError.
+        """
         self._forget(now_us)
-        lines = [f"{asked_us} {key_id} {nonce.hex()}\n" for (key_id, nonce), asked_us in self.asked_us.items()]
+        lines = [
+            f"{asked_us} {key_id} {nonce.hex()}\n"
+            for (key_id, nonce), asked_us in self.asked_us.items()
+        ]
         fresh = f"{self.path}.new"
-        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(
+            fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             data = "".join(lines).encode("ascii")
@@ -163,8 +181,12 @@ class Nonces:
         self._fd, self._lines = fd, len(lines)
 
     def _sync_folder(self) -> None:
-        """Or the name would be that of the old file after a power failure, without what is appended from now on."""
-        fd = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Or the name would be that of the old file after a power failure, without what is appended
+        from now on.
+        """
+        fd = os.open(
+            os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )
         try:
             os.fsync(fd)
         finally:

@@ -93,12 +93,17 @@ class Command:
     def fill(self, arguments: list[str]) -> list[str]:
         """The argument vector to run. Raises Denied."""
         if len(arguments) != len(self.arguments):
-            raise denied("arguments", f"{self.name} takes {many(len(self.arguments))}, not {len(arguments)}")
+            raise denied(
+                "arguments", f"{self.name} takes {many(len(self.arguments))}, not {len(arguments)}"
+            )
         self._match(arguments)
         argv = [PLACE.sub(lambda place: arguments[int(place[1]) - 1], item) for item in self.argv]
         for template, item in zip(self.argv, argv, strict=True):
             if item.startswith("-") and not template.startswith("-") and not self.dashes:
-                raise denied("arguments", f"an argument of {self.name} begins with - and could be taken for an option")
+                raise denied(
+                    "arguments",
+                    f"an argument of {self.name} begins with - and could be taken for an option",
+                )
         return argv
 
     def _match(self, arguments: list[str]) -> None:
@@ -106,9 +111,14 @@ class Command:
         number, pattern = 0, None
         try:
             with processor_time(EXEC_MATCH_S):
-                for number, (pattern, text) in enumerate(zip(self.arguments, arguments, strict=True), 1):
+                for number, (pattern, text) in enumerate(
+                    zip(self.arguments, arguments, strict=True), 1
+                ):
                     if not pattern.fullmatch(text):
-                        raise denied("arguments", f"argument {number} of {self.name} does not match {pattern.pattern}")
+                        raise denied(
+                            "arguments",
+                            f"argument {number} of {self.name} does not match {pattern.pattern}",
+                        )
         except TimeoutError:
             what = f"argument {number} of {self.name} takes too long to match {pattern.pattern if pattern else ''}"
             raise Endless(Refusal("arguments", what)) from None
@@ -159,16 +169,25 @@ def read_policy(path: str, key_ids: list[str]) -> Policy:
         raise ConfigError(f"{path}: not TOML: {error}", "https://toml.io has the rules") from error
     for name in found:
         if name != "command":
-            raise ConfigError(f"{path}: unknown table or key {name!r}", "Write [command.NAME] for each command")
+            raise ConfigError(
+                f"{path}: unknown table or key {name!r}", "Write [command.NAME] for each command"
+            )
     tables = found.get("command", {})
     if not isinstance(tables, dict) or not tables:
-        raise ConfigError(f"{path} allows no command", "Write [command.NAME], and argv = [...] below it")
-    return {name: read_command(name, table, f"{path}: command.{name}", key_ids) for name, table in tables.items()}
+        raise ConfigError(
+            f"{path} allows no command", "Write [command.NAME], and argv = [...] below it"
+        )
+    return {
+        name: read_command(name, table, f"{path}: command.{name}", key_ids)
+        for name, table in tables.items()
+    }
 
 
 def read_command(name: str, table: Any, where: str, key_ids: list[str]) -> Command:
     if not NAME.fullmatch(name):
-        raise ConfigError(f"{where}: no command can have this name", "1 to 32 letters, digits and _ . -")
+        raise ConfigError(
+            f"{where}: no command can have this name", "1 to 32 letters, digits and _ . -"
+        )
     if not isinstance(table, dict):
         raise ConfigError(f"{where} is not a table", f"Write [command.{name}] on a line of its own")
     for key in table:
@@ -176,11 +195,15 @@ def read_command(name: str, table: Any, where: str, key_ids: list[str]) -> Comma
             raise ConfigError(f"{where}.{key}: unknown key", suggestion(key, list(READERS)))
     if "argv" not in table:
         raise ConfigError(f"{where}.argv is missing", 'Write argv = ["/usr/bin/uptime"]')
-    command = Command(name, **{key: READERS[key](value, f"{where}.{key}") for key, value in table.items()})
+    command = Command(
+        name, **{key: READERS[key](value, f"{where}.{key}") for key, value in table.items()}
+    )
     check_places(command, where)
     for key_id in command.keys:
         if key_id not in key_ids:
-            raise ConfigError(f"{where}.keys: there is no key {key_id!r}", suggestion(key_id, key_ids))
+            raise ConfigError(
+                f"{where}.keys: there is no key {key_id!r}", suggestion(key_id, key_ids)
+            )
     return command
 
 
@@ -190,12 +213,12 @@ def check_places(command: Command, where: str) -> None:
     count = len(command.arguments)
     for number in sorted(used):
         if not 1 <= number <= count:
-            cure = f"arguments has {count} patterns; {{1}} is the first argument"
-            raise ConfigError(f"{where}.argv: {{{number}}} has no pattern", cure)
+            hint = f"arguments has {count} patterns; {{1}} is the first argument"
+            raise ConfigError(f"{where}.argv: {{{number}}} has no pattern", hint)
     for number in range(1, count + 1):
         if number not in used:
-            cure = f"Write {{{number}}} in argv where it belongs"
-            raise ConfigError(f"{where}.arguments[{number - 1}] is used nowhere", cure)
+            hint = f"Write {{{number}}} in argv where it belongs"
+            raise ConfigError(f"{where}.arguments[{number - 1}] is used nowhere", hint)
 
 
 def texts(value: Any, where: str, most: int = 256) -> tuple[str, ...]:
@@ -205,18 +228,27 @@ def texts(value: Any, where: str, most: int = 256) -> tuple[str, ...]:
         raise ConfigError(f"{where} has {len(value)} items", f"At most {most}")
     for number, item in enumerate(value):
         if "\0" in item:
-            raise ConfigError(f"{where}[{number}] has a NUL character", "No program can be given one")
+            raise ConfigError(
+                f"{where}[{number}] has a NUL character", "No program can be given one"
+            )
     return tuple(value)
 
 
 def read_argv(value: Any, where: str) -> tuple[str, ...]:
     argv = texts(value, where)
     if not argv or not argv[0].startswith("/"):
-        raise ConfigError(f"{where}[0] is not the full path of a program", 'Write argv = ["/usr/bin/uptime"]')
+        raise ConfigError(
+            f"{where}[0] is not the full path of a program", 'Write argv = ["/usr/bin/uptime"]'
+        )
     if PLACE.search(argv[0]):
-        raise ConfigError(f"{where}[0] depends on an argument", "The program itself is fixed; make a command for each")
+        raise ConfigError(
+            f"{where}[0] depends on an argument",
+            "The program itself is fixed; make a command for each",
+        )
     if not (os.path.isfile(argv[0]) and os.access(argv[0], os.X_OK)):
-        raise ConfigError(f"{where}[0]: {argv[0]} is not a program that can be run", f"Check it: ls -lL {argv[0]}")
+        raise ConfigError(
+            f"{where}[0]: {argv[0]} is not a program that can be run", f"Check it: ls -lL {argv[0]}"
+        )
     return argv
 
 
@@ -226,8 +258,8 @@ def read_patterns(value: Any, where: str) -> tuple[re.Pattern[str], ...]:
         try:
             patterns.append(re.compile(text, re.ASCII))
         except (re.error, OverflowError, RecursionError) as error:
-            cure = "It is a regular expression of Python's re, which must match the whole argument"
-            raise ConfigError(f"{where}[{number}]: {text!r}: {error}", cure) from error
+            hint = "It is a regular expression of Python's re, which must match the whole argument"
+            raise ConfigError(f"{where}[{number}]: {text!r}: {error}", hint) from error
     return tuple(patterns)
 
 
@@ -256,16 +288,22 @@ def read_user(value: Any, where: str) -> str:
     try:
         found = pwd.getpwnam(value)
     except (KeyError, ValueError):
-        raise ConfigError(f"{where}: this host has no user {value!r}", "getent passwd lists them") from None
+        raise ConfigError(
+            f"{where}: this host has no user {value!r}", "getent passwd lists them"
+        ) from None
     if os.geteuid() not in (0, found.pw_uid):
-        cure = f"Leave it out, or run the server as {value} or, with --allow-root, as root"
-        raise ConfigError(f"{where}: only root can run a command as {value}", cure)
+        hint = f"Leave it out, or run the server as {value} or, with --allow-root, as root"
+        raise ConfigError(f"{where}: only root can run a command as {value}", hint)
     return value
 
 
-def number_reader(kind: type[int] | type[float], least: float, most: float) -> Callable[[Any, str], Any]:
+def number_reader(
+    kind: type[int] | type[float], least: float, most: float
+) -> Callable[[Any, str], Any]:
     def read(value: Any, where: str) -> Any:
-        is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+        is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(
+            value, bool
+        )
         if not is_number or not least <= value <= most:
             word = "a whole number" if kind is int else "a number"
             raise ConfigError(f"{where} = {value!r} is not {word} from {least:g} to {most:.10g}")
@@ -278,9 +316,14 @@ def read_keys(value: Any, where: str) -> tuple[str, ...]:
     key_ids = texts(value, where)
     for key_id in key_ids:
         if not KEY_ID.fullmatch(key_id):
-            raise ConfigError(f"{where}: {key_id!r} cannot be the id of a key", "1 to 32 letters, digits and _ . @ -")
+            raise ConfigError(
+                f"{where}: {key_id!r} cannot be the id of a key",
+                "1 to 32 letters, digits and _ . @ -",
+            )
     if not key_ids:
-        raise ConfigError(f"{where} is empty, so nobody may run it", "Leave it out for everybody, or name a key")
+        raise ConfigError(
+            f"{where} is empty, so nobody may run it", "Leave it out for everybody, or name a key"
+        )
     return key_ids
 
 

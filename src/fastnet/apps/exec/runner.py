@@ -1,15 +1,16 @@
 """One command: started without a shell, watched, bounded, and gone with everything it started.
 
-Facts. A process group dies by one kill(2), and its number is not given away while its leader is a zombie nobody has waited
-for. A pidfd becomes readable when its process ends (pidfd_open(2)). A pipe stays open as long as anybody below the command
-holds it, which may be much longer than the command.
-Decision: each command leads a session and a group of its own. At the time limit the group gets SIGTERM and EXEC_KILL_GRACE_S
-later SIGKILL. When the leader has ended, whatever it left behind is killed before the leader is waited for, and output is
-what is in the pipes then. Output beyond the limit is read and dropped, so that the command does not block on it and its exit
-status stays its own. Nothing waits here: descriptors and deadlines are the server's to poll.
-What made a session of its own (setsid(2)) is killed then too, with the rest of what the command started (orphans.py). A
-leader that we may not kill, as it runs as another user, is left to itself EXEC_KILL_GRACE_S after the SIGKILL: the execution
-ends without it, and the log says so.
+Facts. A process group dies by one kill(2), and its number is not given away while its leader is a
+zombie nobody has waited for. A pidfd becomes readable when its process ends (pidfd_open(2)). A pipe
+stays open as long as anybody below the command holds it, which may be much longer than the command.
+Decision: each command leads a session and a group of its own. At the time limit the group gets
+SIGTERM and EXEC_KILL_GRACE_S later SIGKILL. When the leader has ended, whatever it left behind is
+killed before the leader is waited for, and output is what is in the pipes then. Output beyond the
+limit is read and dropped, so that the command does not block on it and its exit status stays its
+own. Nothing waits here: descriptors and deadlines are the server's to poll. What made a session of
+its own (setsid(2)) is killed then too, with the rest of what the command started (orphans.py). A
+leader that we may not kill, as it runs as another user, is left to itself EXEC_KILL_GRACE_S after
+the SIGKILL: the execution ends without it, and the log says so.
 """
 
 from __future__ import annotations
@@ -28,13 +29,23 @@ from typing import Any
 
 from fastnet.apps.exec.orphans import MARK, Orphans
 from fastnet.apps.exec.policy import PATH, Command
-from fastnet.apps.exec.wire import ERROR_CUT, EXITED, KILLED, OUTPUT_CUT, TIMED_OUT, UNSTARTED, Status
+from fastnet.apps.exec.wire import (
+    ERROR_CUT,
+    EXITED,
+    KILLED,
+    OUTPUT_CUT,
+    TIMED_OUT,
+    UNSTARTED,
+    Status,
+)
 from fastnet.limits import EXEC_KILL_GRACE_S, READ_BYTES
 
 log = logging.getLogger("fastnet")
 
 LAST_READS = 32
-"""Reads from each pipe after the leader's end; a pipe holds 64 KiB, and who still writes then is not part of the command."""
+"""Reads from each pipe after the leader's end; a pipe holds 64 KiB, and who still writes then is
+not part of the command.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,9 @@ class Stream:
         self.cut = False
 
     def read(self, room: int) -> int:
-        """Read once and keep at most `room` bytes. Returns what was kept, or -1 at the end of the stream or of patience."""
+        """Read once and keep at most `room` bytes. Returns what was kept, or -1 at the end of the
+        stream or of patience.
+        """
         try:
             data = os.read(self.file.fileno(), READ_BYTES)
         except BlockingIOError:
@@ -69,7 +82,9 @@ class Stream:
 
 
 class Execution:
-    """A command that runs. `outcome` is None until it has ended; then it holds no process and no descriptor."""
+    """A command that runs. `outcome` is None until it has ended; then it holds no process and no
+    descriptor.
+    """
 
     def __init__(self, command: Command, argv: list[str], orphans: Orphans) -> None:
         """Start it. One that cannot be started has its outcome at once."""
@@ -136,7 +151,9 @@ class Execution:
 
     def _give_up(self) -> None:
         """The process does not end: end the execution without it."""
-        log.error("process %d of %s cannot be killed and runs on", self.process.pid, self.command.name)
+        log.error(
+            "process %d of %s cannot be killed and runs on", self.process.pid, self.command.name
+        )
         self._read_last()
         self.process.returncode = -signal.SIGKILL  # nobody waits for it but orphans.py
         self._close(TIMED_OUT if self.is_late else KILLED, signal.SIGKILL)
@@ -160,7 +177,12 @@ class Execution:
         self.pidfd = -1
         self.orphans.leaders.discard(self.process.pid)
         self.orphans.kill(self.mark)
-        self._end(Outcome(Status(state, number, len(output), len(error), flags, self._took_us()), output + error))
+        self._end(
+            Outcome(
+                Status(state, number, len(output), len(error), flags, self._took_us()),
+                output + error,
+            )
+        )
 
     def _took_us(self) -> int:
         return int((time.monotonic() - self.started_s) * 1e6)
@@ -205,6 +227,8 @@ def identity(user: str) -> dict[str, Any]:
 
 
 def kill_group(pid: int, number: int) -> None:
-    """A signal to everybody in a group; nobody left, or only others' set-user-ID programs, is fine."""
+    """A signal to everybody in a group; nobody left, or only others' set-user-ID programs, is
+    fine.
+    """
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)

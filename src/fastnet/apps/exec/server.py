@@ -1,8 +1,9 @@
-"""The server of remote commands: a desk (apps/exec/server_protocol.py) on a socket (udp/server.py), and the commands that run.
+"""The server of remote commands: a desk (apps/exec/server_protocol.py) on a socket (udp/server.py),
+and the commands that run.
 
-SIGTERM takes no new commands; those that run may end, and their results be fetched. SIGHUP reads keys and allow file anew;
-after a mistake, which the log names, the old keys and commands stay. Commands do not outlive the server, unless that is
-killed by SIGKILL.
+SIGTERM takes no new commands; those that run may end, and their results be fetched. SIGHUP reads
+keys and allow file anew; after a mistake, which the log names, the old keys and commands stay.
+Commands do not outlive the server, unless that is killed by SIGKILL.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fastnet.limits import EXEC_DATAGRAM_BYTES_MAX
 from fastnet.process.daemon import launch
 from fastnet.process.run import Tell, from_root
 from fastnet.security.keys import KEYS_FILE, read_keys
-from fastnet.udp.server import DeskConfig, DeskServer, Outgoing, Peer
+from fastnet.udp.server import DatagramServer, DatagramServerConfig, Outgoing, Peer
 
 log = logging.getLogger("fastnet")
 
@@ -34,19 +35,25 @@ PORT = 7512
 
 
 @dataclass(frozen=True)
-class CommandConfig(DeskConfig):
+class ExecConfig(DatagramServerConfig):
     """A server of remote commands. Raises ConfigError."""
 
     port: int = option(PORT, "Port to bind; 0 picks a free one.", "PORT", least=0)
-    allow_file: str | None = option(None, "The TOML file with the commands that may run. Needed.", "FILE")
-    keys: str = option(KEYS_FILE, "The secrets of those who may ask, readable for this user only.", "FILE")
+    allow_file: str | None = option(
+        None, "The TOML file with the commands that may run. Needed.", "FILE"
+    )
+    keys: str = option(
+        KEYS_FILE, "The secrets of those who may ask, readable for this user only.", "FILE"
+    )
     nonces: str = option(NONCES_FILE, "Where requests are remembered across restarts.", "FILE")
     allow_root: bool = option(False, "Run as root all the same; give each command a user then.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.allow_file is None:
-            raise ConfigError("without --allow-file nothing may run", "Write one; docs/exec.md shows how")
+            raise ConfigError(
+                "without --allow-file nothing may run", "Write one; docs/exec.md shows how"
+            )
 
     def read(self) -> tuple[dict[str, bytes], Policy]:
         """The keys and the policy as they are on the disk now. Raises ConfigError."""
@@ -54,31 +61,39 @@ class CommandConfig(DeskConfig):
         return keys, read_policy(self.allow_file or "", list(keys))
 
 
-def run(config: CommandConfig, process: ProcessConfig, tell: Tell) -> int:
-    """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises FastnetError."""
+def run(config: ExecConfig, process: ProcessConfig, tell: Tell) -> int:
+    """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises
+    FastnetError.
+    """
     if os.geteuid() == 0 and not config.allow_root:
-        cure = "Run it as a user of its own, or with --allow-root and a user in each command's table"
-        raise ConfigError("a server of remote commands does not run as root", cure)
-    config = replace(config, keys=os.path.expanduser(config.keys), nonces=os.path.expanduser(config.nonces))
+        hint = (
+            "Run it as a user of its own, or with --allow-root and a user in each command's table"
+        )
+        raise ConfigError("a server of remote commands does not run as root", hint)
+    config = replace(
+        config, keys=os.path.expanduser(config.keys), nonces=os.path.expanduser(config.nonces)
+    )
     if process.daemon:
         if process.log_file is None:
-            raise ConfigError("a daemon without --log-file would run commands on no record", "Add --log-file PATH")
+            raise ConfigError(
+                "a daemon without --log-file would run commands on no record", "Add --log-file PATH"
+            )
         config = from_root(config, "allow_file", "keys", "nonces")
         process = from_root(process, "pidfile", "log_file", "error_log")
-        tell(launch(lambda to_launcher: CommandServer(config, to_launcher).run(process)))
+        tell(launch(lambda to_launcher: ExecServer(config, to_launcher).run(process)))
         return EXIT_OK
-    return CommandServer(config, tell).run(process)
+    return ExecServer(config, tell).run(process)
 
 
-class CommandServer(DeskServer):
+class ExecServer(DatagramServer):
     """One socket, one desk, and the commands that run."""
 
-    config: CommandConfig
+    config: ExecConfig
     service = "exec"
     desk: Desk
     datagram_bytes_max = EXEC_DATAGRAM_BYTES_MAX
 
-    def __init__(self, config: CommandConfig, tell: Tell) -> None:
+    def __init__(self, config: ExecConfig, tell: Tell) -> None:
         super().__init__(config, Statistics(), tell)
 
     def open(self, stack: ExitStack) -> None:
@@ -89,7 +104,9 @@ class CommandServer(DeskServer):
         self.desk.is_recorded = self.logs.are_whole
         self.statistics = self.desk.statistics
         self.adopt_orphans(stack)
-        if os.geteuid() == 0 and (as_root := [name for name, command in policy.items() if not command.user]):
+        if os.geteuid() == 0 and (
+            as_root := [name for name, command in policy.items() if not command.user]
+        ):
             log.warning("these commands run as root: %s", ", ".join(as_root))
 
     def adopt_orphans(self, stack: ExitStack) -> None:
@@ -97,27 +114,31 @@ class CommandServer(DeskServer):
         try:
             self.desk.orphans.adopt()
         except OSError as error:
-            log.warning("processes that make sessions of their own will outlive their commands: %s", error)
+            log.warning(
+                "processes that make sessions of their own will outlive their commands: %s", error
+            )
             return
-        stack.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, lambda number, frame: None))
+        stack.callback(
+            signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        )
 
     def close(self) -> None:
         """Kill what still runs, and log it."""
         for execution in self.desk.executions():
             execution.kill()
-        self.send_all(self.desk.turn())
+        self.send_all(self.desk.handle_timer())
 
     def about(self) -> dict[str, Any]:
         return {"keys": sorted(self.desk.keys), "commands": sorted(self.desk.policy)}
 
-    def hear(self, datagram: bytes, peer: Peer) -> Outgoing:
-        return [(reply, peer) for reply in self.desk.hear(datagram, peer)]
+    def receive_datagram(self, datagram: bytes, peer: Peer) -> Outgoing:
+        return [(reply, peer) for reply in self.desk.receive_datagram(datagram, peer)]
 
-    def turn(self) -> Outgoing:
+    def handle_timer(self) -> Outgoing:
         self.desk.orphans.turn(time.monotonic())
-        return self.desk.turn()
+        return self.desk.handle_timer()
 
-    def deadlines(self) -> list[float]:
+    def timers(self) -> list[float]:
         due = [self.desk.orphans.again_s, *(each.deadline_s for each in self.desk.executions())]
         return [each for each in due if each is not None]
 
@@ -129,8 +150,8 @@ class CommandServer(DeskServer):
         if running := len(self.desk.executions()):
             self.say(self.event("draining", open=running, seconds=self.config.drain))
 
-    def is_owing(self) -> bool:
-        return self.desk.is_owing()
+    def has_pending_work(self) -> bool:
+        return self.desk.has_pending_work()
 
     def reload(self) -> None:
         try:
@@ -139,7 +160,9 @@ class CommandServer(DeskServer):
             log.error("SIGHUP: everything stays as it was: %s", error)
         else:
             keys, commands = len(self.desk.keys), len(self.desk.policy)
-            log.info("SIGHUP: read anew: %d keys, %d commands; log files opened again", keys, commands)
+            log.info(
+                "SIGHUP: read anew: %d keys, %d commands; log files opened again", keys, commands
+            )
 
     def words(self, event: dict[str, Any]) -> str:
         return words(event)
@@ -161,7 +184,9 @@ def words(event: dict[str, Any]) -> str:
 
 def numbers(statistics: dict[str, int]) -> str:
     """Statistics in one line."""
-    first = "{ran} ran, {refused} refused; {datagrams} datagrams in, {replies} out".format(**statistics)
+    first = "{ran} ran, {refused} refused; {datagrams} datagrams in, {replies} out".format(
+        **statistics
+    )
     rest = ("junk", "strangers", "challenged", "repeated", "ignored", "unsent")
     more = ", ".join(f"{statistics[name]} {name}" for name in rest if statistics[name])
     return f"{first}; {more}" if more else first

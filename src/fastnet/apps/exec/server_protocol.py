@@ -3,17 +3,23 @@
 In this order, and each step only for what has passed the one before:
 
     1. It has the form of a request, or it is junk: counted, never answered.
-    2. A key of ours signed it, or a stranger sent it: one short unsigned hint, EXEC_STRANGERS_ANSWERED a second at most.
-    3. Its cookie is one we gave this address, or it gets a CHALLENGE, which is shorter than any request. Until here nothing
-       is remembered, nothing runs, and nobody gets more bytes than came in, so a forged source address gains nothing.
-    4. Its sequence is higher than any we saw of this nonce, or it is a repetition on the network: counted, not answered. So a
-       recorded datagram brings nothing from us, and a client that asks again counts up.
-    5. A nonce that has a record gets what the record says: running, ended, refused. It never starts a second time.
-    6. A new nonce must not be known from before a restart and must be fresh (replay.py), the policy must permit it, and there
-       must be room. Whatever the answer, it is kept in a record and stays the answer. Without room for that there is none.
+    2. A key of ours signed it, or a stranger sent it: one short unsigned hint,
+       EXEC_STRANGERS_ANSWERED a second at most.
+    3. Its cookie is one we gave this address, or it gets a CHALLENGE, which is shorter than any
+       request. Until here nothing is remembered, nothing runs, and nobody gets more bytes than came
+       in, so a forged source address gains nothing.
+    4. Its sequence is higher than any we saw of this nonce, or it is a repetition on the network:
+       counted, not answered. So a recorded datagram brings nothing from us, and a client that asks
+       again counts up.
+    5. A nonce that has a record gets what the record says: running, ended, refused. It never starts
+       a second time.
+    6. A new nonce must not be known from before a restart and must be fresh (replay.py), the policy
+       must permit it, and there must be room. Whatever the answer, it is kept in a record and stays
+       the answer. Without room for that there is none.
 
-Cookies are a MAC over the address and a number that counts minutes, with a secret made when the server starts: a datagram
-recorded before a restart has no valid cookie, whatever the clock and the disk say.
+Cookies are a MAC over the address and a number that counts minutes, with a secret made when the
+server starts: a datagram recorded before a restart has no valid cookie, whatever the clock and the
+disk say.
 """
 
 from __future__ import annotations
@@ -46,13 +52,13 @@ from fastnet.limits import (
     EXEC_RESULT_S,
     EXEC_STRANGERS_ANSWERED,
 )
-from fastnet.udp.server import DeskStatistics, Peer, counted
+from fastnet.udp.server import DatagramServerStatistics, Peer, counted
 
 log = logging.getLogger("fastnet")
 
 
 @dataclass
-class Statistics(DeskStatistics):
+class Statistics(DatagramServerStatistics):
     """What came and what became of it. `ran` and `refused` are commands, the others datagrams."""
 
     junk: int = counted("Datagrams that are no requests.")
@@ -65,7 +71,9 @@ class Statistics(DeskStatistics):
 
 @dataclass
 class Record:
-    """One nonce and what became of it. peer, sequence: of the last request, which proved its address."""
+    """One nonce and what became of it. peer, sequence: of the last request, which proved its
+    address.
+    """
 
     seen: Seen
     words: list[str]
@@ -86,11 +94,17 @@ class Record:
     def kept_bytes(self) -> int:
         if self.execution is None:
             return 0
-        return self.execution.command.output_bytes_max if self.outcome is None else len(self.outcome.written)
+        return (
+            self.execution.command.output_bytes_max
+            if self.outcome is None
+            else len(self.outcome.written)
+        )
 
 
 class Desk:
-    """All state of a server but its socket. clock: the time of day; it can be wrong and jump. steady: a clock that cannot."""
+    """All state of a server but its socket. clock: the time of day; it can be wrong and jump.
+    steady: a clock that cannot.
+    """
 
     def __init__(
         self,
@@ -110,7 +124,9 @@ class Desk:
         self.orphans = Orphans()
         self.is_stopping = False
         self.is_recorded: Callable[[], bool] = lambda: True
-        """Whether what was logged last has been written. While it is not, nothing runs; each refusal is a line that tries."""
+        """Whether what was logged last has been written. While it is not, nothing runs; each
+        refusal is a line that tries.
+        """
         self._cookie_secret = secrets.token_bytes(wire.MAC_BYTES)
         self._complain_s = -EXEC_COMPLAINT_S
         self._complained_of = 0
@@ -118,7 +134,7 @@ class Desk:
         self._hints = float(EXEC_STRANGERS_ANSWERED)
         self._hints_s = steady()
 
-    def hear(self, datagram: bytes, peer: Peer) -> list[bytes]:
+    def receive_datagram(self, datagram: bytes, peer: Peer) -> list[bytes]:
         """Judge one datagram. Returns what to send back to where it came from."""
         try:
             request = wire.unpack_request(datagram)
@@ -131,7 +147,11 @@ class Desk:
         if request.cookie not in self._cookies(peer):
             self.statistics.challenged += 1
             body = self._cookies(peer)[0]
-            return [wire.pack_reply(Reply(wire.CHALLENGE, request.nonce, request.sequence, body), secret)]
+            return [
+                wire.pack_reply(
+                    Reply(wire.CHALLENGE, request.nonce, request.sequence, body), secret
+                )
+            ]
         try:
             replies = self._proven(request, peer)
         except WireError:
@@ -144,9 +164,16 @@ class Desk:
         now_s = self.steady()
         if now_s - self._complain_s >= EXEC_COMPLAINT_S:
             many = self.statistics.strangers - self._complained_of
-            log.warning("%d datagrams that no key signed; the last from %s, as %s", many, where(peer), request.key_id)
+            log.warning(
+                "%d datagrams that no key signed; the last from %s, as %s",
+                many,
+                where(peer),
+                request.key_id,
+            )
             self._complain_s, self._complained_of = now_s, self.statistics.strangers
-        self._hints = min(EXEC_STRANGERS_ANSWERED, self._hints + (now_s - self._hints_s) * EXEC_STRANGERS_ANSWERED)
+        self._hints = min(
+            EXEC_STRANGERS_ANSWERED, self._hints + (now_s - self._hints_s) * EXEC_STRANGERS_ANSWERED
+        )
         self._hints_s = now_s
         if self._hints < 1:
             return []
@@ -161,7 +188,9 @@ class Desk:
         return [wire.mac(self._cookie_secret, data)[: wire.COOKIE_BYTES] for data in packed]
 
     def _proven(self, request: Request, peer: Peer) -> list[Reply]:
-        """A request of somebody we know, from an address that receives what we send there. Raises WireError."""
+        """A request of somebody we know, from an address that receives what we send there. Raises
+        WireError.
+        """
         seen = Seen(request.key_id, request.nonce)
         record = self.records.get(seen)
         words = wire.read_words(request.body) if request.kind == wire.RUN else []
@@ -178,7 +207,9 @@ class Desk:
             return []
         record.sequence, record.peer, record.heard_s = request.sequence, peer, self.steady()
         if words and words != record.words:
-            return [refuse(request, Refusal("reused", "this nonce has been used for another command"))]
+            return [
+                refuse(request, Refusal("reused", "this nonce has been used for another command"))
+            ]
         if request.kind == wire.DONE:
             self._drop(record)
             return []
@@ -187,20 +218,33 @@ class Desk:
         return [self._answer(record)]
 
     def _has_room(self, key_id: str) -> bool:
-        """One key may have as many records as there is room left for others, so that none fills the server alone."""
+        """One key may have as many records as there is room left for others, so that none fills the
+        server alone.
+        """
         room = EXEC_RECORDS_MAX - len(self.records)
-        return room > 0 and (2 * room > EXEC_RECORDS_MAX or sum(seen.key_id == key_id for seen in self.records) < room)
+        return room > 0 and (
+            2 * room > EXEC_RECORDS_MAX
+            or sum(seen.key_id == key_id for seen in self.records) < room
+        )
 
     def _new(self, request: Request, words: list[str], peer: Peer) -> Record:
         """Decide about a nonce without a record, and make its record."""
-        record = Record(Seen(request.key_id, request.nonce), words, peer, request.sequence, heard_s=self.steady())
+        record = Record(
+            Seen(request.key_id, request.nonce),
+            words,
+            peer,
+            request.sequence,
+            heard_s=self.steady(),
+        )
         try:
             command, argv = self._permitted(record, request.asked_us)
         except Denied as denied:
             record.refusal = denied.refusal
             record.forget_s = self.steady() + 2 * EXEC_CLOCK_S
             self.statistics.refused += 1
-            log.warning("%s: refused, %s: %s", title(record), denied.refusal.code, denied.refusal.text)
+            log.warning(
+                "%s: refused, %s: %s", title(record), denied.refusal.code, denied.refusal.text
+            )
         else:
             self.statistics.ran += 1
             record.execution = Execution(command, argv, self.orphans)
@@ -217,7 +261,10 @@ class Desk:
             raise Denied(Refusal("clock", text, now_us))
         if self.steady() < self._rests_until_s.get(record.seen.key_id, 0.0):
             raise Denied(
-                Refusal("busy", f"an argument took too long to check; {record.seen.key_id} may ask again soon")
+                Refusal(
+                    "busy",
+                    f"an argument took too long to check; {record.seen.key_id} may ask again soon",
+                )
             )
         try:
             command, argv = permit(self.policy, record.seen.key_id, record.words)
@@ -226,10 +273,19 @@ class Desk:
             raise
         if self.is_stopping:
             raise Denied(Refusal("stopping", "the server is ending"))
-        running = [each.execution.command for each in self.records.values() if each.execution and not each.outcome]
+        running = [
+            each.execution.command
+            for each in self.records.values()
+            if each.execution and not each.outcome
+        ]
         same = sum(each.name == command.name for each in running)
         if same >= command.concurrent_max:
-            raise Denied(Refusal("busy", f"{command.name} is running {same} of {command.concurrent_max} allowed times"))
+            raise Denied(
+                Refusal(
+                    "busy",
+                    f"{command.name} is running {same} of {command.concurrent_max} allowed times",
+                )
+            )
         kept = sum(each.kept_bytes for each in self.records.values())
         if (
             len(running) >= EXEC_CONCURRENT_MAX
@@ -238,12 +294,23 @@ class Desk:
         ):
             raise Denied(Refusal("busy", "the server runs or remembers as much as it can"))
         if not self.is_recorded():
-            raise Denied(Refusal("broken", "the server could not write its log, and runs nothing without a record"))
+            raise Denied(
+                Refusal(
+                    "broken",
+                    "the server could not write its log, and runs nothing without a record",
+                )
+            )
         try:
             self.nonces.add(record.seen, asked_us, now_us)
         except OSError as error:
-            log.error("cannot write the nonces to %s: %s; nothing runs", self.nonces.path, error.strerror or error)
-            raise Denied(Refusal("broken", "the server cannot write its nonces, so it runs nothing")) from None
+            log.error(
+                "cannot write the nonces to %s: %s; nothing runs",
+                self.nonces.path,
+                error.strerror or error,
+            )
+            raise Denied(
+                Refusal("broken", "the server cannot write its nonces, so it runs nothing")
+            ) from None
         return command, argv
 
     def _answer(self, record: Record) -> Reply:
@@ -257,20 +324,29 @@ class Desk:
     def _parts(self, record: Record, outcome: Outcome, wanted: list[int]) -> list[Reply]:
         count = wire.parts_of(len(outcome.written))
         return [
-            Reply(wire.PART, record.seen.nonce, record.sequence, wire.part_body(number, outcome.written))
+            Reply(
+                wire.PART,
+                record.seen.nonce,
+                record.sequence,
+                wire.part_body(number, outcome.written),
+            )
             for number in dict.fromkeys(wanted)
             if number < count
         ]
 
     def _drop(self, record: Record) -> None:
-        """The client has the result. The record stays for as long as its requests could be repeated."""
+        """The client has the result. The record stays for as long as its requests could be
+        repeated.
+        """
         if record.execution is not None and record.outcome is not None:
             record.was_fetched = True
             record.execution.outcome = Outcome(record.outcome.status)
             record.forget_s = min(record.forget_s, self.steady() + 2 * EXEC_CLOCK_S)
 
-    def turn(self) -> list[tuple[bytes, Peer]]:
-        """What is due: time limits, results to tell, records to forget. Returns datagrams and where they go."""
+    def handle_timer(self) -> list[tuple[bytes, Peer]]:
+        """What is due: time limits, results to tell, records to forget. Returns datagrams and where
+        they go.
+        """
         now_s = self.steady()
         due = []
         for record in list(self.records.values()):
@@ -288,13 +364,18 @@ class Desk:
 
     def executions(self) -> list[Execution]:
         """Those that run."""
-        return [each.execution for each in self.records.values() if each.execution and each.outcome is None]
+        return [
+            each.execution
+            for each in self.records.values()
+            if each.execution and each.outcome is None
+        ]
 
-    def is_owing(self) -> bool:
+    def has_pending_work(self) -> bool:
         """Whether a command runs, or a client that was heard lately has not fetched its result."""
         since_s = self.steady() - 3 * EXEC_REST_MAX_S
         return any(
-            record.execution and (record.outcome is None or (not record.was_fetched and record.heard_s > since_s))
+            record.execution
+            and (record.outcome is None or (not record.was_fetched and record.heard_s > since_s))
             for record in self.records.values()
         )
 

@@ -1,4 +1,6 @@
-"""exec/1: the datagrams between `exec run` and `exec serve`. Bytes in, values out; nothing here knows a socket or a clock.
+"""exec/1: the datagrams between `exec run` and `exec serve`. Bytes in, values out; nothing here
+knows
+a socket or a clock.
 
 Numbers are unsigned and big-endian. A request, client to server:
 
@@ -114,7 +116,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class Status:
-    """How a command is: `number` is its exit status, its signal, or the errno of a start that failed."""
+    """How a command is: `number` is its exit status, its signal, or the errno of a start that
+    failed.
+    """
 
     state: int
     number: int = 0
@@ -142,14 +146,20 @@ def mac(secret: bytes, data: bytes) -> bytes:
 
 
 def is_signed(datagram: bytes, secret: bytes) -> bool:
-    """Whether its last 32 bytes are the MAC of the others. Takes the same time however wrong they are."""
+    """Whether its last 32 bytes are the MAC of the others. Takes the same time however wrong they
+    are.
+    """
     return hmac.compare_digest(mac(secret, datagram[:-MAC_BYTES]), datagram[-MAC_BYTES:])
 
 
 def pack_request(request: Request, secret: bytes) -> bytes:
     key_id = request.key_id.encode("ascii")
     head = HEAD.pack(MAGIC, request.kind, len(key_id)) + key_id
-    data = head + ASKED.pack(request.nonce, request.asked_us, request.sequence, request.cookie) + request.body
+    data = (
+        head
+        + ASKED.pack(request.nonce, request.asked_us, request.sequence, request.cookie)
+        + request.body
+    )
     return data + mac(secret, data)
 
 
@@ -242,7 +252,9 @@ def read_refused(body: bytes) -> Refusal:
     if len(body) < REFUSED_BODY.size:
         raise WireError("a refusal ends early")
     code, number = REFUSED_BODY.unpack_from(body)
-    return Refusal(CODES.get(code, "denied"), body[REFUSED_BODY.size :].decode("utf-8", "ignore"), number)
+    return Refusal(
+        CODES.get(code, "denied"), body[REFUSED_BODY.size :].decode("utf-8", "ignore"), number
+    )
 
 
 def status_body(status: Status) -> bytes:

@@ -1,9 +1,11 @@
-"""`fastnet.send` and `fastnet.receive`: files and folders from here to there, and a report that says what arrived.
+"""`fastnet.send` and `fastnet.receive`: files and folders from here to there, and a report that
+says
+what arrived.
 
-`on_event` is called in the thread of the transfer with a TransferEvent; `stopped` is asked several times a second whether to
-give up. Both sides may listen or connect. Wire format: docs/protocol.md.
-Decision: each of the two loads its own side of the protocol when it is called, for a short transfer is over sooner than the
-other side's modules are loaded.
+`on_event` is called in the thread of the transfer with a TransferEvent; `stopped` is asked several
+times a second whether to give up. Both sides may listen or connect. Wire format: docs/protocol.md.
+Decision: each of the two loads its own side of the protocol when it is called, for a short transfer
+is over sooner than the other side's modules are loaded.
 """
 
 from __future__ import annotations
@@ -53,23 +55,28 @@ def send(
     stopped: Callable[[], bool] = never,
     **options: Any,
 ) -> TransferReport | None:
-    """Send files and folders, and return when the receiver has said that it has them under their final names.
+    """Send files and folders, and return when the receiver has said that it has them under their
+    final
+    names.
 
     paths: one path or several; a folder goes with everything below it; "-" is standard input.
-    endpoint: where the receiver listens, or with listen=True where to wait for it ("tcp://127.0.0.1:0" picks a port, which
-    the event `listening` tells). keep_open: listening, serve any number of receivers until `stopped` says True.
-    chosen: which files below the folders go, None for all. limit_rate_bytes_s: bytes a second, None for no limit.
-    options: fields of fastnet.apps.transfer.session.session.Options, such as token=b"...", digest="blake2b", stall_s=30.0.
-    Returns the report (of the last transfer, with keep_open; None when there was none).
-    Raises TransferRefused (the receiver said no), TransferUnconfirmed (all sent, no answer), TransferError, NetworkError,
-    ConfigError.
+    endpoint: where the receiver listens, or with listen=True where to wait for it
+    ("tcp://127.0.0.1:0" picks a port, which the event `listening` tells). keep_open: listening,
+    serve any number of receivers until `stopped` says True. chosen: which files below the folders
+    go, None for all. limit_rate_bytes_s: bytes a second, None for no limit. options: fields of
+    fastnet.apps.transfer.session.session.Options, such as token=b"...", digest="blake2b",
+    stall_s=30.0. Returns the report (of the last transfer, with keep_open; None when there was
+    none). Raises TransferRefused (the receiver said no), TransferUnconfirmed (all sent, no answer),
+    TransferError, NetworkError, ConfigError.
     """
     from fastnet.apps.transfer.session.sender import Sender
     from fastnet.apps.transfer.source.walk import Filter, walk
     from fastnet.ratelimit import Pace
 
     settled, chosen = _options(options, "send"), chosen or Filter()
-    names = [os.fsdecode(each) for each in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+    names = [
+        os.fsdecode(each) for each in ([paths] if isinstance(paths, str | os.PathLike) else paths)
+    ]
     if not names:
         raise ConfigError("there is nothing to send", "Name a file or a folder")
 
@@ -85,13 +92,22 @@ def send(
         if settled.compress != opened.peer.compress and settled.compress:
             message = "the receiver cannot undo zstd: it lacks the package zstandard"
             raise UnsupportedError(
-                message, "Install it there (pip install 'fastnet-io[zstd]'), or leave --compress out"
+                message,
+                "Install it there (pip install 'fastnet-io[zstd]'), or leave --compress out",
             )
         entries, places = walk(names, chosen, leave_out, settled.backend) if keep_open else walked
         algorithm = Algorithm(settled.digest)
         pace = Pace(limit_rate_bytes_s)
         return Sender(
-            *(opened.channel, algorithm, settled, on_event, opened.number, opened.stopped, opened.congestion),
+            *(
+                opened.channel,
+                algorithm,
+                settled,
+                on_event,
+                opened.number,
+                opened.stopped,
+                opened.congestion,
+            ),
             entries=entries,
             places=places,
             pace=pace,
@@ -124,11 +140,12 @@ def receive(
 ) -> TransferReport | None:
     """Receive what one sender sends, and return when all of it has its final name.
 
-    endpoint: where to listen, or with listen=False where the sender listens.
-    into: the folder that nothing leaves, made when it is not there; the current one by default. output: the file to make of
-    the one file that comes; "-" is standard output. overwrite: "never" refuses what exists and differs, "always" replaces,
-    "older" replaces what is older and skips the rest, "rename" finds another name. policy: limits, fsync, who is asked;
-    None for the usual limits. keep_open, on_event, stopped, options, the report and what is raised: as for `send`.
+    endpoint: where to listen, or with listen=False where the sender listens. into: the folder that
+    nothing leaves, made when it is not there; the current one by default. output: the file to make
+    of the one file that comes; "-" is standard output. overwrite: "never" refuses what exists and
+    differs, "always" replaces, "older" replaces what is older and skips the rest, "rename" finds
+    another name. policy: limits, fsync, who is asked; None for the usual limits. keep_open,
+    on_event, stopped, options, the report and what is raised: as for `send`.
     """
     from fastnet.apps.transfer.session.receiver import Policy, Receiver
     from fastnet.apps.transfer.target.placement import OVERWRITE
@@ -137,17 +154,31 @@ def receive(
     if overwrite not in OVERWRITE:
         raise ConfigError(f"overwrite is {overwrite!r}", f"It is one of {', '.join(OVERWRITE)}")
     if into is not None and output is not None:
-        raise ConfigError("into and output at once", "A folder for whatever comes, or a name for one file")
+        raise ConfigError(
+            "into and output at once", "A folder for whatever comes, or a name for one file"
+        )
     with ExitStack() as stack:
         inbox, out_fd = _inbox(stack, into, output, overwrite)
 
         def make(opened: Opened) -> Receiver:
             if opened.peer.digest not in ALGORITHMS:
-                message = f"the sender takes digests with {opened.peer.digest!a}, which is not known here"
-                raise TransferRefused(message, f"Known are {', '.join(ALGORITHMS)}", ErrorCode.REFUSED)
+                message = (
+                    f"the sender takes digests with {opened.peer.digest!a}, which is not known here"
+                )
+                raise TransferRefused(
+                    message, f"Known are {', '.join(ALGORITHMS)}", ErrorCode.REFUSED
+                )
             algorithm = Algorithm(opened.peer.digest)
             return Receiver(
-                *(opened.channel, algorithm, settled, on_event, opened.number, opened.stopped, opened.congestion),
+                *(
+                    opened.channel,
+                    algorithm,
+                    settled,
+                    on_event,
+                    opened.number,
+                    opened.stopped,
+                    opened.congestion,
+                ),
                 inbox=inbox,
                 policy=policy,
                 out_fd=out_fd,
@@ -169,11 +200,17 @@ def _options(given: dict[str, Any], direction: str) -> Options:
     except TypeError as error:
         raise ConfigError(str(error).replace("Options.__init__()", "a transfer")) from None
     if options.digest not in ALGORITHMS:
-        raise ConfigError(f"there is no digest {options.digest!r}", f"Known are {', '.join(ALGORITHMS)}")
+        raise ConfigError(
+            f"there is no digest {options.digest!r}", f"Known are {', '.join(ALGORITHMS)}"
+        )
     if not 1 <= options.streams <= STREAMS_MAX:
-        raise ConfigError(f"there cannot be {options.streams} streams", f"Between 1 and {STREAMS_MAX}")
+        raise ConfigError(
+            f"there cannot be {options.streams} streams", f"Between 1 and {STREAMS_MAX}"
+        )
     if options.compress not in ("", compression.NAME):
-        raise ConfigError(f"there is no compression {options.compress!r}", f"Known is {compression.NAME}")
+        raise ConfigError(
+            f"there is no compression {options.compress!r}", f"Known is {compression.NAME}"
+        )
     check(options.congestion)
     if options.mover != "auto":
         choose(direction, -1, options.mover, options.backend)
@@ -181,7 +218,10 @@ def _options(given: dict[str, Any], direction: str) -> Options:
 
 
 def _inbox(
-    stack: ExitStack, into: str | os.PathLike[str] | None, output: str | os.PathLike[str] | None, overwrite: str
+    stack: ExitStack,
+    into: str | os.PathLike[str] | None,
+    output: str | os.PathLike[str] | None,
+    overwrite: str,
 ) -> tuple[Inbox, int]:
     """Where things go, and the descriptor of a stream."""
     from fastnet.apps.transfer.target.placement import Inbox
@@ -198,7 +238,9 @@ def _inbox(
             return Inbox(None, overwrite), patient(stack, fd)
         folder, name = os.path.split(path) if path else (os.fsdecode(into or "."), "")
         if path and (not name or os.path.isdir(path)):
-            raise TransferRefused(f"{path} is a folder", "Say --into for a folder", ErrorCode.TARGET)
+            raise TransferRefused(
+                f"{path} is a folder", "Say --into for a folder", ErrorCode.TARGET
+            )
         is_new = not os.path.lexists(folder or ".")
         root = stack.enter_context(Root(folder or "."))
         if is_new:
@@ -220,7 +262,9 @@ def remove_if_empty(folder: str) -> None:
 
 def state_folder() -> str:
     """Where a listener keeps the certificate that it made (XDG Base Directory Specification)."""
-    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "fastnet")
+    return os.path.join(
+        os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "fastnet"
+    )
 
 
 def _run(host: Host, endpoint: str | Endpoint, listen: bool) -> TransferReport | None:
@@ -228,10 +272,14 @@ def _run(host: Host, endpoint: str | Endpoint, listen: bool) -> TransferReport |
     if options is not None:
         from fastnet.transport import tls
 
-        host.context = tls.server_context(options, state_folder()) if listen else tls.client_context(options)
+        host.context = (
+            tls.server_context(options, state_folder()) if listen else tls.client_context(options)
+        )
         if listen:
             pin = tls.fingerprint_of(host.context.certificate)
-            host.on_event(TransferEvent("message", text=f"this side's certificate is --tls-fingerprint {pin}"))
+            host.on_event(
+                TransferEvent("message", text=f"this side's certificate is --tls-fingerprint {pin}")
+            )
     if listen:
         return host.listen(listen_endpoint(str(endpoint)))
     return host.connect(dial_endpoint(str(endpoint)))

@@ -1,10 +1,12 @@
 """`--compress zstd`: frames within frames, each small enough to be held in memory.
 
-Facts. A compressed frame says itself how long it will be, and a decompressor believes it: a few bytes can claim a terabyte.
-Decision: what is compressed is a whole EXTENT or PACK frame of at most PACK_BYTES_MAX; the length that the frame claims is
-checked against ours, and that against the bound, before anything is unpacked.
-Cost: every byte passes through this process, so no zero-copy; worth it where the network is slower than a processor
-compresses.
+Facts. A compressed frame says itself how long it will be, and a decompressor believes it: a few
+bytes can claim a terabyte.
+Decision: what is compressed is a whole EXTENT or PACK frame of at most PACK_BYTES_MAX; the length
+that the frame claims is checked against ours, and that against the bound, before anything is
+unpacked.
+Cost: every byte passes through this process, so no zero-copy; worth it where the network is slower
+than a processor compresses.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Compressor:
     def frame(self, frame: bytes) -> bytes:
         """A frame around a whole one."""
         kind, length = HEAD.unpack_from(frame)
-        packed = INNER.pack(kind, length) + self._compressor.compress(memoryview(frame)[HEAD.size :])
+        packed = INNER.pack(kind, length) + self._compressor.compress(
+            memoryview(frame)[HEAD.size :]
+        )
         return bytes(HEAD.pack(Kind.COMPRESSED, len(packed)) + packed)
 
 
@@ -60,7 +64,9 @@ class Decompressor:
         import zstandard
 
         self._zstandard: Any = zstandard
-        self._decompressor: Any = zstandard.ZstdDecompressor(max_window_size=max(1 << 23, PACK_BYTES_MAX))
+        self._decompressor: Any = zstandard.ZstdDecompressor(
+            max_window_size=max(1 << 23, PACK_BYTES_MAX)
+        )
 
     def frame(self, payload: bytes) -> tuple[Kind, bytes]:
         """Kind and payload of the frame inside. Raises ProtocolError."""

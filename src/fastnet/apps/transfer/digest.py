@@ -1,13 +1,16 @@
 """Digests of extents, and of files out of them.
 
-Facts. A digest over a whole file cannot be taken up in its middle, so who resumes a transfer has to read all of it again, and
-a zero-copy mover never has the bytes in hand. xxh3-128 hashes what is in the L2 cache at many times the speed of a copy.
-Decision: each extent has its own digest. A quick one is taken in the buffer of a mover that copies, which is faster on two
-processors than to move without a copy and read the page cache again. A slow one (blake2b, sha256) is taken by a second
-thread, which reads the page cache through a buffer of DIGEST_BUFFER_BYTES while the bytes travel without a copy. A file's
-digest is that of its only extent, or, when there are more, the digest of their records (offset, length, digest) in the order
+Facts. A digest over a whole file cannot be taken up in its middle, so who resumes a transfer has to
+read all of it again, and a zero-copy mover never has the bytes in hand. xxh3-128 hashes what is in
+the L2 cache at many times the speed of a copy.
+Decision: each extent has its own digest. A quick one is taken in the buffer of a mover that copies,
+which is faster on two processors than to move without a copy and read the page cache again. A slow
+one (blake2b, sha256) is taken by a second thread, which reads the page cache through a buffer of
+DIGEST_BUFFER_BYTES while the bytes travel without a copy. A file's digest is that of its only
+extent, or, when there are more, the digest of their records (offset, length, digest) in the order
 of the file. Holes have no record: they are in the offsets.
-Cost: a copy more on each side, or one more pass over the page cache; docs/benchmarks.md has both, and the ways not taken.
+Cost: a copy more on each side, or one more pass over the page cache; docs/benchmarks.md has both,
+and the ways not taken.
 """
 
 from __future__ import annotations
@@ -69,7 +72,9 @@ ALGORITHMS: dict[str, tuple[Callable[[], Hasher], int]] = {
     "sha256": (new_sha256, 32),
     "none": (Nothing, 0),
 }
-"""How to start one, and the bytes of its digest. The first is the default; blake2b and sha256 also stand up to forgers."""
+"""How to start one, and the bytes of its digest. The first is the default; blake2b and sha256 also
+stand up to forgers.
+"""
 
 
 def at_once_xxh3() -> AtOnce:
@@ -80,11 +85,15 @@ def at_once_xxh3() -> AtOnce:
 
 
 AT_ONCE = {"xxh3-128": at_once_xxh3}
-"""Where one call gives the digest of what is in memory: half the time for 4 KiB. The others are started, fed and ended."""
+"""Where one call gives the digest of what is in memory: half the time for 4 KiB. The others are
+started, fed and ended.
+"""
 
 
 class Algorithm:
-    """One row of ALGORITHMS. of: the digest of what is in memory. is_quick: it takes less time than a copy."""
+    """One row of ALGORITHMS. of: the digest of what is in memory. is_quick: it takes less time than
+    a copy.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -98,7 +107,9 @@ class Algorithm:
         return hasher.digest()
 
     def of_extent(self, file_fd: int, offset: int, count: int) -> bytes:
-        """The digest of what stands in a file, fewer than `count` bytes when it ends before. Raises OSError."""
+        """The digest of what stands in a file, fewer than `count` bytes when it ends before. Raises
+        OSError.
+        """
         if not self.size:
             return b""
         hasher, read = self.new(), 0
@@ -133,7 +144,10 @@ class FileDigest:
         """
         if not size:
             return self._algorithm.of(b"")
-        rows = sorted(bytes(self._rows[at : at + self._row_bytes]) for at in range(0, len(self._rows), self._row_bytes))
+        rows = sorted(
+            bytes(self._rows[at : at + self._row_bytes])
+            for at in range(0, len(self._rows), self._row_bytes)
+        )
         ends = 0
         for row in rows:
             offset, count = RECORD.unpack_from(row)

@@ -1,4 +1,5 @@
-"""What happens during a transfer, as values: one class for the library, the progress bar and `--json`.
+"""What happens during a transfer, as values: one class for the library, the progress bar and
+`--json`.
 
     listening   endpoint
     start       peer, endpoint, name, total_bytes
@@ -9,7 +10,8 @@
     error       code, text: the end of one transfer; code is a word of ErrorCode
     report      report: the end of one transfer, good or bad
 
-Fields that do not apply are None and are left out of the JSON. New fields and kinds may come; none changes its meaning.
+Fields that do not apply are None and are left out of the JSON. New fields and kinds may come; none
+changes its meaning.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class ErrorCode(enum.StrEnum):
 
 @dataclass(frozen=True)
 class TransferEvent:
-    """One event. Sizes are bytes; `session` tells transfers of one process apart, counting from 1."""
+    """One event. Sizes are bytes; `session` tells transfers of one process apart, counting
+    from 1.
+    """
 
     kind: Kind
     session: int = 1
@@ -61,7 +65,7 @@ class TransferEvent:
     files: int | None = None
     total_files: int | None = None
     text: str | None = None
-    cure: str | None = None
+    hint: str | None = None
     code: str | None = None
     report: TransferReport | None = None
 
@@ -71,7 +75,9 @@ class TransferEvent:
         fields.pop("kind")
         if self.report is not None:
             fields["report"] = self.report.as_dict()
-        return {"event": self.kind} | {name: value for name, value in fields.items() if value is not None}
+        return {"event": self.kind} | {
+            name: value for name, value in fields.items() if value is not None
+        }
 
     def as_json(self) -> str:
         """One line of NDJSON, without its newline; ASCII, so no name can repaint a terminal."""

@@ -1,7 +1,8 @@
 """Move one extent of a file over a connection, in slices, with a time-out for silence.
 
-Decision: a mover moves for MOVER_SLICE_S without the GIL and comes back; between slices signals are noticed, progress is told
-and silence is measured. Whoever wants to stop a transfer raises in `on_slice`.
+Decision: a mover moves for MOVER_SLICE_S without the GIL and comes back; between slices signals are
+noticed, progress is told and silence is measured. Whoever wants to stop a transfer raises in
+`on_slice`.
 """
 
 from __future__ import annotations
@@ -29,9 +30,16 @@ class Stalled(Exception):
 
 
 def send_extent(
-    mover: Mover, sock: socket.socket, file_fd: int, offset: int, count: int, stall_s: float, on_slice: OnSlice
+    mover: Mover,
+    sock: socket.socket,
+    file_fd: int,
+    offset: int,
+    count: int,
+    stall_s: float,
+    on_slice: OnSlice,
 ) -> int:
-    """Send `count` bytes from `offset`. Returns the bytes sent: fewer only when the file or stream ended before.
+    """Send `count` bytes from `offset`. Returns the bytes sent: fewer only when the file or stream
+    ended before.
 
     Raises Stalled, OSError of the socket or the file, and whatever on_slice raises.
     """
@@ -39,9 +47,17 @@ def send_extent(
 
 
 def receive_extent(
-    mover: Mover, sock: socket.socket, file_fd: int, offset: int, count: int, stall_s: float, on_slice: OnSlice
+    mover: Mover,
+    sock: socket.socket,
+    file_fd: int,
+    offset: int,
+    count: int,
+    stall_s: float,
+    on_slice: OnSlice,
 ) -> int:
-    """Receive `count` bytes to `offset`. Returns the bytes in the file: fewer only when the peer half-closed before."""
+    """Receive `count` bytes to `offset`. Returns the bytes in the file: fewer only when the peer
+    half-closed before.
+    """
     return _slices(mover.receive_some, sock, file_fd, offset, count, stall_s, on_slice)
 
 

@@ -13,13 +13,14 @@ SCHEMA_VERSION = 1
 class TransferReport:
     """One transfer, from this side.
 
-    role: "send" or "recv". mode: "raw" or "fastnet/1". moved_bytes: file bytes that crossed the connection.
-    confirmed_bytes: those that the receiver said it has under their final names; None when nobody can say so (raw).
-    seconds: from the first byte's readiness to the end. cpu_seconds: user and system time of this process meanwhile;
-    peer_cpu_seconds: the other side's, where it told. mover: which one ran here, as "splice-native", and mover_reason why.
-    congestion: the algorithm of the connection, "" for none. message: last words of a raw peer, as it sent them.
-    digest: algorithm and hexadecimal digest of a single file, or None. skipped_bytes: not sent, because already there.
-    streams: connections that carried it.
+    role: "send" or "recv". mode: "raw" or "fastnet/1". moved_bytes: file bytes that crossed the
+    connection. confirmed_bytes: those that the receiver said it has under their final names; None
+    when nobody can say so (raw). seconds: from the first byte's readiness to the end. cpu_seconds:
+    user and system time of this process meanwhile; peer_cpu_seconds: the other side's, where it
+    told. mover: which one ran here, as "splice-native", and mover_reason why. congestion: the
+    algorithm of the connection, "" for none. message: last words of a raw peer, as it sent them.
+    digest: algorithm and hexadecimal digest of a single file, or None. skipped_bytes: not sent,
+    because already there. streams: connections that carried it.
     """
 
     role: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastnet.engine.stream import EngineRow
-from fastnet.registry import Table
+from fastnet.registry import Registry
 
-DATAGRAMS: Table[EngineRow] = Table(
+DATAGRAMS: Registry[EngineRow] = Registry(
     __name__,
     {
         "mmsg": EngineRow(

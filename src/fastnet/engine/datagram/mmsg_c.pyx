@@ -1,8 +1,9 @@
 """Batches of datagrams: recvmmsg(2), the service for each, sendmmsg(2). Native.
 
 Facts. recvmmsg's own time-out is looked at only after a datagram has come (recvmmsg(2), BUGS).
-Decision: the loop asks without waiting, and waits with epoll(7) once nothing is queued; the batch is csrc/fn_batch.h.
-A service that has to enter Python, or to look up the newest table, gets the datagrams of a batch in one call.
+Decision: the loop asks without waiting, and waits with epoll(7) once nothing is queued; the batch
+is csrc/fn_batch.h. A service that has to enter Python, or to look up the newest table, gets the
+datagrams of a batch in one call.
 Cost: one call more than a blocking recvmmsg when datagrams come one by one.
 """
 
@@ -14,14 +15,14 @@ from fastnet.cdefs.batch cimport (
 )
 from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply, fn_service
-from fastnet.engine.work_c cimport NativeWork
+from fastnet.engine.context_c cimport NativeLoopContext
 
 from fastnet.limits import DATAGRAM_SWEEP_TURNS
 
 
 cdef inline void answer_each(fn_batch *batch, uint32_t peer, char *bytes, uint32_t n) noexcept nogil:
     """One datagram: the service's answer waits with the others for the end of the batch."""
-    cdef const fn_service *service = batch.work.service
+    cdef const fn_service *service = batch.context.service
     cdef fn_reply *reply
     if service.datagram == NULL:
         return
@@ -39,7 +40,7 @@ cdef void answer_all(fn_batch *batch) noexcept nogil:
     """The datagrams that were collected: one call of the service, and what it answers goes out."""
     cdef fn_calls *calls = &batch.calls
     cdef uint32_t i
-    batch.work.service.batch(batch.work.service, calls)
+    batch.context.service.batch(batch.context.service, calls)
     for i in range(calls.n):
         if calls.call[i].reply.parts:
             fn_batch_answer(batch, <uint32_t>(calls.call[i].peer - batch.peer), &calls.call[i].reply, calls.call[i].n)
@@ -60,9 +61,11 @@ cdef inline void collect(fn_batch *batch, uint32_t peer, char *bytes, uint32_t n
 
 
 cdef int turn(fn_batch *batch, int most) noexcept nogil:
-    """Take a batch of up to `most` messages and answer it. Returns how many there were, or -errno."""
+    """Take a batch of up to `most` messages and answer it. Returns how many there were, or
+    -errno.
+    """
     cdef int i, n = fn_batch_take(batch, most)
-    cdef bint at_once = batch.work.service.batch != NULL
+    cdef bint at_once = batch.context.service.batch != NULL
     cdef uint32_t at, size, segment, bytes
     cdef char *train
     for i in range(n):
@@ -85,9 +88,9 @@ cdef int turn(fn_batch *batch, int most) noexcept nogil:
     return n
 
 
-def run(work):
-    """Serve work's socket until it is stopped (engine/datagram/contract.py)."""
-    cdef NativeWork native = NativeWork(work)
+def run(context):
+    """Serve context's socket until it is stopped (engine/datagram/contract.py)."""
+    cdef NativeLoopContext native = NativeLoopContext(context)
     cdef int sweep = DATAGRAM_SWEEP_TURNS
     cdef int result
     with nogil:

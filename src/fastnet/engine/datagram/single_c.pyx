@@ -1,8 +1,9 @@
 """One datagram at a time: recvmsg(2), the service, sendmsg(2). Native.
 
 Facts. A train of joined datagrams is cut by the kernel as long as nobody asks for UDP_GRO.
-Decision: the same as single_py with the GIL released, and mmsg_c without its batches: what differs between it and one of them is
-what the language costs, or what batches spare. A reply is out before the next datagram is looked at.
+Decision: the same as single_py with the GIL released, and mmsg_c without its batches: what differs
+between it and one of them is what the language costs, or what batches spare. A reply is out before
+the next datagram is looked at.
 Cost: two system calls a datagram; a service that has to enter Python does so for each.
 """
 
@@ -13,14 +14,14 @@ from fastnet.cdefs.batch cimport (
 )
 from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.service cimport fn_call, fn_service
-from fastnet.engine.work_c cimport NativeWork
+from fastnet.engine.context_c cimport NativeLoopContext
 
 from fastnet.limits import DATAGRAM_SWEEP_TURNS, DATAGRAMS_PER_TURN
 
 
 cdef inline void ask(fn_batch *batch, char *bytes, uint32_t n) noexcept nogil:
     """What the service says to it goes out."""
-    cdef const fn_service *service = batch.work.service
+    cdef const fn_service *service = batch.context.service
     cdef fn_call *call = batch.call
     call.bytes, call.n, call.peer, call.peer_bytes = bytes, n, batch.peer, fn_batch_peer_bytes(batch, 0)
     call.reply.parts = call.reply.flags = 0
@@ -35,7 +36,9 @@ cdef inline void ask(fn_batch *batch, char *bytes, uint32_t n) noexcept nogil:
 
 
 cdef int take_some(fn_batch *batch, int most) noexcept nogil:
-    """Take and answer up to `most`. Returns -errno if there were fewer (-EAGAIN: nothing is queued any more)."""
+    """Take and answer up to `most`. Returns -errno if there were fewer (-EAGAIN: nothing is queued
+    any more).
+    """
     cdef uint32_t bytes, segment
     cdef char *datagram
     cdef int i, result
@@ -49,9 +52,9 @@ cdef int take_some(fn_batch *batch, int most) noexcept nogil:
     return 0
 
 
-def run(work):
-    """Serve work's socket until it is stopped (engine/datagram/contract.py)."""
-    cdef NativeWork native = NativeWork(work)
+def run(context):
+    """Serve context's socket until it is stopped (engine/datagram/contract.py)."""
+    cdef NativeLoopContext native = NativeLoopContext(context)
     cdef int most = DATAGRAMS_PER_TURN
     cdef int sweep = DATAGRAM_SWEEP_TURNS
     cdef int result

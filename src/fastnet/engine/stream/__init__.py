@@ -14,14 +14,16 @@ from fastnet.limits import (
     THREAD_CONNECTIONS_MAX,
     Limits,
 )
-from fastnet.registry import Row, Table
+from fastnet.registry import Registry, Row
 
 
 @dataclass(frozen=True)
 class EngineRow(Row):
-    """when: which job it is for. connections: its own limit unless told otherwise, 0 for the descriptor limit.
+    """when: which job it is for. connections: its own limit unless told otherwise, 0 for the
+    descriptor limit.
 
-    bound: a limit nobody can raise, 0 for none. parts: threads or children that count apart from the loop.
+    bound: a limit nobody can raise, 0 for none. parts: threads or children that count apart from
+    the loop.
     """
 
     when: str = ""
@@ -30,7 +32,7 @@ class EngineRow(Row):
     parts: Callable[[Limits], int] = lambda limits: 0
 
 
-ENGINES: Table[EngineRow] = Table(
+ENGINES: Registry[EngineRow] = Registry(
     __name__,
     {
         "uring": EngineRow(

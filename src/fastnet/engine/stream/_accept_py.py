@@ -1,4 +1,6 @@
-"""Taking connections: the access list, the errors that are weather, and the wait of the engines that block.
+"""Taking connections: the access list, the errors that are weather, and the wait of the engines
+that
+block.
 
 The twin of csrc/fn_accept.h, which has the argument, function for function.
 """
@@ -12,8 +14,8 @@ import time
 from typing import Any
 
 from fastnet.engine.stop import DRAIN, NOW, RUN
-from fastnet.engine.stream.contract import Work
-from fastnet.metrics.connection_log import Trace
+from fastnet.engine.stream.contract import LoopContext
+from fastnet.metrics.connection_log import ConnectionRecord
 from fastnet.metrics.counters import ACCEPT_PAUSES, ACCEPTED, CLOSED, DENIED
 
 SWEEP_MAX = 4096
@@ -35,18 +37,21 @@ class Pause(Exception):
     """No descriptor or memory for another connection; already counted."""
 
 
-def turn_away(work: Work, sock: socket.socket, peer: Any, why: int) -> None:
+def turn_away(context: LoopContext, sock: socket.socket, peer: Any, why: int) -> None:
     """Count and close a connection that was accepted but gets no service."""
-    trace = Trace(sock, peer) if work.trace_fd >= 0 else None
+    trace = ConnectionRecord(sock, peer) if context.trace_fd >= 0 else None
     sock.close()
-    work.counters.row(0)[CLOSED + why] += 1
+    context.counters.row(0)[CLOSED + why] += 1
     if trace is not None:
-        trace.close(why, work.trace_fd)
+        trace.close(why, context.trace_fd)
 
 
-def accept(work: Work, listener: socket.socket, row: memoryview) -> tuple[socket.socket, Any]:
-    """Accept one connection that the access list lets in. Raises BlockingIOError if none waits, Retry, Pause, or
-    another OSError if the listener is unusable."""
+def accept(
+    context: LoopContext, listener: socket.socket, row: memoryview
+) -> tuple[socket.socket, Any]:
+    """Accept one connection that the access list lets in. Raises BlockingIOError if none waits,
+    Retry,
+    Pause, or another OSError if the listener is unusable."""
     try:
         sock, peer = listener.accept()
     except BlockingIOError:
@@ -59,18 +64,24 @@ def accept(work: Work, listener: socket.socket, row: memoryview) -> tuple[socket
             raise Pause from None
         raise
     row[ACCEPTED] += 1
-    if work.access.networks and sock.family != socket.AF_UNIX and not work.access.allows(peer[0]):
-        turn_away(work, sock, peer, DENIED)
+    if (
+        context.access.networks
+        and sock.family != socket.AF_UNIX
+        and not context.access.allows(peer[0])
+    ):
+        turn_away(context, sock, peer, DENIED)
         raise Retry
     return sock, peer
 
 
 class Acceptor:
-    """The listeners of an engine that waits for connections and nothing else. extra_fd: also wake for this one, or -1."""
+    """The listeners of an engine that waits for connections and nothing else. extra_fd: also wake
+    for this one, or -1.
+    """
 
-    def __init__(self, work: Work, extra_fd: int = -1) -> None:
-        self.work = work
-        self.row = work.counters.row(0)
+    def __init__(self, context: LoopContext, extra_fd: int = -1) -> None:
+        self.context = context
+        self.row = context.counters.row(0)
         self.extra_fd = extra_fd
         self.full = self.was_full = self.draining = self.paused = False
         self.sweep = 0
@@ -78,10 +89,14 @@ class Acceptor:
 
     def _try(self) -> tuple[socket.socket, Any]:
         """Look at every listener once, a different one first each time."""
-        for _ in self.work.listeners:
+        for _ in self.context.listeners:
             self.first += 1
             try:
-                return accept(self.work, self.work.listeners[self.first % len(self.work.listeners)], self.row)
+                return accept(
+                    self.context,
+                    self.context.listeners[self.first % len(self.context.listeners)],
+                    self.row,
+                )
             except BlockingIOError:
                 continue
         raise BlockingIOError
@@ -89,20 +104,24 @@ class Acceptor:
     def _wait(self) -> bool:
         """Sleep until there is something to do. True if extra_fd is readable."""
         poll = select.poll()
-        poll.register(self.work.stop.now_fd if self.draining else self.work.stop.drain_fd, select.POLLIN)
+        poll.register(
+            self.context.stop.now_fd if self.draining else self.context.stop.drain_fd, select.POLLIN
+        )
         if self.extra_fd >= 0:
             poll.register(self.extra_fd, select.POLLIN)
         if not self.full and not self.paused:
-            for listener in self.work.listeners:
+            for listener in self.context.listeners:
                 poll.register(listener, select.POLLIN)
-        ready = poll.poll(self.work.limits.accept_pause_s * 1000 if self.paused else None)
+        ready = poll.poll(self.context.limits.accept_pause_s * 1000 if self.paused else None)
         self.paused = False
         return any(fd == self.extra_fd for fd, _ in ready)
 
     def next(self) -> tuple[socket.socket, Any] | None:
-        """Wait for a connection. None: extra_fd is readable. Raises EOFError when no more will come."""
+        """Wait for a connection. None: extra_fd is readable. Raises EOFError when no more will
+        come.
+        """
         while True:
-            stop = self.work.stop.state
+            stop = self.context.stop.state
             if stop == NOW or (self.draining and self.sweep <= 0):
                 raise EOFError
             if stop == DRAIN and not self.draining:
@@ -122,19 +141,19 @@ class Acceptor:
                     self.paused = True
                 except BlockingIOError:
                     if self.draining:
-                        shut(self.work)
+                        shut(self.context)
                         raise EOFError from None
                 except OSError:
-                    if self.work.stop.state == RUN:
+                    if self.context.stop.state == RUN:
                         raise
                     raise EOFError from None  # another loop shut the shared listener down
             if self._wait():
                 return None
 
 
-def shut(work: Work) -> None:
+def shut(context: LoopContext) -> None:
     """Stop listening, whatever copies of the descriptors other processes hold."""
-    for listener in work.listeners:
+    for listener in context.listeners:
         try:
             listener.shutdown(socket.SHUT_RDWR)
         except OSError:

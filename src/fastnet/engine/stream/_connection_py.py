@@ -1,6 +1,9 @@
-"""One turn of one non-blocking connection: read once, ask the service, send, park what the kernel did not take.
+"""One turn of one non-blocking connection: read once, ask the service, send, park what the kernel
+did
+not take.
 
-The twin of csrc/fn_stream.h, which has the argument, function for function. A turn that ends the connection raises Closed.
+The twin of csrc/fn_stream.h, which has the argument, function for function. A turn that ends the
+connection raises Closed.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnet.engine.stream._accept_py import now_ms
-from fastnet.engine.stream.contract import Work
-from fastnet.metrics.connection_log import Trace
+from fastnet.engine.stream.contract import LoopContext
+from fastnet.metrics.connection_log import ConnectionRecord
 from fastnet.metrics.counters import (
     BYTES_IN,
     BYTES_OUT,
@@ -23,8 +26,8 @@ from fastnet.metrics.counters import (
     FINISHED,
     MESSAGES,
     OVERLOAD,
-    PARKED_BYTES,
     RESET,
+    WRITE_BUFFER_BYTES,
 )
 from fastnet.service.contract import END, Conn, Item, Service
 
@@ -45,16 +48,26 @@ class Closed(Exception):
 class Connection:
     """A slot. parked: ordered but not yet taken by the kernel. state belongs to the service."""
 
-    __slots__ = ("ended", "ending", "fd", "parked", "peer_eof", "sock", "state", "trace", "watched")
+    __slots__ = (
+        "ended",
+        "ending",
+        "fd",
+        "peer_eof",
+        "sock",
+        "state",
+        "trace",
+        "watched",
+        "write_buffer",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.parked: memoryview | None = None
+        self.write_buffer: memoryview | None = None
         self.ending = self.ended = self.peer_eof = False
         self.watched = 0
         self.state: Any = None
-        self.trace: Trace | None = None
+        self.trace: ConnectionRecord | None = None
 
 
 def closed_by(error: OSError) -> Closed:
@@ -74,7 +87,9 @@ def gather(items: Sequence[Item]) -> tuple[list[memoryview], bool]:
 
 
 def last_words(service: Service, conn: Conn) -> Sequence[Item]:
-    """What it answers to the peer's half-close; all it will ever say, unless it speaks by itself."""
+    """What it answers to the peer's half-close; all it will ever say, unless it speaks by
+    itself.
+    """
     items = service.eof(conn)
     return items if service.speaks else (*items, END)
 
@@ -82,11 +97,11 @@ def last_words(service: Service, conn: Conn) -> Sequence[Item]:
 class Stream:
     """The connections of one loop and the buffer they share."""
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.service = work.service
-        self.row = work.counters.row(0)
-        self.buffer = memoryview(bytearray(work.limits.read_bytes))
+    def __init__(self, context: LoopContext) -> None:
+        self.context = context
+        self.service = context.service
+        self.row = context.counters.row(0)
+        self.buffer = memoryview(bytearray(context.limits.read_bytes))
         self.connections: dict[int, Connection] = {}
         self.idle: OrderedDict[int, int] = OrderedDict()
         """Descriptors in order of their last byte, with its time in ms."""
@@ -101,10 +116,10 @@ class Stream:
         del self.connections[conn.fd], self.idle[conn.fd]
         conn.sock.close()
         self.row[CLOSED + why] += 1
-        if conn.parked is not None and not self.service.stable:
-            self.row[PARKED_BYTES] -= conn.parked.nbytes
+        if conn.write_buffer is not None and not self.service.stable:
+            self.row[WRITE_BUFFER_BYTES] -= conn.write_buffer.nbytes
         if conn.trace is not None:
-            conn.trace.close(why, self.work.trace_fd)
+            conn.trace.close(why, self.context.trace_fd)
         self.service.close(conn)
 
     def open(self, conn: Connection) -> None:
@@ -119,7 +134,8 @@ class Stream:
         """A turn for input: exactly one read."""
         drops = self.drops(conn)
         try:
-            # MSG_TRUNC: TCP drops the bytes without copying them (tcp(7)); a Unix socket ignores it and copies.
+            # MSG_TRUNC: TCP drops the bytes without copying them (tcp(7)); a Unix socket ignores it
+            # and copies.
             n = conn.sock.recv_into(self.buffer, 0, socket.MSG_TRUNC if drops else 0)
         except BlockingIOError:
             return
@@ -146,11 +162,13 @@ class Stream:
 
     def write(self, conn: Connection) -> None:
         """A turn for output: what is parked first, then what the service has next."""
-        if conn.parked is not None:
-            sent = self._push(conn, [conn.parked])
+        if conn.write_buffer is not None:
+            sent = self._push(conn, [conn.write_buffer])
             if not self.service.stable:
-                self.row[PARKED_BYTES] -= sent
-            conn.parked = conn.parked[sent:] if sent < conn.parked.nbytes else None
+                self.row[WRITE_BUFFER_BYTES] -= sent
+            conn.write_buffer = (
+                conn.write_buffer[sent:] if sent < conn.write_buffer.nbytes else None
+            )
             return self.settle(conn)
         if self.service.speaks and not conn.ending:
             self.send(conn, self.service.sent(conn))
@@ -179,30 +197,31 @@ class Stream:
         return sent
 
     def _park(self, conn: Connection, parts: list[memoryview], skip: int) -> None:
-        """Keep what is left of a reply after its first skip bytes. A bytes object is kept as it is, without a copy, and not
-        even counted when it outlives the connection."""
+        """Keep what is left of a reply after its first skip bytes. A bytes object is kept as it is,
+        without a copy, and not even counted when it outlives the connection."""
         left = sum(part.nbytes for part in parts) - skip
         if not left:
             return
         if self.service.stable:
-            conn.parked = memoryview(b"".join(parts) if len(parts) > 1 else parts[0])[skip:]
+            conn.write_buffer = memoryview(b"".join(parts) if len(parts) > 1 else parts[0])[skip:]
             return
-        if self.row[PARKED_BYTES] + left > self.work.limits.parked_bytes_max:
+        if self.row[WRITE_BUFFER_BYTES] + left > self.context.limits.write_buffer_bytes_max:
             raise Closed(OVERLOAD)
         if len(parts) == 1 and parts[0].readonly:
-            conn.parked = parts[0][skip:]
+            conn.write_buffer = parts[0][skip:]
         else:
-            conn.parked = memoryview(b"".join(parts)[skip:])
-        self.row[PARKED_BYTES] += left
+            conn.write_buffer = memoryview(b"".join(parts)[skip:])
+        self.row[WRITE_BUFFER_BYTES] += left
 
     def settle(self, conn: Connection) -> None:
         """After sending: the half-close or the close that was waiting for it."""
-        if conn.parked is not None or not conn.ending:
+        if conn.write_buffer is not None or not conn.ending:
             return
         if conn.peer_eof:
             raise Closed(FINISHED)
         if not conn.ended:
-            with contextlib.suppress(OSError):  # a peer that vanished meanwhile: the next read tells
+            # a peer that vanished meanwhile: the next read tells
+            with contextlib.suppress(OSError):
                 conn.sock.shutdown(socket.SHUT_WR)
         conn.ended = True
 
@@ -210,15 +229,17 @@ class Stream:
         """What to watch for next: READS, WRITES, both or neither."""
         wants = 0
         drops = not self.service.reads or conn.ended
-        if conn.parked is not None or (self.service.speaks and not conn.ending):
+        if conn.write_buffer is not None or (self.service.speaks and not conn.ending):
             wants |= WRITES
-        if not conn.peer_eof and (conn.parked is None or drops):
+        if not conn.peer_eof and (conn.write_buffer is None or drops):
             wants |= READS
         return wants
 
     def overdue(self) -> tuple[Connection | None, int]:
-        """One that has been idle too long, for the engine to close, and milliseconds until the next one is, -1 for none."""
-        patience = int(self.work.limits.idle_timeout_s * 1000 + 0.999)
+        """One that has been idle too long, for the engine to close, and milliseconds until the next
+        one is, -1 for none.
+        """
+        patience = int(self.context.limits.idle_timeout_s * 1000 + 0.999)
         if not patience or not self.idle:
             return None, -1
         fd, active_ms = next(iter(self.idle.items()))

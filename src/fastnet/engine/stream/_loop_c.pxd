@@ -1,12 +1,17 @@
-"""The loop of every native engine that waits for readiness; the poller that waits is the engine's own file.
+"""The loop of every native engine that waits for readiness; the poller that waits is the engine's
+own
+file.
 
-Facts. epoll and select differ in how interest is kept and how ready descriptors are found, and in nothing else.
-Decision: a poller is three functions; accepting, turns, pauses, expiry and draining stand here once. The functions are
-inline, so each engine's extension holds its own compiled copy and calls its poller once a batch and once for each change
-of interest. The pure twin is engine/stream/_loop_py.py, function for function.
+Facts. epoll and select differ in how interest is kept and how ready descriptors are found, and in
+nothing else.
+Decision: a poller is three functions; accepting, turns, pauses, expiry and draining stand here
+once. The functions are inline, so each engine's extension holds its own compiled copy and calls its
+poller once a batch and once for each change of interest. The pure twin is
+engine/stream/_loop_py.py, function for function.
 
-Tags say what a descriptor is. A connection's tag is its generation above its slot; slot 0 is never a connection, so a tag
-with a zero low half is a listener, by index, or the request to stop, one above the last possible listener.
+Tags say what a descriptor is. A connection's tag is its generation above its slot; slot 0 is never
+a connection, so a tag with a zero low half is a listener, by index, or the request to stop, one
+above the last possible listener.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -23,14 +28,15 @@ from fastnet.cdefs.sys cimport (
     EAGAIN, ECONNABORTED, EMFILE, ENOMEM, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, SHUT_RDWR, SOCK_NONBLOCK, epoll_event,
     shutdown, sockaddr_storage,
 )
-from fastnet.cdefs.work cimport FN_DRAIN, FN_LISTENERS_MAX, FN_NOW, FN_RUN, fn_stop_now, fn_work
+from fastnet.cdefs.context cimport FN_DRAIN, FN_LISTENERS_MAX, FN_NOW, FN_RUN, fn_stop_state, fn_context
 
 cdef enum:
     STOP_TAG = FN_LISTENERS_MAX
 
 
 cdef struct Poller:
-    # Change what fd is watched for from `before` to `wants`, sets of FN_READS and FN_WRITES. Returns 0 or -errno.
+    # Change what fd is watched for from `before` to `wants`, sets of FN_READS and FN_WRITES.
+    # Returns 0 or -errno.
     int (*watch)(Poller *poller, int fd, uint32_t before, uint32_t wants, uint64_t tag) noexcept nogil
     # fd is about to be closed.
     void (*forget)(Poller *poller, int fd) noexcept nogil
@@ -40,7 +46,7 @@ cdef struct Poller:
 
 cdef struct Loop:
     fn_stream stream
-    const fn_work *work
+    const fn_context *context
     Poller *poller
     epoll_event *events
     int accepting          # the listeners are watched
@@ -65,9 +71,9 @@ cdef inline int set_accepting(Loop *loop, int accepting) noexcept nogil:
     if loop.accepting == accepting or loop.swept:
         return 0
     loop.accepting = accepting
-    for i in range(loop.work.listeners):
+    for i in range(loop.context.listeners):
         failed = loop.poller.watch(
-            loop.poller, loop.work.listener[i], 0 if accepting else FN_READS, FN_READS if accepting else 0, listener_tag(i)
+            loop.poller, loop.context.listener[i], 0 if accepting else FN_READS, FN_READS if accepting else 0, listener_tag(i)
         )
         if failed:
             return failed
@@ -105,7 +111,9 @@ cdef inline void begin(Loop *loop, int fd, const sockaddr_storage *peer) noexcep
 
 
 cdef inline int accept_some(Loop *loop, int which, int most) noexcept nogil:
-    """Accept up to `most`. Returns 1 if nobody waits any more, 0 if somebody may, or -errno if the listener is unusable."""
+    """Accept up to `most`. Returns 1 if nobody waits any more, 0 if somebody may, or -errno if the
+    listener is unusable.
+    """
     cdef sockaddr_storage peer
     cdef int fd, i
     for i in range(most):
@@ -113,17 +121,18 @@ cdef inline int accept_some(Loop *loop, int which, int most) noexcept nogil:
             if loop.accepting:
                 fn_count(&loop.stream.row.accept_pauses, 1)
             return set_accepting(loop, False)
-        fd = fn_accept(loop.work, loop.work.listener[which], SOCK_NONBLOCK, &peer)
+        fd = fn_accept(loop.context, loop.context.listener[which], SOCK_NONBLOCK, &peer)
         if fd >= 0:
             begin(loop, fd, &peer)
         elif fd == -EAGAIN:
             return 1
         elif fd == -EMFILE:
             loop.resting = True
-            loop.rest_over_ms = fn_now_ms() + loop.work.accept_pause_ms
+            loop.rest_over_ms = fn_now_ms() + loop.context.accept_pause_ms
             return set_accepting(loop, False)
         elif fd != -ECONNABORTED:
-            return fd if fn_stop_now(loop.work) == FN_RUN else 1  # another loop shut a shared listener down
+            # another loop shut a shared listener down
+            return fd if fn_stop_state(loop.context) == FN_RUN else 1
     return 0
 
 
@@ -154,32 +163,36 @@ cdef inline void turn(Loop *loop, uint64_t tag, uint32_t ready) noexcept nogil:
 
 
 cdef inline int drain(Loop *loop) noexcept nogil:
-    """Once asked to stop: take what is queued, then shut the listeners. Returns 1 when the loop is done, else 0 or -errno."""
+    """Once asked to stop: take what is queued, then shut the listeners. Returns 1 when the loop is
+    done, else 0 or -errno.
+    """
     cdef int i, state, emptied = 0
     if not loop.draining:
         loop.draining = True
         loop.sweep = FN_SWEEP_MAX
-        loop.poller.watch(loop.poller, loop.work.drain_fd, FN_READS, 0, listener_tag(STOP_TAG))
-        loop.poller.watch(loop.poller, loop.work.now_fd, 0, FN_READS, listener_tag(STOP_TAG))
-    if fn_stop_now(loop.work) == FN_NOW:
+        loop.poller.watch(loop.poller, loop.context.drain_fd, FN_READS, 0, listener_tag(STOP_TAG))
+        loop.poller.watch(loop.poller, loop.context.now_fd, 0, FN_READS, listener_tag(STOP_TAG))
+    if fn_stop_state(loop.context) == FN_NOW:
         return 1
     if not loop.swept and not loop.resting and loop.stream.slots.open < loop.stream.slots.capacity:
-        for i in range(loop.work.listeners):
-            state = accept_some(loop, i, loop.work.accept_burst)
+        for i in range(loop.context.listeners):
+            state = accept_some(loop, i, loop.context.accept_burst)
             if state < 0:
                 return state
             emptied += state
-        loop.sweep -= loop.work.accept_burst
-        if emptied == loop.work.listeners or loop.sweep <= 0:
+        loop.sweep -= loop.context.accept_burst
+        if emptied == loop.context.listeners or loop.sweep <= 0:
             set_accepting(loop, False)
             loop.swept = True
-            for i in range(loop.work.listeners):
-                shutdown(loop.work.listener[i], SHUT_RDWR)
+            for i in range(loop.context.listeners):
+                shutdown(loop.context.listener[i], SHUT_RDWR)
     return loop.swept and loop.stream.slots.open == 0
 
 
 cdef inline int patience_ms(Loop *loop) noexcept nogil:
-    """Close what has been idle too long. How long the poller may wait: until the next one is, or accepting has rested."""
+    """Close what has been idle too long. How long the poller may wait: until the next one is, or
+    accepting has rested.
+    """
     cdef int due
     cdef int32_t rest
     cdef uint32_t overdue = fn_stream_overdue(&loop.stream, &due)
@@ -194,27 +207,29 @@ cdef inline int patience_ms(Loop *loop) noexcept nogil:
 
 
 cdef inline int wait(Loop *loop, int timeout_ms) noexcept nogil:
-    """Wait for events; first without sleeping, for as long as busy polling allows. Returns their number or -errno."""
+    """Wait for events; first without sleeping, for as long as busy polling allows. Returns their
+    number or -errno.
+    """
     cdef int n
     cdef uint64_t until_ns
-    if loop.work.busy_poll_ns and timeout_ms:
-        until_ns = fn_now_ns() + loop.work.busy_poll_ns
+    if loop.context.busy_poll_ns and timeout_ms:
+        until_ns = fn_now_ns() + loop.context.busy_poll_ns
         while True:
-            n = loop.poller.wait(loop.poller, loop.events, loop.work.events_per_wait, 0)
+            n = loop.poller.wait(loop.poller, loop.events, loop.context.events_per_wait, 0)
             if n:
-                fn_count(&loop.stream.row.spins_paid, 1)
+                fn_count(&loop.stream.row.busy_poll_hits, 1)
                 return n
             if fn_now_ns() >= until_ns:
                 break
-        fn_count(&loop.stream.row.spins_vain, 1)
-    return loop.poller.wait(loop.poller, loop.events, loop.work.events_per_wait, timeout_ms)
+        fn_count(&loop.stream.row.busy_poll_misses, 1)
+    return loop.poller.wait(loop.poller, loop.events, loop.context.events_per_wait, timeout_ms)
 
 
 cdef inline int serve(Loop *loop) noexcept nogil:
     """Serve until stopped. Returns 0 or -errno."""
     cdef int i, n, state
     cdef uint64_t tag
-    state = loop.poller.watch(loop.poller, loop.work.drain_fd, 0, FN_READS, listener_tag(STOP_TAG))
+    state = loop.poller.watch(loop.poller, loop.context.drain_fd, 0, FN_READS, listener_tag(STOP_TAG))
     if state == 0:
         state = set_accepting(loop, True)
     while state >= 0:
@@ -227,10 +242,10 @@ cdef inline int serve(Loop *loop) noexcept nogil:
             if <uint32_t>tag:
                 turn(loop, tag, loop.events[i].events)
             elif is_listener(tag) and loop.accepting:
-                state = accept_some(loop, <int>(tag >> 32), loop.work.accept_burst)
+                state = accept_some(loop, <int>(tag >> 32), loop.context.accept_burst)
                 if state < 0:
                     return state
-        state = drain(loop) if fn_stop_now(loop.work) != FN_RUN else 0
+        state = drain(loop) if fn_stop_state(loop.context) != FN_RUN else 0
         if state != 0:
             return state if state < 0 else 0
         if not loop.accepting:
@@ -238,15 +253,15 @@ cdef inline int serve(Loop *loop) noexcept nogil:
     return state
 
 
-cdef inline int run_loop(const fn_work *work, Poller *poller, uint32_t capacity) noexcept nogil:
+cdef inline int run_loop(const fn_context *context, Poller *poller, uint32_t capacity) noexcept nogil:
     """Set up, serve, and close whatever is still open. Returns 0 or -errno."""
     cdef Loop loop
     cdef uint32_t slot
     cdef int result
     memset(&loop, 0, sizeof(Loop))
-    loop.work, loop.poller = work, poller
-    result = fn_stream_start(&loop.stream, work, capacity)
-    loop.events = <epoll_event *>malloc(work.events_per_wait * sizeof(epoll_event))
+    loop.context, loop.poller = context, poller
+    result = fn_stream_start(&loop.stream, context, capacity)
+    loop.events = <epoll_event *>malloc(context.events_per_wait * sizeof(epoll_event))
     if loop.events == NULL:
         result = -ENOMEM
     if result == 0:

@@ -1,7 +1,9 @@
-"""The loop of every pure engine that waits for readiness; the poller that waits is the engine's own file.
+"""The loop of every pure engine that waits for readiness; the poller that waits is the engine's own
+file.
 
-The twin of engine/stream/_loop_c.pxd, which has the argument, function for function. One difference: connections are found by
-descriptor, so a batch serves them before it accepts, and no number can change hands within the batch.
+The twin of engine/stream/_loop_c.pxd, which has the argument, function for function. One
+difference: connections are found by descriptor, so a batch serves them before it accepts, and no
+number can change hands within the batch.
 """
 
 from __future__ import annotations
@@ -12,10 +14,24 @@ from typing import Any, Protocol
 
 from fastnet.engine.stop import NOW, RUN
 from fastnet.engine.stream._accept_py import SWEEP_MAX, Pause, Retry, accept, now_ms, shut
-from fastnet.engine.stream._connection_py import READS, WRITES, Closed, Connection, Stream, socket_closed
-from fastnet.engine.stream.contract import Work
-from fastnet.metrics.connection_log import Trace
-from fastnet.metrics.counters import ACCEPT_PAUSES, IDLE, REFUSED, SPINS_PAID, SPINS_VAIN, STOPPED
+from fastnet.engine.stream._connection_py import (
+    READS,
+    WRITES,
+    Closed,
+    Connection,
+    Stream,
+    socket_closed,
+)
+from fastnet.engine.stream.contract import LoopContext
+from fastnet.metrics.connection_log import ConnectionRecord
+from fastnet.metrics.counters import (
+    ACCEPT_PAUSES,
+    BUSY_POLL_HITS,
+    BUSY_POLL_MISSES,
+    IDLE,
+    REFUSED,
+    STOPPED,
+)
 
 HANGUP = 4
 """With READS and WRITES, what a poller reports: an error or the end in both directions."""
@@ -31,15 +47,17 @@ class Poller(Protocol):
         """fd is about to be closed."""
 
     def wait(self, room: int, timeout_ms: int) -> list[tuple[int, int]]:
-        """Wait for up to room descriptors with READS, WRITES and HANGUP. timeout_ms: -1 for ever."""
+        """Wait for up to room descriptors with READS, WRITES and HANGUP. timeout_ms: -1 for
+        ever.
+        """
 
 
 class Loop:
-    def __init__(self, work: Work, poller: Poller) -> None:
-        self.work = work
+    def __init__(self, context: LoopContext, poller: Poller) -> None:
+        self.context = context
         self.poller = poller
-        self.stream = Stream(work)
-        self.listeners = {listener.fileno(): listener for listener in work.listeners}
+        self.stream = Stream(context)
+        self.listeners = {listener.fileno(): listener for listener in context.listeners}
         self.accepting = self.draining = self.swept = False
         self.rest_over_ms: int | None = None
         self.sweep = 0
@@ -73,8 +91,8 @@ class Loop:
         sock.setblocking(False)
         self.stream.connections[conn.fd] = conn
         self.stream.touch(conn)
-        if self.work.trace_fd >= 0:
-            conn.trace = Trace(sock, peer)
+        if self.context.trace_fd >= 0:
+            conn.trace = ConnectionRecord(sock, peer)
         try:
             self.stream.open(conn)
             self.settle(conn)
@@ -82,7 +100,7 @@ class Loop:
             self.end(conn, closed.why)
 
     def is_full(self) -> bool:
-        return len(self.stream.connections) >= self.work.limits.max_connections
+        return len(self.stream.connections) >= self.context.limits.max_connections
 
     def accept_some(self, listener: socket.socket, most: int) -> bool:
         """Accept up to `most`. True if nobody waits any more, False if somebody may."""
@@ -93,17 +111,17 @@ class Loop:
                 self.set_accepting(False)
                 return False
             try:
-                self.begin(*accept(self.work, listener, self.stream.row))
+                self.begin(*accept(self.context, listener, self.stream.row))
             except Retry:
                 continue
             except Pause:
-                self.rest_over_ms = now_ms() + int(self.work.limits.accept_pause_s * 1000)
+                self.rest_over_ms = now_ms() + int(self.context.limits.accept_pause_s * 1000)
                 self.set_accepting(False)
                 return False
             except BlockingIOError:
                 return True
             except OSError:
-                if self.work.stop.state == RUN:
+                if self.context.stop.state == RUN:
                     raise
                 return True  # another loop shut the shared listener down
         return False
@@ -132,26 +150,28 @@ class Loop:
             self.end(conn, closed.why)
 
     def drain(self) -> bool:
-        """Once asked to stop: take what is queued, then shut the listeners. True when the loop is done."""
+        """Once asked to stop: take what is queued, then shut the listeners. True when the loop is
+        done.
+        """
         if not self.draining:
             self.draining, self.sweep = True, SWEEP_MAX
-            self.poller.watch(self.work.stop.drain_fd, READS, 0)
-            self.poller.watch(self.work.stop.now_fd, 0, READS)
-        if self.work.stop.state == NOW:
+            self.poller.watch(self.context.stop.drain_fd, READS, 0)
+            self.poller.watch(self.context.stop.now_fd, 0, READS)
+        if self.context.stop.state == NOW:
             return True
         if not self.swept and self.rest_over_ms is None and not self.is_full():
-            burst = self.work.limits.accept_burst
-            emptied = [self.accept_some(listener, burst) for listener in self.work.listeners]
+            burst = self.context.limits.accept_burst
+            emptied = [self.accept_some(listener, burst) for listener in self.context.listeners]
             self.sweep -= burst
             if all(emptied) or self.sweep <= 0:
                 self.set_accepting(False)
                 self.swept = True
-                shut(self.work)
+                shut(self.context)
         return self.swept and not self.stream.connections
 
     def patience_ms(self) -> int:
-        """Close what has been idle too long. Returns how long the poller may wait until the next connection has been, or
-        accepting has rested; -1 for ever."""
+        """Close what has been idle too long. Returns how long the poller may wait until the next
+        connection has been, or accepting has rested; -1 for ever."""
         overdue, due = self.stream.overdue()
         while overdue is not None:
             self.end(overdue, IDLE)
@@ -163,21 +183,21 @@ class Loop:
 
     def wait(self, timeout_ms: int) -> list[tuple[int, int]]:
         """Wait for events; first without sleeping, for as long as busy polling allows."""
-        limits = self.work.limits
+        limits = self.context.limits
         if limits.busy_poll_us and timeout_ms:
             until_ns = time.monotonic_ns() + limits.busy_poll_us * 1000
             while True:
                 if events := self.poller.wait(limits.events_per_wait, 0):
-                    self.stream.row[SPINS_PAID] += 1
+                    self.stream.row[BUSY_POLL_HITS] += 1
                     return events
                 if time.monotonic_ns() >= until_ns:
                     break
-            self.stream.row[SPINS_VAIN] += 1
+            self.stream.row[BUSY_POLL_MISSES] += 1
         return self.poller.wait(limits.events_per_wait, timeout_ms)
 
     def serve(self) -> None:
         """Serve until stopped."""
-        self.poller.watch(self.work.stop.drain_fd, 0, READS)
+        self.poller.watch(self.context.stop.drain_fd, 0, READS)
         self.set_accepting(True)
         while True:
             events = self.wait(self.patience_ms())
@@ -190,15 +210,15 @@ class Loop:
                     knocking.append(self.listeners[fd])
             for listener in knocking:
                 if self.accepting:
-                    self.accept_some(listener, self.work.limits.accept_burst)
-            if self.work.stop.state != RUN and self.drain():
+                    self.accept_some(listener, self.context.limits.accept_burst)
+            if self.context.stop.state != RUN and self.drain():
                 return
             self.resume_accepting()
 
 
-def run_loop(work: Work, poller: Poller) -> None:
+def run_loop(context: LoopContext, poller: Poller) -> None:
     """Serve, and close whatever is still open."""
-    loop = Loop(work, poller)
+    loop = Loop(context, poller)
     try:
         loop.serve()
     finally:

@@ -1,7 +1,10 @@
-"""One connection of the uring engine: what is asked of the kernel for it, and what completions mean to it.
+"""One connection of the uring engine: what is asked of the kernel for it, and what completions mean
+to
+it.
 
-The engine's argument is in engine/stream/uring_c.pyx. Completions carry what they answer in the top byte of user_data, then 24 bits
-of the slot's generation and the slot, so that one that comes late is recognised. The functions are inline, as in loop.pxd.
+The engine's argument is in engine/stream/uring_c.pyx. Completions carry what they answer in the top
+byte of user_data, then 24 bits of the slot's generation and the slot, so that one that comes late
+is recognised. The functions are inline, as in loop.pxd.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, realloc
@@ -19,7 +22,7 @@ from fastnet.cdefs.sys cimport (
     EAGAIN, ECANCELED, ENOBUFS, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC, SHUT_RDWR,
     fn_recv, shutdown,
 )
-from fastnet.cdefs.work cimport FN_LISTENERS_MAX, fn_work
+from fastnet.cdefs.context cimport FN_LISTENERS_MAX, fn_context
 
 cdef enum:
     RECV = 1       # what a completion answers: the top byte of user_data
@@ -39,7 +42,8 @@ cdef struct Side:              # what a connection needs beside its slot because
     uint32_t pending_bytes
     uint32_t pending_room
     uint8_t requests           # that the kernel still holds
-    uint8_t bulk               # long messages of late: how many short reads until it is read by the ring again
+    # long messages of late: how many short reads until it is read by the ring again
+    uint8_t bulk             
     uint8_t polled             # if FN_READS: a poll is out, not a receive
     uint8_t due                # polled: there may be input that no further edge will tell of
     uint8_t hung_up            # polled: the end of the stream is among it
@@ -51,7 +55,7 @@ cdef struct Side:              # what a connection needs beside its slot because
 
 cdef struct Loop:
     fn_stream stream
-    const fn_work *work
+    const fn_context *context
     fn_ring ring
     Side *side
     uint32_t bulk_bytes, bulk_reads
@@ -112,8 +116,8 @@ cdef inline void ask_send(Loop *loop, uint32_t slot) noexcept nogil:
     """Without MSG_WAITALL: each part the peer takes is a completion, and so a sign of life."""
     cdef fn_conn *conn = &loop.stream.slots.conn[slot]
     cdef fn_sqe *sqe = fn_ring_ask(&loop.ring, FN_OP_SEND, conn.fd, tag(SEND, conn.generation, slot))
-    sqe.address = <uint64_t><uintptr_t>conn.parked
-    sqe.length = conn.parked_bytes
+    sqe.address = <uint64_t><uintptr_t>conn.write_buffer
+    sqe.length = conn.write_buffer_bytes
     sqe.op_flags = MSG_NOSIGNAL
     conn.flags |= FN_WRITES
     loop.side[slot].requests += 1
@@ -122,7 +126,7 @@ cdef inline void ask_send(Loop *loop, uint32_t slot) noexcept nogil:
 cdef inline void free_slot(Loop *loop, uint32_t slot, fn_closed why) noexcept nogil:
     cdef Side *side = &loop.side[slot]
     if side.pending_bytes:
-        fn_count(&loop.stream.row.parked_bytes, -<uint64_t>side.pending_bytes)
+        fn_count(&loop.stream.row.write_buffer_bytes, -<uint64_t>side.pending_bytes)
     free(side.pending)
     memset(side, 0, sizeof(Side))
     fn_stream_close(&loop.stream, slot, why)
@@ -145,7 +149,7 @@ cdef inline int keep(Loop *loop, uint32_t slot, const char *bytes, uint32_t n) n
     cdef Side *side = &loop.side[slot]
     cdef uint32_t room = side.pending_room
     cdef char *larger
-    if loop.stream.row.parked_bytes + n > loop.work.parked_bytes_max:
+    if loop.stream.row.write_buffer_bytes + n > loop.context.write_buffer_bytes_max:
         return FN_CLOSE(FN_OVERLOAD)
     if side.pending_bytes + n > room:
         room = side.pending_bytes + n if side.pending_bytes + n > 2 * room else 2 * room
@@ -155,7 +159,7 @@ cdef inline int keep(Loop *loop, uint32_t slot, const char *bytes, uint32_t n) n
         side.pending, side.pending_room = larger, room
     memcpy(side.pending + side.pending_bytes, bytes, n)
     side.pending_bytes += n
-    fn_count(&loop.stream.row.parked_bytes, n)
+    fn_count(&loop.stream.row.write_buffer_bytes, n)
     return 0
 
 
@@ -167,11 +171,11 @@ cdef inline int catch_up(Loop *loop, uint32_t slot) noexcept nogil:
     cdef int result = 0
     if n:
         side.pending_bytes = 0
-        fn_count(&loop.stream.row.parked_bytes, -<uint64_t>n)
+        fn_count(&loop.stream.row.write_buffer_bytes, -<uint64_t>n)
         result = fn_stream_heard(&loop.stream, conn, side.pending, n)
         free(side.pending)
         side.pending, side.pending_room = NULL, 0
-    if result == 0 and side.eof and conn.parked_bytes == 0:
+    if result == 0 and side.eof and conn.write_buffer_bytes == 0:
         side.eof = False
         result = fn_stream_heard(&loop.stream, conn, NULL, 0)
     return result
@@ -181,7 +185,7 @@ cdef inline bint wants_input(Loop *loop, uint32_t slot) noexcept nogil:
     cdef fn_conn *conn = &loop.stream.slots.conn[slot]
     if conn.flags & FN_PEER_EOF or loop.side[slot].eof:
         return False
-    return conn.parked_bytes == 0 or fn_stream_drops(&loop.stream, conn)
+    return conn.write_buffer_bytes == 0 or fn_stream_drops(&loop.stream, conn)
 
 
 cdef inline void settle(Loop *loop, uint32_t slot, int result) noexcept nogil:
@@ -192,14 +196,14 @@ cdef inline void settle(Loop *loop, uint32_t slot, int result) noexcept nogil:
         if side.requests == 0:
             free_slot(loop, slot, <fn_closed>side.why)
         return
-    if result == 0 and conn.parked_bytes == 0 and (side.pending_bytes or side.eof):
+    if result == 0 and conn.write_buffer_bytes == 0 and (side.pending_bytes or side.eof):
         result = catch_up(loop, slot)
-    if result == 0 and conn.parked_bytes == 0 and loop.stream.service.sent != NULL:
+    if result == 0 and conn.write_buffer_bytes == 0 and loop.stream.service.sent != NULL:
         result = fn_stream_order(&loop.stream, conn)
     if result:
         end(loop, slot, FN_WHY(result))
         return
-    if conn.parked_bytes and not conn.flags & FN_WRITES:
+    if conn.write_buffer_bytes and not conn.flags & FN_WRITES:
         ask_send(loop, slot)
     settle_input(loop, slot)
 
@@ -236,12 +240,12 @@ cdef inline void received(Loop *loop, uint32_t slot, const fn_cqe *cqe) noexcept
     elif cqe.result > 0:
         if <uint32_t>cqe.result >= loop.bulk_bytes:
             side.bulk = loop.bulk_reads
-        if conn.parked_bytes and not fn_stream_drops(&loop.stream, conn):
+        if conn.write_buffer_bytes and not fn_stream_drops(&loop.stream, conn):
             result = keep(loop, slot, fn_ring_bytes(&loop.ring, cqe), cqe.result)
         else:
             result = fn_stream_heard(&loop.stream, conn, fn_ring_bytes(&loop.ring, cqe), cqe.result)
     elif cqe.result == 0:
-        if conn.parked_bytes and not fn_stream_drops(&loop.stream, conn):
+        if conn.write_buffer_bytes and not fn_stream_drops(&loop.stream, conn):
             side.eof = True
         else:
             result = fn_stream_heard(&loop.stream, conn, NULL, 0)
@@ -258,8 +262,8 @@ cdef inline int read_bulk(Loop *loop, uint32_t slot) noexcept nogil:
     cdef Side *side = &loop.side[slot]
     cdef fn_conn *conn = &loop.stream.slots.conn[slot]
     cdef int flags = MSG_DONTWAIT | (MSG_TRUNC if fn_stream_drops(&loop.stream, conn) else 0)
-    cdef ssize_t n = fn_recv(conn.fd, loop.stream.buffer, loop.work.read_bytes, flags)
-    side.due = n == loop.work.read_bytes or (side.hung_up and n > 0)
+    cdef ssize_t n = fn_recv(conn.fd, loop.stream.buffer, loop.context.read_bytes, flags)
+    side.due = n == loop.context.read_bytes or (side.hung_up and n > 0)
     if n < 0:
         return 0 if n == -EAGAIN else fn_close_for(<int>n)
     if n >= loop.bulk_bytes:

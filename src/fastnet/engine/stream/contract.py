@@ -2,21 +2,29 @@
 
 An engine is a module with one function, `run(work)`. It
 
- E1. returns only when the server stops: every connection is then closed and counted, and every thread or child it
-     made has ended;
- E2. accepts from all listeners of `work`, at most `accept_burst` before established connections get a turn;
- E3. pauses accepting, counted and never fatal, when descriptors, memory or `max_connections` are used up;
+ E1. returns only when the server stops: every connection is then closed and counted, and every
+     thread or child it made has ended;
+ E2. accepts from all listeners of `work`, at most `accept_burst` before established connections get
+     a turn;
+ E3. pauses accepting, counted and never fatal, when descriptors, memory or `max_connections` are
+     used up;
  E4. turns away a peer that `access` does not allow, before the service hears of it;
- E5. hands the service every byte once, in order, and sends every item once, in order, whatever the chunks;
- E6. never waits for one peer at the expense of another, unless not doing so is its name (iterative, a full pool);
+ E5. hands the service every byte once, in order, and sends every item once, in order, whatever the
+     chunks;
+ E6. never waits for one peer at the expense of another, unless not doing so is its name (iterative,
+     a full pool);
  E7. stops reading from a peer that does not read, if the service answers input;
- E8. closes a connection idle for `idle_timeout_s`; after our FIN, what still comes does not count as life;
+ E8. closes a connection idle for `idle_timeout_s`; after our FIN, what still comes does not count
+     as life;
  E9. ends a connection on any error of its socket, counts it by reason, and goes on;
-E10. on DRAIN takes what is already queued, then no more, and lets established connections finish; on NOW closes all;
-E11. holds no Python object of another thread: it is told to stop through `stop` and is read through `counters`;
+E10. on DRAIN takes what is already queued, then no more, and lets established connections finish;
+     on NOW closes all;
+E11. holds no Python object of another thread: it is told to stop through `stop` and is read through
+     `counters`;
 E12. leaves the listeners open; who made them closes them.
 
-The sentences are cited by tests/contract. Native engines get the same `Work`, unpacked by engine/work_c.pyx.
+The sentences are cited by tests/contract. Native engines get the same `Work`, unpacked by
+engine/context_c.pyx.
 """
 
 from __future__ import annotations
@@ -26,18 +34,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fastnet.engine.stop import Stop
+from fastnet.engine.stop import StopSignal
 from fastnet.limits import Limits
 from fastnet.metrics.counters import CounterTable
 from fastnet.transport.access import AccessList
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one loop is given. service: a Service, or the native table of one. trace_fd: a pipe, or -1 (metrics/connection_log.py).
+class LoopContext:
+    """What one loop is given. service: a Service, or the native table of one. trace_fd: a pipe, or
+    -1
+    (metrics/connection_log.py).
 
-    cpu: the processor that whoever starts the loop keeps it on; None for any. reloader: what keeps the service in step with
-    its file (server/reload.py), for a process of its own to start; None if there is no file.
+    cpu: the processor that whoever starts the loop keeps it on; None for any. reloader: what keeps
+    the service in step with its file (server/reload.py), for a process of its own to start; None if
+    there is no file.
 
     counters: row 0 is the loop's own; row i + 1 belongs to the i-th thread or child it keeps.
     """
@@ -45,7 +56,7 @@ class Work:
     listeners: Sequence[socket.socket]
     service: Any
     limits: Limits
-    stop: Stop
+    stop: StopSignal
     counters: CounterTable
     access: AccessList = field(default_factory=AccessList)
     trace_fd: int = -1
@@ -56,5 +67,5 @@ class Work:
 class Engine(Protocol):
     """The module of one row."""
 
-    def run(self, work: Work) -> None:
+    def run(self, context: LoopContext) -> None:
         """Serve until `work.stop` says otherwise. Raises OSError only if it cannot serve at all."""

@@ -1,10 +1,13 @@
 """Wait with epoll(7), level-triggered.
 
-Facts. A level-triggered descriptor is reported on every wait until it is drained, and a closed one leaves the set by
-itself. Several loops may watch one listener, as they must for a Unix socket; EPOLLEXCLUSIVE then wakes one, not all.
-Consequence: one read an event is enough, and the EAGAIN that an edge-triggered loop needs before it may sleep is saved.
-Decision: descriptors are added once, with our tag as data; listeners are added exclusively, and removed while accepting
-pauses because an exclusive entry cannot be modified (epoll_ctl(2)). The request to stop is not: it must wake all.
+Facts. A level-triggered descriptor is reported on every wait until it is drained, and a closed one
+leaves the set by itself. Several loops may watch one listener, as they must for a Unix socket;
+EPOLLEXCLUSIVE then wakes one, not all.
+Consequence: one read an event is enough, and the EAGAIN that an edge-triggered loop needs before it
+may sleep is saved.
+Decision: descriptors are added once, with our tag as data; listeners are added exclusively, and
+removed while accepting pauses because an exclusive entry cannot be modified (epoll_ctl(2)). The
+request to stop is not: it must wake all.
 Cost: one epoll_ctl a connection, and two more each time a peer stops reading and resumes.
 """
 
@@ -17,7 +20,7 @@ from fastnet.cdefs.sys cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, close, epoll_create1,
     epoll_event, fn_epoll_set, fn_epoll_wait,
 )
-from fastnet.engine.work_c cimport NativeWork
+from fastnet.engine.context_c cimport NativeLoopContext
 
 
 cdef struct Epoll:
@@ -45,9 +48,9 @@ cdef int wait(Poller *poller, epoll_event *events, int room, int timeout_ms) noe
     return fn_epoll_wait((<Epoll *>poller).fd, events, room, timeout_ms)
 
 
-def run(work):
-    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    cdef NativeWork native = NativeWork(work)
+def run(context):
+    """Serve context's listeners until it is stopped (engine/stream/contract.py)."""
+    cdef NativeLoopContext native = NativeLoopContext(context)
     cdef Epoll epoll
     cdef int result
     epoll.poller = Poller(watch=watch, forget=forget, wait=wait)

@@ -6,9 +6,14 @@ import select
 
 from fastnet.engine.stream._connection_py import READS, WRITES
 from fastnet.engine.stream._loop_py import HANGUP, run_loop
-from fastnet.engine.stream.contract import Work
+from fastnet.engine.stream.contract import LoopContext
 
-EVENTS = {0: 0, READS: select.EPOLLIN, WRITES: select.EPOLLOUT, READS | WRITES: select.EPOLLIN | select.EPOLLOUT}
+EVENTS = {
+    0: 0,
+    READS: select.EPOLLIN,
+    WRITES: select.EPOLLOUT,
+    READS | WRITES: select.EPOLLIN | select.EPOLLOUT,
+}
 
 
 class Epoll:
@@ -39,10 +44,10 @@ class Epoll:
         ]
 
 
-def run(work: Work) -> None:
+def run(context: LoopContext) -> None:
     """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
     poller = Epoll()
     try:
-        run_loop(work, poller)
+        run_loop(context, poller)
     finally:
         poller.epoll.close()

@@ -1,8 +1,9 @@
-"""One connection after another: the next waits in the listener's queue until the one before has finished.
+"""One connection after another: the next waits in the listener's queue until the one before has
+finished.
 
 Fact. The queue is the kernel's: a waiting client is connected and may send, but nobody reads.
-Decision: kept for teaching and for tests of clients that must bear a busy server; the idle time-out is what keeps one
-silent client from blocking it for ever.
+Decision: kept for teaching and for tests of clients that must bear a busy server; the idle time-out
+is what keeps one silent client from blocking it for ever.
 """
 
 from libc.stdlib cimport free, malloc
@@ -11,25 +12,25 @@ from fastnet.cdefs.accept cimport fn_acceptor, fn_acceptor_next, fn_acceptor_ope
 from fastnet.cdefs.blocking cimport fn_serve
 from fastnet.cdefs.errno cimport raise_errno
 from fastnet.cdefs.sys cimport EAGAIN, ENOMEM, ESHUTDOWN, sockaddr_storage
-from fastnet.cdefs.work cimport fn_row, fn_work
-from fastnet.engine.work_c cimport NativeWork
+from fastnet.cdefs.context cimport fn_row, fn_context
+from fastnet.engine.context_c cimport NativeLoopContext
 
 
-cdef int serve(const fn_work *work, char *buffer) noexcept nogil:
-    cdef fn_acceptor acceptor = fn_acceptor_open(work, -1)
+cdef int serve(const fn_context *context, char *buffer) noexcept nogil:
+    cdef fn_acceptor acceptor = fn_acceptor_open(context, -1)
     cdef sockaddr_storage peer
     cdef int fd
     while True:
         fd = fn_acceptor_next(&acceptor, &peer)
         if fd >= 0:
-            fn_serve(work, fn_row(work, 0), fd, &peer, buffer)
+            fn_serve(context, fn_row(context, 0), fd, &peer, buffer)
         elif fd != -EAGAIN:
             return 0 if fd == -ESHUTDOWN else fd
 
 
-def run(work):
-    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    cdef NativeWork native = NativeWork(work)
+def run(context):
+    """Serve context's listeners until it is stopped (engine/stream/contract.py)."""
+    cdef NativeLoopContext native = NativeLoopContext(context)
     cdef int result = -ENOMEM
     cdef char *buffer
     with nogil:

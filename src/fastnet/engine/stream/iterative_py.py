@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from fastnet.engine.stream._accept_py import Acceptor
 from fastnet.engine.stream._blocking_py import serve
-from fastnet.engine.stream.contract import Work
+from fastnet.engine.stream.contract import LoopContext
 
 
-def run(work: Work) -> None:
+def run(context: LoopContext) -> None:
     """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    acceptor = Acceptor(work)
+    acceptor = Acceptor(context)
     while True:
         try:
             accepted = acceptor.next()
         except EOFError:
             return
         if accepted is not None:
-            serve(work, work.counters.row(0), *accepted)
+            serve(context, context.counters.row(0), *accepted)

@@ -1,9 +1,10 @@
 """A fixed number of threads and a bounded queue of accepted connections.
 
-Facts. A blocked thread serves one connection from beginning to end, so a pool of n threads serves n peers at once and the
-others wait. A queue without a bound would only hide that.
-Decision: one thread accepts and queues, `pool_size` threads take. When the queue is full, accepting pauses and the
-kernel's backlog holds the rest. Threads are made once, so a connection costs a lock and a wake-up instead of a new thread.
+Facts. A blocked thread serves one connection from beginning to end, so a pool of n threads serves n
+peers at once and the others wait. A queue without a bound would only hide that.
+Decision: one thread accepts and queues, `pool_size` threads take. When the queue is full, accepting
+pauses and the kernel's backlog holds the rest. Threads are made once, so a connection costs a lock
+and a wake-up instead of a new thread.
 """
 
 from libc.stdint cimport uint32_t
@@ -19,8 +20,8 @@ from fastnet.cdefs.pthread cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, pthread_t,
 )
 from fastnet.cdefs.sys cimport EAGAIN, ENOMEM, ESHUTDOWN, close, sockaddr_storage
-from fastnet.cdefs.work cimport fn_row, fn_work
-from fastnet.engine.work_c cimport NativeWork
+from fastnet.cdefs.context cimport fn_row, fn_context
+from fastnet.engine.context_c cimport NativeLoopContext
 
 cdef struct Waiting:
     int fd
@@ -33,20 +34,20 @@ cdef struct Member:
     char *buffer
 
 cdef struct Pool:
-    const fn_work *work
+    const fn_context *context
     pthread_mutex_t mutex # guards the four words below and the queue
     pthread_cond_t filled
     uint32_t first
     uint32_t waiting
     uint32_t held         # waiting or being served
     int closing           # no more connections will come
-    Waiting *queue        # a ring of work.pool_queue_max
+    Waiting *queue        # a ring of context.pool_queue_max
     Member *member
     int room_fd           # eventfd: written when a full pool has room again
 
 
 cdef bint is_full(const Pool *pool) noexcept nogil:
-    return pool.waiting >= pool.work.pool_queue_max or pool.held >= pool.work.max_connections
+    return pool.waiting >= pool.context.pool_queue_max or pool.held >= pool.context.max_connections
 
 
 cdef void *take_turns(void *argument) noexcept nogil:
@@ -67,16 +68,16 @@ cdef void *take_turns(void *argument) noexcept nogil:
             pthread_mutex_unlock(&pool.mutex)
             return NULL
         next = pool.queue[pool.first]
-        pool.first = (pool.first + 1) % pool.work.pool_queue_max
+        pool.first = (pool.first + 1) % pool.context.pool_queue_max
         if is_full(pool):
             eventfd_write(pool.room_fd, 1)
         pool.waiting -= 1
         pthread_mutex_unlock(&pool.mutex)
-        fn_serve(pool.work, fn_row(pool.work, member.index + 1), next.fd, &next.peer, member.buffer)
+        fn_serve(pool.context, fn_row(pool.context, member.index + 1), next.fd, &next.peer, member.buffer)
 
 
 cdef int serve(Pool *pool) noexcept nogil:
-    cdef fn_acceptor acceptor = fn_acceptor_open(pool.work, pool.room_fd)
+    cdef fn_acceptor acceptor = fn_acceptor_open(pool.context, pool.room_fd)
     cdef Waiting next
     cdef eventfd_t ignored
     while True:
@@ -86,7 +87,7 @@ cdef int serve(Pool *pool) noexcept nogil:
         next.fd = fn_acceptor_next(&acceptor, &next.peer)
         if next.fd >= 0:
             pthread_mutex_lock(&pool.mutex)
-            pool.queue[(pool.first + pool.waiting) % pool.work.pool_queue_max] = next
+            pool.queue[(pool.first + pool.waiting) % pool.context.pool_queue_max] = next
             pool.waiting += 1
             pool.held += 1
             pthread_cond_signal(&pool.filled)
@@ -103,11 +104,11 @@ cdef int hire(Pool *pool, uint32_t *hired) noexcept nogil:
     cdef Member *member
     cdef int failed = 0
     pthread_attr_init(&attributes)
-    pthread_attr_setstacksize(&attributes, pool.work.thread_stack_bytes)
-    while hired[0] < pool.work.pool_size and failed == 0:
+    pthread_attr_setstacksize(&attributes, pool.context.thread_stack_bytes)
+    while hired[0] < pool.context.pool_size and failed == 0:
         member = &pool.member[hired[0]]
         member.pool, member.index = pool, hired[0]
-        member.buffer = <char *>malloc(pool.work.read_bytes)
+        member.buffer = <char *>malloc(pool.context.read_bytes)
         failed = ENOMEM if member.buffer == NULL else pthread_create(&member.thread, &attributes, take_turns, member)
         if failed:
             free(member.buffer)
@@ -129,13 +130,13 @@ cdef void dismiss(Pool *pool, uint32_t hired) noexcept nogil:
         free(pool.member[i].buffer)
 
 
-def run(work):
-    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    cdef NativeWork native = NativeWork(work)
+def run(context):
+    """Serve context's listeners until it is stopped (engine/stream/contract.py)."""
+    cdef NativeLoopContext native = NativeLoopContext(context)
     cdef Pool pool
     cdef uint32_t hired = 0
     cdef int result = -ENOMEM
-    pool.work, pool.first, pool.waiting, pool.held, pool.closing = &native.c, 0, 0, 0, False
+    pool.context, pool.first, pool.waiting, pool.held, pool.closing = &native.c, 0, 0, 0, False
     pool.room_fd = raise_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
     with nogil:
         pthread_mutex_init(&pool.mutex, NULL)

@@ -1,4 +1,6 @@
-"""A fixed number of threads and a bounded queue of accepted connections. The twin of pool_c.pyx, which has the argument."""
+"""A fixed number of threads and a bounded queue of accepted connections. The twin of pool_c.pyx,
+which has the argument.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ from typing import Any
 
 from fastnet.engine.stream._accept_py import Acceptor
 from fastnet.engine.stream._blocking_py import serve
-from fastnet.engine.stream.contract import Work
+from fastnet.engine.stream.contract import LoopContext
 
 
 class Pool:
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def __init__(self, context: LoopContext) -> None:
+        self.context = context
         self.filled = threading.Condition()
         """Guards the three below."""
         self.queue: deque[tuple[socket.socket, Any]] = deque()
@@ -27,7 +29,7 @@ class Pool:
         """Written when a full pool has room again."""
 
     def is_full(self) -> bool:
-        limits = self.work.limits
+        limits = self.context.limits
         return len(self.queue) >= limits.pool_queue_max or self.held >= limits.max_connections
 
     def take_turns(self, index: int) -> None:
@@ -40,19 +42,21 @@ class Pool:
                 if self.is_full():
                     os.eventfd_write(self.room_fd, 1)
                 sock, peer = self.queue.popleft()
-            serve(self.work, self.work.counters.row(index + 1), sock, peer)
+            serve(self.context, self.context.counters.row(index + 1), sock, peer)
             with self.filled:
                 if self.is_full():
                     os.eventfd_write(self.room_fd, 1)
                 self.held -= 1
 
     def hire(self) -> None:
-        for index in range(self.work.limits.pool_size):
-            self.members.append(threading.Thread(target=self.take_turns, args=(index,), daemon=True))
+        for index in range(self.context.limits.pool_size):
+            self.members.append(
+                threading.Thread(target=self.take_turns, args=(index,), daemon=True)
+            )
             self.members[-1].start()
 
     def serve(self) -> None:
-        acceptor = Acceptor(self.work, self.room_fd)
+        acceptor = Acceptor(self.context, self.room_fd)
         while True:
             with self.filled:
                 acceptor.full = self.is_full()
@@ -77,9 +81,9 @@ class Pool:
             member.join()
 
 
-def run(work: Work) -> None:
+def run(context: LoopContext) -> None:
     """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    pool = Pool(work)
+    pool = Pool(context)
     try:
         pool.hire()
         pool.serve()

@@ -1,10 +1,12 @@
 """Wait with select(2): two bitmaps, copied and scanned on every wait.
 
-Facts. An fd_set has FD_SETSIZE bits, 1024 since glibc was compiled; FD_SET on a higher descriptor writes past its end. The
-kernel scans every bit up to the highest descriptor, on every call.
-Consequence: the cost of a wait grows with the highest descriptor, not with what is ready, and there is a hard bound.
-Decision: the bound is the connection limit, minus the descriptors the process already has; at the limit accepting
-pauses as at any other. A connection whose descriptor is too high all the same is turned away, counted, never FD_SET.
+Facts. An fd_set has FD_SETSIZE bits, 1024 since glibc was compiled; FD_SET on a higher descriptor
+writes past its end. The kernel scans every bit up to the highest descriptor, on every call.
+Consequence: the cost of a wait grows with the highest descriptor, not with what is ready, and there
+is a hard bound.
+Decision: the bound is the connection limit, minus the descriptors the process already has; at the
+limit accepting pauses as at any other. A connection whose descriptor is too high all the same is
+turned away, counted, never FD_SET.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -14,7 +16,7 @@ from fastnet.cdefs.errno cimport raise_errno
 from fastnet.engine.stream._loop_c cimport Poller, run_loop
 from fastnet.cdefs.stream cimport FN_READS, FN_WRITES
 from fastnet.cdefs.sys cimport EMFILE, EPOLLIN, EPOLLOUT, FD_SETSIZE, epoll_event, fd_set, fn_select, FD_CLR, FD_ISSET, FD_SET
-from fastnet.engine.work_c cimport NativeWork
+from fastnet.engine.context_c cimport NativeLoopContext
 
 
 cdef struct Select:
@@ -22,7 +24,8 @@ cdef struct Select:
     fd_set reads
     fd_set writes
     int bound                       # one more than the highest descriptor watched
-    int next                        # where the next scan starts, so that high descriptors are not starved
+    # where the next scan starts, so that high descriptors are not starved
+    int next                      
     uint64_t tag[FD_SETSIZE]
 
 
@@ -72,9 +75,9 @@ cdef int wait(Poller *poller, epoll_event *events, int room, int timeout_ms) noe
     return found
 
 
-def run(work):
-    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    cdef NativeWork native = NativeWork(work)
+def run(context):
+    """Serve context's listeners until it is stopped (engine/stream/contract.py)."""
+    cdef NativeLoopContext native = NativeLoopContext(context)
     cdef Select select
     cdef int result
     memset(&select, 0, sizeof(Select))

@@ -1,4 +1,6 @@
-"""Wait with select(2): two sets, scanned on every wait. The twin of select_c.pyx, which has the argument."""
+"""Wait with select(2): two sets, scanned on every wait. The twin of select_c.pyx, which has the
+argument.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import select
 
 from fastnet.engine.stream._connection_py import READS, WRITES
 from fastnet.engine.stream._loop_py import run_loop
-from fastnet.engine.stream.contract import Work
+from fastnet.engine.stream.contract import LoopContext
 from fastnet.limits import FD_SETSIZE
 
 
@@ -37,6 +39,6 @@ class Select:
         return list(ready.items())
 
 
-def run(work: Work) -> None:
+def run(context: LoopContext) -> None:
     """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    run_loop(work, Select())
+    run_loop(context, Select())

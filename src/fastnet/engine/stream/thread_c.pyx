@@ -1,9 +1,11 @@
 """A thread for each connection.
 
-Facts. A native thread that never touches Python needs no GIL and no Python thread state, so threads of one server run on
-all cores at once. A default stack reserves 8 MiB; these threads call a few small functions.
-Decision: detached pthreads with a small stack and a buffer of their own. A place (an index) is taken before a thread
-starts and given back by the thread as its last act; its counters are the place's row, so no two threads share one.
+Facts. A native thread that never touches Python needs no GIL and no Python thread state, so threads
+of one server run on all cores at once. A default stack reserves 8 MiB; these threads call a few
+small functions.
+Decision: detached pthreads with a small stack and a buffer of their own. A place (an index) is
+taken before a thread starts and given back by the thread as its last act; its counters are the
+place's row, so no two threads share one.
 Cost: a pthread_create a connection and one stack and buffer while it lasts.
 """
 
@@ -21,8 +23,8 @@ from fastnet.cdefs.pthread cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, pthread_t,
 )
 from fastnet.cdefs.sys cimport EAGAIN, ENOMEM, ESHUTDOWN, close, sockaddr_storage
-from fastnet.cdefs.work cimport fn_row, fn_work
-from fastnet.engine.work_c cimport NativeWork
+from fastnet.cdefs.context cimport fn_row, fn_context
+from fastnet.engine.context_c cimport NativeLoopContext
 
 cdef struct Place:
     Crew *crew
@@ -31,13 +33,13 @@ cdef struct Place:
     uint32_t next_free    # chains the places without a thread
 
 cdef struct Crew:
-    const fn_work *work
+    const fn_context *context
     pthread_attr_t attributes
     pthread_mutex_t mutex # guards the three words below
     pthread_cond_t ended  # a thread has given its place back
     uint32_t alive
     uint32_t free
-    Place *place          # work.max_connections; place i counts into row i + 1
+    Place *place          # context.max_connections; place i counts into row i + 1
     int room_fd           # eventfd: written when a full crew has a place again
 
 
@@ -46,15 +48,15 @@ cdef void *serve_one(void *argument) noexcept nogil:
     cdef Place *place = <Place *>argument
     cdef Crew *crew = place.crew
     cdef uint32_t index = <uint32_t>(place - crew.place)
-    cdef char *buffer = <char *>malloc(crew.work.read_bytes)
+    cdef char *buffer = <char *>malloc(crew.context.read_bytes)
     if buffer != NULL:
-        fn_serve(crew.work, fn_row(crew.work, index + 1), place.fd, &place.peer, buffer)
+        fn_serve(crew.context, fn_row(crew.context, index + 1), place.fd, &place.peer, buffer)
         free(buffer)
     else:
         close(place.fd)
-        fn_count_closed(fn_row(crew.work, index + 1), FN_REFUSED)
+        fn_count_closed(fn_row(crew.context, index + 1), FN_REFUSED)
     pthread_mutex_lock(&crew.mutex)
-    if crew.alive == crew.work.max_connections:
+    if crew.alive == crew.context.max_connections:
         eventfd_write(crew.room_fd, 1)
     place.next_free = crew.free
     crew.free = index
@@ -76,7 +78,7 @@ cdef void start(Crew *crew, int fd, const sockaddr_storage *peer) noexcept nogil
     place.crew, place.fd, place.peer = crew, fd, peer[0]
     if pthread_create(&thread, &crew.attributes, serve_one, place) == 0:
         return
-    fn_turn_away(crew.work, fd, peer, FN_REFUSED)
+    fn_turn_away(crew.context, fd, peer, FN_REFUSED)
     pthread_mutex_lock(&crew.mutex)
     place.next_free = crew.free
     crew.free = <uint32_t>(place - crew.place)
@@ -85,13 +87,13 @@ cdef void start(Crew *crew, int fd, const sockaddr_storage *peer) noexcept nogil
 
 
 cdef int serve(Crew *crew) noexcept nogil:
-    cdef fn_acceptor acceptor = fn_acceptor_open(crew.work, crew.room_fd)
+    cdef fn_acceptor acceptor = fn_acceptor_open(crew.context, crew.room_fd)
     cdef sockaddr_storage peer
     cdef eventfd_t ignored
     cdef int fd
     while True:
         pthread_mutex_lock(&crew.mutex)
-        acceptor.full = crew.alive == crew.work.max_connections
+        acceptor.full = crew.alive == crew.context.max_connections
         pthread_mutex_unlock(&crew.mutex)
         fd = fn_acceptor_next(&acceptor, &peer)
         if fd >= 0:
@@ -106,13 +108,13 @@ cdef int serve(Crew *crew) noexcept nogil:
             return 0 if fd == -ESHUTDOWN else fd
 
 
-def run(work):
-    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    cdef NativeWork native = NativeWork(work)
+def run(context):
+    """Serve context's listeners until it is stopped (engine/stream/contract.py)."""
+    cdef NativeLoopContext native = NativeLoopContext(context)
     cdef Crew crew
     cdef uint32_t i, places = native.c.max_connections
     cdef int result = -ENOMEM
-    crew.work, crew.alive, crew.free = &native.c, 0, 0
+    crew.context, crew.alive, crew.free = &native.c, 0, 0
     crew.room_fd = raise_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
     with nogil:
         pthread_attr_init(&crew.attributes)

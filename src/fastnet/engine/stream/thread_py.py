@@ -1,6 +1,7 @@
 """A thread for each connection. The twin of thread_c.pyx, which has the argument.
 
-One difference is essential: these threads share the GIL, so they take turns where the native ones run at once.
+One difference is essential: these threads share the GIL, so they take turns where the native ones
+run at once.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from typing import Any
 
 from fastnet.engine.stream._accept_py import Acceptor, turn_away
 from fastnet.engine.stream._blocking_py import serve
-from fastnet.engine.stream.contract import Work
+from fastnet.engine.stream.contract import LoopContext
 from fastnet.metrics.counters import REFUSED
 
 
 class Crew:
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def __init__(self, context: LoopContext) -> None:
+        self.context = context
         self.changed = threading.Condition()
         """Guards free and its count."""
-        self.free = list(range(work.limits.max_connections))
+        self.free = list(range(context.limits.max_connections))
         self.room_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         """Written when a full crew has a place again."""
 
     def serve_one(self, place: int, sock: socket.socket, peer: Any) -> None:
         """The whole life of a connection's thread."""
         try:
-            serve(self.work, self.work.counters.row(place + 1), sock, peer)
+            serve(self.context, self.context.counters.row(place + 1), sock, peer)
         finally:
             self.give_back(place)
 
@@ -46,11 +47,11 @@ class Crew:
         try:
             threading.Thread(target=self.serve_one, args=(place, sock, peer), daemon=True).start()
         except RuntimeError:
-            turn_away(self.work, sock, peer, REFUSED)
+            turn_away(self.context, sock, peer, REFUSED)
             self.give_back(place)
 
     def serve(self) -> None:
-        acceptor = Acceptor(self.work, self.room_fd)
+        acceptor = Acceptor(self.context, self.room_fd)
         while True:
             with self.changed:
                 acceptor.full = not self.free
@@ -63,12 +64,12 @@ class Crew:
             else:
                 os.eventfd_read(self.room_fd)
         with self.changed:
-            self.changed.wait_for(lambda: len(self.free) == self.work.limits.max_connections)
+            self.changed.wait_for(lambda: len(self.free) == self.context.limits.max_connections)
 
 
-def run(work: Work) -> None:
+def run(context: LoopContext) -> None:
     """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    crew = Crew(work)
+    crew = Crew(context)
     try:
         crew.serve()
     finally:

@@ -1,4 +1,6 @@
-"""The client's side of chat/1 against a real hall, over a network that loses, doubles and reorders."""
+"""The client's side of chat/1 against a real hall, over a network that loses, doubles and
+reorders.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,15 @@ from tests.support.chat import Network, until
 
 @given(seed=st.integers(0, 2**32), loss=st.floats(0, 0.5))
 @settings(max_examples=40, deadline=None)
-def test_everybody_sees_every_message_once_and_in_the_order_of_each_speaker(seed: int, loss: float) -> None:
+def test_everybody_sees_every_message_once_and_in_the_order_of_each_speaker(
+    seed: int, loss: float
+) -> None:
     network = Network(seed, loss, ["ada", "bob", "eve"])
     everybody = network.members.values()
-    until(network, lambda: all(talking.is_in for talking in everybody) and len(network.hall.members) == 3)
+    until(
+        network,
+        lambda: all(talking.is_in for talking in everybody) and len(network.hall.members) == 3,
+    )
     for talking in everybody:
         for i in range(7):
             talking.say(f"{talking.name} {i}")
@@ -31,7 +38,12 @@ def test_everybody_sees_every_message_once_and_in_the_order_of_each_speaker(seed
 
 def test_a_restarted_server_is_joined_again_and_nothing_waiting_is_lost() -> None:
     network = Network(5, 0.2, ["ada", "bob"])
-    until(network, lambda: len(network.hall.members) == 2 and all(each.is_in for each in network.members.values()))
+    until(
+        network,
+        lambda: (
+            len(network.hall.members) == 2 and all(each.is_in for each in network.members.values())
+        ),
+    )
     for talking in network.members.values():
         for i in range(5):
             talking.say(f"before {i}")
@@ -40,7 +52,10 @@ def test_a_restarted_server_is_joined_again_and_nothing_waiting_is_lost() -> Non
     network.flying.clear()
     for talking in network.members.values():
         talking.say(f"after {talking.name}")
-    until(network, lambda: all({"after ada", "after bob"} & set(network.said(name)) for name in network.seen))
+    until(
+        network,
+        lambda: all({"after ada", "after bob"} & set(network.said(name)) for name in network.seen),
+    )
     until(network, lambda: all(not talking.waiting for talking in network.members.values()))
     assert all(network.said(name).count(f"after {name}") == 1 for name in network.seen)
 
@@ -70,7 +85,7 @@ def test_a_long_text_becomes_several_messages_and_loses_nothing(text: str) -> No
 @given(st.binary(max_size=300).map(lambda data: wire.MARK + data) | st.binary(max_size=300))
 def test_random_bytes_mean_nothing_to_a_member(data: bytes) -> None:
     talking = Talking("ada")
-    talking.hear(data)
+    talking.receive_datagram(data)
     assert not talking.is_in
 
 
@@ -91,11 +106,20 @@ def test_random_bytes_mean_nothing_to_a_member(data: bytes) -> None:
 def test_what_makes_no_sense_shows_nothing(message: dict[str, object]) -> None:
     talking = Talking("ada")
     talking.visit = "v"
-    assert not talking.hear(wire.pack(message))
+    assert not talking.receive_datagram(wire.pack(message))
 
 
 def test_what_a_server_sends_is_shown_without_control_characters() -> None:
     talking = Talking("ada")
     talking.visit = "v"
-    message = {"is": "event", "visit": "v", "number": 1, "kind": "said", "who": "x\x1b[1m", "text": "a\x9b2J\nb"}
-    assert talking.hear(wire.pack(message)) == [Event("said", "x\ufffd[1m", "a\ufffd2J b")]
+    message = {
+        "is": "event",
+        "visit": "v",
+        "number": 1,
+        "kind": "said",
+        "who": "x\x1b[1m",
+        "text": "a\x9b2J\nb",
+    }
+    assert talking.receive_datagram(wire.pack(message)) == [
+        Event("said", "x\ufffd[1m", "a\ufffd2J b")
+    ]

@@ -1,4 +1,6 @@
-"""Halls joined by a backplane: everything is heard once, everybody knows who is online, and one name is one member's."""
+"""Halls joined by a backplane: everything is heard once, everybody knows who is online, and one
+name is one member's.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +53,14 @@ class Server:
         self.text(b"online", peer)
 
     def text(self, data: bytes, peer: Peer) -> None:
-        self.deliver(self.hall.hear(data, peer))
+        self.deliver(self.hall.receive_datagram(data, peer))
         self.city.settle()
 
-    def turn(self) -> None:
-        self.deliver([*self.elsewhere.turn(), *self.hall.turn()])
+    def handle_timer(self) -> None:
+        self.deliver([*self.elsewhere.handle_timer(), *self.hall.handle_timer()])
         for peer, talking in self.members.items():
             if talking.is_due:
-                self.deliver(self.hall.hear(talking.next(), peer))
+                self.deliver(self.hall.receive_datagram(talking.next(), peer))
 
     def deliver(self, sent: list[tuple[bytes, Peer]]) -> None:
         for data, peer in sent:
@@ -66,15 +68,19 @@ class Server:
                 self.texts[peer].append(data)
             elif talking := self.members.get(peer):
                 got = talking.got
-                self.seen[peer] += talking.hear(data) or []
+                self.seen[peer] += talking.receive_datagram(data) or []
                 if talking.got != got:
-                    self.deliver(self.hall.hear(talking.acknowledgement(), peer))
+                    self.deliver(self.hall.receive_datagram(talking.acknowledgement(), peer))
 
     def said(self, peer: Peer) -> list[str]:
         return [f"{event.who}: {event.text}" for event in self.seen[peer] if event.kind == "said"]
 
     def kinds(self, peer: Peer, who: str) -> list[str]:
-        return [event.kind for event in self.seen[peer] if event.who == who and event.kind in ("came", "went")]
+        return [
+            event.kind
+            for event in self.seen[peer]
+            if event.who == who and event.kind in ("came", "went")
+        ]
 
 
 class City:
@@ -89,7 +95,7 @@ class City:
         for _ in range(6):
             self.now_s += 0.001
             for server in self.servers:
-                server.turn()
+                server.handle_timer()
 
     def pass_time(self, seconds: float, *, step_s: float = 1.0) -> None:
         for _ in range(int(seconds / step_s)):
@@ -138,10 +144,16 @@ def test_textbook_programs_at_two_servers_hear_each_other_with_their_addresses(c
     b.online(BOB)
     a.text(b"hi", ADA)
     assert b.texts[BOB] == [b"127.0.0.1--4002#online", b"127.0.0.1--4001#hi"]
-    assert a.texts[ADA] == [b"127.0.0.1--4001#online", b"127.0.0.1--4002#online", b"127.0.0.1--4001#hi"]
+    assert a.texts[ADA] == [
+        b"127.0.0.1--4001#online",
+        b"127.0.0.1--4002#online",
+        b"127.0.0.1--4001#hi",
+    ]
 
 
-def test_what_was_said_is_told_to_who_comes_to_another_server_and_to_one_that_starts_later(city: City) -> None:
+def test_what_was_said_is_told_to_who_comes_to_another_server_and_to_one_that_starts_later(
+    city: City,
+) -> None:
     a, b = Server(city), Server(city)
     ada = a.join("ada", ADA, "ops")
     for i in range(CHAT_HISTORY + 10):
@@ -162,16 +174,21 @@ def test_that_somebody_came_is_told_before_what_they_say(city: City) -> None:
     a.members[ADA], a.seen[ADA] = talking, []
     talking.say("quick")
     while talking.waiting:
-        a.deliver(a.hall.hear(talking.next(), ADA))
+        a.deliver(a.hall.receive_datagram(talking.next(), ADA))
     city.settle()
-    assert [(event.kind, event.who) for event in b.seen[BOB]][-2:] == [("came", "ada"), ("said", "ada")]
+    assert [(event.kind, event.who) for event in b.seen[BOB]][-2:] == [
+        ("came", "ada"),
+        ("said", "ada"),
+    ]
 
 
 def test_a_name_that_is_held_at_another_server_is_refused(city: City) -> None:
     a, b = Server(city), Server(city)
     a.join("ada", ADA)
     second = b.join("ADA", BOB)
-    assert [(event.kind, event.text) for event in b.seen[BOB]][:1] == [("refused", "somebody is ada already")]
+    assert [(event.kind, event.text) for event in b.seen[BOB]][:1] == [
+        ("refused", "somebody is ada already")
+    ]
     assert not second.is_in
 
 
@@ -182,17 +199,21 @@ def test_of_two_who_take_one_name_at_the_same_moment_the_later_one_goes(city: Ci
         talking = server.members[peer] = Talking("ada")
         server.seen[peer] = []
         while not talking.is_in:
-            server.deliver(server.hall.hear(talking.next(), peer))
+            server.deliver(server.hall.receive_datagram(talking.next(), peer))
     city.settle()
     assert (ADA in a.hall.members, BOB in b.hall.members) == (True, False)
     city.pass_time(15)
-    assert ("refused", "somebody is ada already") in [(event.kind, event.text) for event in b.seen[BOB]]
+    assert ("refused", "somebody is ada already") in [
+        (event.kind, event.text) for event in b.seen[BOB]
+    ]
     eve.say("still here")
     city.settle()
     assert a.said(ADA)[-1:] == ["eve: still here"]
 
 
-def test_a_server_that_falls_silent_takes_its_members_offline_and_brings_them_back(city: City) -> None:
+def test_a_server_that_falls_silent_takes_its_members_offline_and_brings_them_back(
+    city: City,
+) -> None:
     a, b = Server(city), Server(city)
     a.join("ada", ADA)
     b.join("bob", BOB)
@@ -269,10 +290,14 @@ def test_an_entry_that_comes_twice_late_or_home_is_heard_once(city: City) -> Non
         '{"server":"x","number":1,"at":["h",1],"who":"a","room":"","text":""}',
         '{"server":"x","number":1,"at":["h",1],"who":"a","room":"","text":7}',
         '{"server":"x","number":1,"at":["h"],"who":"a","room":"","text":"t"}',
-        json.dumps({"server": "x", "number": 1, "at": ["h", 1], "who": "a", "room": "", "text": "x" * 449}),
+        json.dumps(
+            {"server": "x", "number": 1, "at": ["h", 1], "who": "a", "room": "", "text": "x" * 449}
+        ),
     ],
 )
-def test_what_makes_no_sense_on_the_backplane_is_counted_and_shown_to_nobody(city: City, entry: str) -> None:
+def test_what_makes_no_sense_on_the_backplane_is_counted_and_shown_to_nobody(
+    city: City, entry: str
+) -> None:
     a = Server(city)
     a.join("ada", ADA)
     before = list(a.seen[ADA])
@@ -285,7 +310,14 @@ def test_what_makes_no_sense_on_the_backplane_is_counted_and_shown_to_nobody(cit
 def test_nothing_a_terminal_would_obey_comes_from_the_backplane(city: City) -> None:
     a = Server(city)
     a.join("ada", ADA)
-    entry = {"server": "x", "number": 1, "at": ["h", 1], "who": "e\x1bve", "room": "", "text": "\x1b[2J"}
+    entry = {
+        "server": "x",
+        "number": 1,
+        "at": ["h", 1],
+        "who": "e\x1bve",
+        "room": "",
+        "text": "\x1b[2J",
+    }
     a.end.arrived.append((SAID, json.dumps(entry)))
     city.settle()
     assert a.said(ADA) == ["e\ufffdve: \ufffd[2J"]
@@ -295,20 +327,27 @@ def test_what_was_missed_comes_no_faster_than_the_members_take_it(city: City) ->
     a = Server(city)
     a.join("ada", ADA)
     for i in range(5 * CHAT_UNREAD_MAX):
-        entry = {"server": "x", "number": i + 1, "at": ["h", 1], "who": "eve", "room": "", "text": f"{i}"}
+        entry = {
+            "server": "x",
+            "number": i + 1,
+            "at": ["h", 1],
+            "who": "eve",
+            "room": "",
+            "text": f"{i}",
+        }
         a.end.arrived.append((SAID, json.dumps(entry)))
     a.members.clear()  # she takes nothing
-    a.turn()
-    a.turn()
-    a.turn()
+    a.handle_timer()
+    a.handle_timer()
+    a.handle_timer()
     unread = len(a.hall.members[ADA].unread)
     assert CHAT_UNREAD_MAX // 2 <= unread <= CHAT_UNREAD_MAX // 2 + CHAT_TURN_ENTRIES
     assert a.elsewhere.fd == -1
-    a.turn()
+    a.handle_timer()
     assert len(a.hall.members[ADA].unread) == unread
     city.now_s += CHAT_CATCH_UP_S
     for _ in range(30):
-        a.turn()
+        a.handle_timer()
     assert ADA not in a.hall.members
     assert not a.end.arrived
 

@@ -33,11 +33,13 @@ def test_a_forged_reply_is_not_believed(bench: Bench) -> None:
     asking = bench.ask("big")
     asking.next()
     mine = Reply(wire.STATUS, asking.nonce, 1, FINAL.body)
-    assert not asking.hear(wire.pack_reply(mine, SECRETS["bob"]))
-    assert not asking.hear(wire.pack_reply(FINAL, SECRETS["alice"]))
-    assert not asking.hear(wire.pack_reply(Reply(wire.STATUS, asking.nonce, 2, FINAL.body), SECRETS["alice"]))
+    assert not asking.receive_datagram(wire.pack_reply(mine, SECRETS["bob"]))
+    assert not asking.receive_datagram(wire.pack_reply(FINAL, SECRETS["alice"]))
+    assert not asking.receive_datagram(
+        wire.pack_reply(Reply(wire.STATUS, asking.nonce, 2, FINAL.body), SECRETS["alice"])
+    )
     assert not asking.is_over
-    assert asking.hear(wire.pack_reply(mine, SECRETS["alice"]))
+    assert asking.receive_datagram(wire.pack_reply(mine, SECRETS["alice"]))
     assert asking.is_over
 
 
@@ -45,9 +47,11 @@ def test_a_forged_reply_is_not_believed(bench: Bench) -> None:
 def test_a_reply_with_one_changed_bit_is_not_believed(bench: Bench, at: int) -> None:
     asking = bench.ask("big")
     asking.next()
-    datagram = bytearray(wire.pack_reply(Reply(wire.STATUS, asking.nonce, 1, FINAL.body), SECRETS["alice"]))
+    datagram = bytearray(
+        wire.pack_reply(Reply(wire.STATUS, asking.nonce, 1, FINAL.body), SECRETS["alice"])
+    )
     datagram[at] ^= 0x40
-    assert not asking.hear(bytes(datagram))
+    assert not asking.receive_datagram(bytes(datagram))
     assert asking.status is None
 
 
@@ -57,10 +61,10 @@ def test_an_old_status_does_not_undo_the_end(bench: Bench) -> None:
     running = bench.exchange(asking)[1]
     for execution in bench.desk.executions():
         execution.kill()
-    bench.desk.turn()
+    bench.desk.handle_timer()
     bench.exchange(asking)
     assert asking.has_ended
-    asking.hear(running)
+    asking.receive_datagram(running)
     assert asking.has_ended
 
 
@@ -69,13 +73,17 @@ def test_a_repeated_challenge_does_not_make_the_client_repeat_itself(bench: Benc
     challenge = bench.exchange(asking)[1]
     assert asking.is_due
     asking.next()
-    asking.hear(challenge)
+    asking.receive_datagram(challenge)
     assert not asking.is_due
 
 
 @given(seed=st.integers(0, 2**32), loss=st.floats(0, 0.6))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_output_is_whole_whatever_is_lost_doubled_and_late(bench: Bench, seed: int, loss: float) -> None:
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_output_is_whole_whatever_is_lost_doubled_and_late(
+    bench: Bench, seed: int, loss: float
+) -> None:
     chance = random.Random(seed)
     asking, ran, late = bench.ask("big"), bench.desk.statistics.ran, []
     for _ in range(20_000):
@@ -84,16 +92,16 @@ def test_output_is_whole_whatever_is_lost_doubled_and_late(bench: Bench, seed: i
         datagram = asking.next(is_repetition=chance.random() < 0.5)
         for _ in range(chance.choice((1, 1, 2))):
             if chance.random() >= loss:
-                late += bench.desk.hear(datagram, CLIENT)
+                late += bench.desk.receive_datagram(datagram, CLIENT)
         bench.settle()
         chance.shuffle(late)
         for _ in range(chance.randrange(len(late) + 1)):
             reply = late.pop()
             if chance.random() >= loss:
-                asking.hear(reply)
+                asking.receive_datagram(reply)
     assert asking.result.output == BIG
     assert bench.desk.statistics.ran == ran + 1
-    bench.desk.hear(asking.thanks(), CLIENT)
+    bench.desk.receive_datagram(asking.thanks(), CLIENT)
 
 
 def test_the_window_grows_while_nothing_is_lost_and_shrinks_when_something_is(bench: Bench) -> None:
@@ -114,7 +122,13 @@ def test_the_window_grows_while_nothing_is_lost_and_shrinks_when_something_is(be
 
 
 @pytest.mark.parametrize(
-    "body", [wire.part_body(0, b"short"), wire.part_body(0, bytes(5000))[:-1], (10**6).to_bytes(4) + bytes(1152), b"\0"]
+    "body",
+    [
+        wire.part_body(0, b"short"),
+        wire.part_body(0, bytes(5000))[:-1],
+        (10**6).to_bytes(4) + bytes(1152),
+        b"\0",
+    ],
 )
 def test_a_part_that_does_not_fit_the_result_is_not_taken(bench: Bench, body: bytes) -> None:
     asking = bench.ask("big")
@@ -123,7 +137,9 @@ def test_a_part_that_does_not_fit_the_result_is_not_taken(bench: Bench, body: by
         bench.settle()
     assert asking.has_ended
     known = dict(asking.parts)
-    asking.hear(wire.pack_reply(Reply(wire.PART, asking.nonce, 1, body), SECRETS["alice"]))
+    asking.receive_datagram(
+        wire.pack_reply(Reply(wire.PART, asking.nonce, 1, body), SECRETS["alice"])
+    )
     assert asking.parts == known
 
 
@@ -131,18 +147,24 @@ def test_a_server_cannot_announce_more_than_any_server_keeps(bench: Bench) -> No
     asking = bench.ask("big")
     asking.next()
     body = wire.status_body(Status(wire.EXITED, 0, 2**32 - 1, 2**32 - 1))
-    assert not asking.hear(wire.pack_reply(Reply(wire.STATUS, asking.nonce, 1, body), SECRETS["alice"]))
+    assert not asking.receive_datagram(
+        wire.pack_reply(Reply(wire.STATUS, asking.nonce, 1, body), SECRETS["alice"])
+    )
 
 
 def test_the_first_refusal_stays(bench: Bench) -> None:
     asking = bench.complete(bench.ask("nothing"))
     body = wire.refused_body(Refusal("busy", "later"))
-    asking.hear(wire.pack_reply(Reply(wire.REFUSED, asking.nonce, 1, body), SECRETS["alice"]))
+    asking.receive_datagram(
+        wire.pack_reply(Reply(wire.REFUSED, asking.nonce, 1, body), SECRETS["alice"])
+    )
     assert asking.refusal is not None
     assert asking.refusal.code == "command"
 
 
-@pytest.mark.parametrize("words", [["a" * 1200], ["x"] * 256, ["a\0b"]], ids=["long", "many", "NUL"])
+@pytest.mark.parametrize(
+    "words", [["a" * 1200], ["x"] * 256, ["a\0b"]], ids=["long", "many", "NUL"]
+)
 def test_arguments_that_no_datagram_carries_are_an_error_before_anything_is_sent(
     bench: Bench, words: list[str]
 ) -> None:

@@ -58,9 +58,13 @@ def test_the_same_nonce_of_another_key_is_another_one(load: Load) -> None:
     assert Seen("bob", SEEN.nonce) not in nonces
 
 
-@pytest.mark.parametrize(("off_us", "fresh"), [(0, True), (WINDOW_US, True), (WINDOW_US + 1, False)])
+@pytest.mark.parametrize(
+    ("off_us", "fresh"), [(0, True), (WINDOW_US, True), (WINDOW_US + 1, False)]
+)
 @pytest.mark.parametrize("sign", [1, -1], ids=["ahead", "behind"])
-def test_a_request_is_fresh_within_the_window(load: Load, off_us: int, fresh: bool, sign: int) -> None:
+def test_a_request_is_fresh_within_the_window(
+    load: Load, off_us: int, fresh: bool, sign: int
+) -> None:
     assert load().is_fresh(NOW_US + sign * off_us, NOW_US) is fresh
 
 
@@ -80,8 +84,11 @@ def test_stale_nonces_leave_the_file_at_a_restart(load: Load, path: Path) -> Non
     assert path.read_text() == f"{NOW_US + 2 * WINDOW_US} alice {seen(2).nonce.hex()}\n"
 
 
-def test_the_file_stays_bounded_while_the_server_runs(load: Load, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fdatasync", lambda fd: None)  # 5000 of them take a minute on a slow disk
+def test_the_file_stays_bounded_while_the_server_runs(
+    load: Load, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 5000 of them take a minute on a slow disk
+    monkeypatch.setattr(os, "fdatasync", lambda fd: None)
     nonces = load()
     for number in range(5000):
         at_us = NOW_US + number * WINDOW_US

@@ -1,4 +1,6 @@
-"""The files that say who may run what: what they mean, and that each mistake is named with its place."""
+"""The files that say who may run what: what they mean, and that each mistake is named with its
+place.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def table(path: Path, text: str) -> Policy:
 
 
 def test_arguments_go_where_the_template_says(path: Path) -> None:
-    found = table(path, 'argv = ["/bin/ls", "--to={2}-{1}", "{1}", "{x}"]\narguments = ["[a-z]+", "[0-9]"]')
+    found = table(
+        path, 'argv = ["/bin/ls", "--to={2}-{1}", "{1}", "{x}"]\narguments = ["[a-z]+", "[0-9]"]'
+    )
     assert permit(found, "alice", ["one", "abc", "7"])[1] == ["/bin/ls", "--to=7-abc", "abc", "{x}"]
 
 
@@ -43,7 +47,14 @@ def test_an_argument_is_not_read_again_for_places(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "argument"),
-    [("[a-z]+", "abc;reboot"), ("[a-z]+", "abc\n"), ("a|b", "ab"), ("^a", "a\nb"), (r"\d", "٣"), (".*", "a\nb")],
+    [
+        ("[a-z]+", "abc;reboot"),
+        ("[a-z]+", "abc\n"),
+        ("a|b", "ab"),
+        ("^a", "a\nb"),
+        (r"\d", "٣"),
+        (".*", "a\nb"),
+    ],
     ids=["more", "newline", "alternatives", "second line", "other digits", "dot and newline"],
 )
 def test_a_pattern_must_match_all_of_an_argument(path: Path, pattern: str, argument: str) -> None:
@@ -53,9 +64,13 @@ def test_a_pattern_must_match_all_of_an_argument(path: Path, pattern: str, argum
 
 
 @pytest.mark.parametrize(
-    "pattern", ["(a+)+b", ".*.*.*.*.*.*b", "(a|a)*b", "(?=(a+)+b)a"], ids=["nested", "many", "twice", "ahead"]
+    "pattern",
+    ["(a+)+b", ".*.*.*.*.*.*b", "(a|a)*b", "(?=(a+)+b)a"],
+    ids=["nested", "many", "twice", "ahead"],
 )
-def test_a_pattern_that_would_search_for_years_is_ended_and_denied(path: Path, pattern: str) -> None:
+def test_a_pattern_that_would_search_for_years_is_ended_and_denied(
+    path: Path, pattern: str
+) -> None:
     found = table(path, f"{LS}, '{{1}}']\narguments = ['{pattern}']")
     before_s = time.process_time()
     with pytest.raises(Endless, match="argument 1 of one takes too long to match"):
@@ -103,25 +118,58 @@ MISTAKES = {
     "argv is empty": ("argv = []", r"command.one.argv\[0\] is not the full path"),
     "argv is relative": ("argv = ['ls']", r"command.one.argv\[0\] is not the full path"),
     "argv has NUL": (f'{LS}, "a\\u0000b"]', r"command.one.argv\[1\] has a NUL"),
-    "no such program": ("argv = ['/bin/nothere']", r"command.one.argv\[0\]: /bin/nothere is not a program"),
+    "no such program": (
+        "argv = ['/bin/nothere']",
+        r"command.one.argv\[0\]: /bin/nothere is not a program",
+    ),
     "a folder": ("argv = ['/bin']", r"command.one.argv\[0\]: /bin is not a program"),
-    "program from argument": ("argv = ['/bin/{1}']\narguments = ['ls']", r"argv\[0\] depends on an argument"),
+    "program from argument": (
+        "argv = ['/bin/{1}']\narguments = ['ls']",
+        r"argv\[0\] depends on an argument",
+    ),
     "place without pattern": (f"{LS}, '{{1}}']", r"command.one.argv: \{1\} has no pattern"),
-    "place zero": (f"{LS}, '{{0}}', '{{1}}']\narguments = ['a']", r"command.one.argv: \{0\} has no pattern"),
-    "pattern without place": (f"{LS}]\narguments = ['a']", r"command.one.arguments\[0\] is used nowhere"),
-    "bad pattern": (f"{LS}, '{{1}}']\narguments = ['(']", r"command.one.arguments\[0\]: '\(': missing \)"),
+    "place zero": (
+        f"{LS}, '{{0}}', '{{1}}']\narguments = ['a']",
+        r"command.one.argv: \{0\} has no pattern",
+    ),
+    "pattern without place": (
+        f"{LS}]\narguments = ['a']",
+        r"command.one.arguments\[0\] is used nowhere",
+    ),
+    "bad pattern": (
+        f"{LS}, '{{1}}']\narguments = ['(']",
+        r"command.one.arguments\[0\]: '\(': missing \)",
+    ),
     "environment": (f"{LS}]\nenvironment = 1", "command.one.environment is not a table"),
-    "environment value": (f"{LS}]\nenvironment = {{A = 1}}", "command.one.environment.A is not a text"),
+    "environment value": (
+        f"{LS}]\nenvironment = {{A = 1}}",
+        "command.one.environment.A is not a text",
+    ),
     "environment name": (f"{LS}]\nenvironment = {{'A=B' = ''}}", "no variable can be called 'A=B'"),
     "directory": (f"{LS}]\ndirectory = 'tmp'", "command.one.directory is not a full path"),
-    "no directory": (f"{LS}]\ndirectory = '/nowhere'", "command.one.directory: /nowhere is not a folder"),
+    "no directory": (
+        f"{LS}]\ndirectory = '/nowhere'",
+        "command.one.directory: /nowhere is not a folder",
+    ),
     "user": (f"{LS}]\nuser = 'no such user'", "command.one.user: this host has no user"),
-    "time": (f"{LS}]\ntime_limit_s = 0", "command.one.time_limit_s = 0 is not a number from 0.01 to 86400"),
+    "time": (
+        f"{LS}]\ntime_limit_s = 0",
+        "command.one.time_limit_s = 0 is not a number from 0.01 to 86400",
+    ),
     "time nan": (f"{LS}]\ntime_limit_s = nan", "command.one.time_limit_s = nan is not a number"),
     "time text": (f"{LS}]\ntime_limit_s = '1'", "command.one.time_limit_s = '1' is not a number"),
-    "output": (f"{LS}]\noutput_bytes_max = 99999999", "command.one.output_bytes_max = 99999999 is not a whole number"),
-    "concurrent": (f"{LS}]\nconcurrent_max = true", "command.one.concurrent_max = True is not a whole number"),
-    "unknown": (f"{LS}]\ntime_limit = 1", "command.one.time_limit: unknown key. Did you mean 'time_limit_s'"),
+    "output": (
+        f"{LS}]\noutput_bytes_max = 99999999",
+        "command.one.output_bytes_max = 99999999 is not a whole number",
+    ),
+    "concurrent": (
+        f"{LS}]\nconcurrent_max = true",
+        "command.one.concurrent_max = True is not a whole number",
+    ),
+    "unknown": (
+        f"{LS}]\ntime_limit = 1",
+        "command.one.time_limit: unknown key. Did you mean 'time_limit_s'",
+    ),
     "keys": (f"{LS}]\nkeys = ['carol']", "command.one.keys: there is no key 'carol'"),
     "no keys": (f"{LS}]\nkeys = []", "command.one.keys is empty"),
     "dashes": (f"{LS}]\ndashes = 1", "command.one.dashes = 1 is not true or false"),
@@ -187,7 +235,9 @@ def test_two_new_keys_differ() -> None:
         ("".join(f"k{i} {'00' * 32}\n" for i in range(1025)), "holds 1025 keys"),
     ],
 )
-def test_a_mistake_in_the_keys_is_named_with_its_line_and_no_secret(path: Path, text: str, message: str) -> None:
+def test_a_mistake_in_the_keys_is_named_with_its_line_and_no_secret(
+    path: Path, text: str, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         keys(path, text)
     assert "0000" not in str(caught.value)
@@ -201,7 +251,8 @@ def test_keys_that_others_could_read_or_change_are_refused(path: Path, mode: int
 
 def test_missing_keys_say_how_to_make_some(path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"no such file or directory\. Make one: \(umask 077; fastnet exec key NAME >> "
+        ConfigError,
+        match=r"no such file or directory\. Make one: \(umask 077; fastnet exec key NAME >> ",
     ):
         read_keys(str(path))
 

@@ -1,4 +1,6 @@
-"""The server's judgement: who is believed, what runs once and what not at all, and how much an unproven address gets."""
+"""The server's judgement: who is believed, what runs once and what not at all, and how much an
+unproven address gets.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,11 @@ def marks(bench: Bench) -> int:
 
 def test_a_command_runs_once_and_its_output_arrives(bench: Bench) -> None:
     asking = bench.complete(bench.ask("mark"))
-    assert (asking.result.status.state, asking.result.output, marks(bench)) == (wire.EXITED, b"done\n", 1)
+    assert (asking.result.status.state, asking.result.output, marks(bench)) == (
+        wire.EXITED,
+        b"done\n",
+        1,
+    )
 
 
 def test_output_of_many_parts_arrives_whole_and_the_streams_stay_apart(bench: Bench) -> None:
@@ -46,7 +52,9 @@ def test_output_of_many_parts_arrives_whole_and_the_streams_stay_apart(bench: Be
     assert result.error == "".join(f"{i}\n" for i in range(1, 1001)).encode()
 
 
-def test_without_a_cookie_nothing_runs_and_the_reply_is_shorter_than_the_request(bench: Bench) -> None:
+def test_without_a_cookie_nothing_runs_and_the_reply_is_shorter_than_the_request(
+    bench: Bench,
+) -> None:
     datagram, *replies = bench.exchange(bench.ask("mark"))
     assert kinds(replies) == CHALLENGED
     assert len(replies[0]) < len(datagram)
@@ -58,8 +66,8 @@ def test_a_cookie_of_one_address_is_none_of_another(bench: Bench) -> None:
     bench.exchange(asking)
     stolen = asking.next()
     for peer in (OTHER, (CLIENT[0], 40001)):
-        assert kinds(bench.desk.hear(stolen, peer)) == CHALLENGED
-    assert bench.desk.hear(stolen, CLIENT)
+        assert kinds(bench.desk.receive_datagram(stolen, peer)) == CHALLENGED
+    assert bench.desk.receive_datagram(stolen, CLIENT)
     bench.settle()
     assert marks(bench) == 1
 
@@ -73,7 +81,7 @@ def test_a_recorded_conversation_replayed_brings_nothing(bench: Bench, phase: in
             bench.settle()
     for datagram in recorded:
         for peer in (CLIENT, OTHER):
-            replies = bench.desk.hear(datagram, peer)
+            replies = bench.desk.receive_datagram(datagram, peer)
             assert sum(map(len, replies)) <= len(datagram)
             assert set(kinds(replies)) <= set(CHALLENGED)
     assert bench.desk.statistics.ran <= 1
@@ -99,13 +107,15 @@ def test_a_nonce_with_other_arguments_is_refused(bench: Bench) -> None:
     assert again.refusal.code == "reused"
 
 
-def test_after_a_restart_a_recorded_request_is_challenged_and_a_repeated_one_is_lost(bench: Bench) -> None:
+def test_after_a_restart_a_recorded_request_is_challenged_and_a_repeated_one_is_lost(
+    bench: Bench,
+) -> None:
     asking = bench.ask("mark")
     bench.exchange(asking)
     recorded = bench.exchange(asking)[0]
     bench.settle()
     bench.restart()
-    assert kinds(bench.desk.hear(recorded, CLIENT)) == CHALLENGED
+    assert kinds(bench.desk.receive_datagram(recorded, CLIENT)) == CHALLENGED
     bench.complete(asking)
     assert asking.refusal is not None
     assert (asking.refusal.code, marks(bench)) == ("lost", 1)
@@ -114,7 +124,7 @@ def test_after_a_restart_a_recorded_request_is_challenged_and_a_repeated_one_is_
 def test_a_client_that_never_heard_back_does_not_run_it_twice_over_a_restart(bench: Bench) -> None:
     asking = bench.ask("mark")
     bench.exchange(asking)
-    bench.desk.hear(asking.next(), CLIENT)
+    bench.desk.receive_datagram(asking.next(), CLIENT)
     bench.settle()
     bench.restart()
     bench.complete(asking)
@@ -140,7 +150,9 @@ def test_a_running_command_needs_no_right_clock(bench: Bench) -> None:
     assert kinds(bench.exchange(asking)[1:]) == [wire.STATUS]
 
 
-@pytest.mark.parametrize("secret", [bytes(32), SECRETS["bob"]], ids=["none of ours", "of another id"])
+@pytest.mark.parametrize(
+    "secret", [bytes(32), SECRETS["bob"]], ids=["none of ours", "of another id"]
+)
 def test_what_our_key_did_not_sign_gets_one_short_hint(bench: Bench, secret: bytes) -> None:
     asking = bench.ask("mark")
     asking.secret = secret
@@ -154,17 +166,18 @@ def test_what_our_key_did_not_sign_gets_one_short_hint(bench: Bench, secret: byt
 def test_a_flood_of_strangers_is_hardly_answered(bench: Bench) -> None:
     asking = bench.ask("mark")
     asking.secret = bytes(32)
-    answered = sum(len(bench.desk.hear(asking.next(), CLIENT)) for _ in range(1000))
+    answered = sum(len(bench.desk.receive_datagram(asking.next(), CLIENT)) for _ in range(1000))
     assert answered == desk_module.EXEC_STRANGERS_ANSWERED
     assert bench.desk.statistics.strangers == 1000
     assert not bench.desk.records
 
 
 @pytest.mark.parametrize(
-    "junk", [b"", b"\0" * 500, b"uptime\0\0", b"FNX1" + bytes(200), b"\xff" * 1233, b"FNX1\x81" * 30]
+    "junk",
+    [b"", b"\0" * 500, b"uptime\0\0", b"FNX1" + bytes(200), b"\xff" * 1233, b"FNX1\x81" * 30],
 )
 def test_junk_is_never_answered(bench: Bench, junk: bytes) -> None:
-    assert bench.desk.hear(junk, CLIENT) == []
+    assert bench.desk.receive_datagram(junk, CLIENT) == []
     assert bench.desk.statistics.junk == 1
 
 
@@ -172,7 +185,7 @@ def test_replies_of_a_server_are_junk_to_a_server(bench: Bench) -> None:
     asking = bench.ask("big")
     for _ in range(6):
         for reply in bench.exchange(asking)[1:]:
-            assert bench.desk.hear(reply, CLIENT) == []
+            assert bench.desk.receive_datagram(reply, CLIENT) == []
         bench.settle()
 
 
@@ -184,7 +197,7 @@ def test_a_command_at_its_bound_is_busy_and_stays_refused(bench: Bench) -> None:
     assert waiting[2].refusal == Refusal("busy", "wait is running 2 of 2 allowed times")
     for execution in bench.desk.executions():
         execution.kill()
-    bench.desk.turn()
+    bench.desk.handle_timer()
     assert kinds(bench.exchange(waiting[2])[1:]) == [wire.REFUSED]
     assert bench.complete(bench.ask("mark")).result
 
@@ -209,7 +222,7 @@ def test_without_room_for_a_record_there_is_no_answer_and_later_there_is(
     assert bench.exchange(asking)[1:] == []
     assert bench.desk.statistics.ignored == 1
     bench.clocks.advance(desk_module.EXEC_RESULT_S + 1)
-    bench.desk.turn()
+    bench.desk.handle_timer()
     assert bench.complete(bench.ask("mark")).result
 
 
@@ -222,19 +235,21 @@ def test_output_of_all_results_is_bounded(bench: Bench, monkeypatch: pytest.Monk
     second = bench.complete(bench.ask("big"))
     assert second.refusal is not None
     assert second.refusal.code == "busy"
-    bench.desk.hear(bench.complete(first).thanks(), CLIENT)
+    bench.desk.receive_datagram(bench.complete(first).thanks(), CLIENT)
     assert bench.complete(bench.ask("big")).refusal is None
 
 
-def test_the_end_of_a_command_is_told_unasked_once_to_an_address_that_proved_itself(bench: Bench) -> None:
+def test_the_end_of_a_command_is_told_unasked_once_to_an_address_that_proved_itself(
+    bench: Bench,
+) -> None:
     asking = bench.ask("mark")
     bench.exchange(asking)
     bench.exchange(asking)
     ((datagram, peer),) = bench.settle()
     assert peer == CLIENT
-    assert asking.hear(datagram)
+    assert asking.receive_datagram(datagram)
     assert asking.has_ended
-    assert bench.desk.turn() == []
+    assert bench.desk.handle_timer() == []
 
 
 def test_a_stopping_server_takes_no_command_and_finishes_those_it_has(bench: Bench) -> None:
@@ -242,14 +257,14 @@ def test_a_stopping_server_takes_no_command_and_finishes_those_it_has(bench: Ben
     bench.exchange(first)
     bench.exchange(first)
     bench.desk.is_stopping = True
-    assert bench.desk.is_owing()
+    assert bench.desk.has_pending_work()
     refused = bench.complete(bench.ask("mark")).refusal
     assert refused is not None
     assert refused.code == "stopping"
     bench.complete(first)
-    assert bench.desk.is_owing()
-    bench.desk.hear(first.thanks(), CLIENT)
-    assert not bench.desk.is_owing()
+    assert bench.desk.has_pending_work()
+    bench.desk.receive_datagram(first.thanks(), CLIENT)
+    assert not bench.desk.has_pending_work()
 
 
 def test_a_key_taken_away_is_a_stranger_at_once(bench: Bench) -> None:
@@ -260,7 +275,7 @@ def test_a_key_taken_away_is_a_stranger_at_once(bench: Bench) -> None:
     assert kinds(bench.exchange(asking)[1:]) == [wire.STRANGER]
     for execution in bench.desk.executions():
         execution.kill()
-    assert bench.desk.turn() == []
+    assert bench.desk.handle_timer() == []
 
 
 def test_fetching_what_nobody_ran_is_lost(bench: Bench) -> None:
@@ -284,7 +299,9 @@ def test_a_key_whose_argument_took_too_long_waits_and_others_do_not(bench: Bench
     assert (ask("alice", "trap", "ab"), ask("alice", "mark")) == ("ran", "ran")
 
 
-def test_a_key_that_asks_for_all_there_is_leaves_room_for_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_asks_for_all_there_is_leaves_room_for_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(desk_module, "EXEC_RECORDS_MAX", 8)
 
     def ask(key: str) -> bool:

@@ -1,4 +1,6 @@
-"""exec/1, byte by byte: vectors that another implementation can be tested with, sizes, and bytes that mean nothing."""
+"""exec/1, byte by byte: vectors that another implementation can be tested with, sizes, and bytes
+that mean nothing.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,10 @@ def test_a_reply_is_these_bytes(name: str) -> None:
 def test_the_vectors_of_the_document_are_these() -> None:
     text = (ROOT / "docs" / "exec.md").read_text().replace("\n", "")
     requests = [wire.pack_request(VECTORS[name][0], SECRET) for name in ("RUN", "FETCH")]
-    replies = [wire.pack_reply(Reply(REPLIES[name][0], NONCE, 2, REPLIES[name][1]), SECRET) for name in REPLIES]
+    replies = [
+        wire.pack_reply(Reply(REPLIES[name][0], NONCE, 2, REPLIES[name][1]), SECRET)
+        for name in REPLIES
+    ]
     for datagram in (*requests, replies[0], replies[2]):
         assert datagram.hex() in text
 
@@ -115,7 +120,9 @@ def test_no_datagram_is_longer_than_every_network_carries() -> None:
         Reply(wire.REFUSED, NONCE, 1, wire.refused_body(Refusal("busy", "ä" * 2000))),
     ]
     packed = [wire.pack_reply(reply, SECRET) for reply in replies]
-    packed.append(wire.pack_request(request(wire.FETCH, wire.wanted_body([0] * EXEC_PARTS_PER_FETCH)), SECRET))
+    packed.append(
+        wire.pack_request(request(wire.FETCH, wire.wanted_body([0] * EXEC_PARTS_PER_FETCH)), SECRET)
+    )
     assert max(map(len, packed)) <= EXEC_DATAGRAM_BYTES_MAX
 
 
@@ -126,7 +133,13 @@ def test_a_changed_byte_anywhere_breaks_the_signature(at: int) -> None:
     assert not wire.is_signed(bytes(packed), SECRET)
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=255))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+        min_size=1,
+        max_size=255,
+    )
+)
 def test_words_come_back_as_they_were(words: list[str]) -> None:
     assert wire.read_words(wire.words_body(words)) == words
 
@@ -134,7 +147,17 @@ def test_words_come_back_as_they_were(words: list[str]) -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", b"\0", b"\1", b"\1\0", b"\1\0\5abc", b"\1\0\1\xff", b"\1\0\1\0", b"\1\0\1ab", b"\2\0\1a"],
-    ids=["empty", "none", "no length", "half a length", "short", "not UTF-8", "NUL", "more", "fewer"],
+    ids=[
+        "empty",
+        "none",
+        "no length",
+        "half a length",
+        "short",
+        "not UTF-8",
+        "NUL",
+        "more",
+        "fewer",
+    ],
 )
 def test_words_that_are_none_are_refused(body: bytes) -> None:
     with pytest.raises(WireError):
@@ -148,12 +171,18 @@ def test_words_that_cannot_be_sent_are_refused(words: list[str]) -> None:
 
 
 def test_more_parts_than_a_window_are_not_asked_for() -> None:
-    assert wire.read_wanted(wire.wanted_body([7] * EXEC_PARTS_PER_FETCH)) == [7] * EXEC_PARTS_PER_FETCH
+    assert (
+        wire.read_wanted(wire.wanted_body([7] * EXEC_PARTS_PER_FETCH)) == [7] * EXEC_PARTS_PER_FETCH
+    )
     with pytest.raises(WireError):
         wire.read_wanted(wire.wanted_body([7] * (EXEC_PARTS_PER_FETCH + 1)))
 
 
-@given(st.one_of(st.binary(max_size=200), st.builds(lambda rest: wire.MAGIC + rest, st.binary(max_size=200))))
+@given(
+    st.one_of(
+        st.binary(max_size=200), st.builds(lambda rest: wire.MAGIC + rest, st.binary(max_size=200))
+    )
+)
 def test_random_bytes_are_an_error_and_nothing_else(data: bytes) -> None:
     readers = [
         wire.unpack_request, wire.read_words, wire.read_wanted, wire.read_refused, wire.read_status, wire.read_part,

@@ -1,4 +1,6 @@
-"""The digest of a file out of those of its extents: the order in which they came does not show, what cannot be is refused."""
+"""The digest of a file out of those of its extents: the order in which they came does not show,
+what cannot be is refused.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def test_one_with_a_hole_or_in_two_parts_has_another(ranges) -> None:
     assert digest_of(ranges) != digest_of([(0, SIZE)])
 
 
-@pytest.mark.parametrize("ranges", [[(0, 10), (9, 10)], [(5, 10), (5, 10)], [(0, SIZE), (0, 1)], [(1, SIZE)]])
+@pytest.mark.parametrize(
+    "ranges", [[(0, 10), (9, 10)], [(5, 10), (5, 10)], [(0, SIZE), (0, 1)], [(1, SIZE)]]
+)
 def test_extents_that_overlap_or_end_beyond_are_no_file(ranges) -> None:
     with pytest.raises(ValueError, match=r"overlap|beyond"):
         digest_of(ranges)

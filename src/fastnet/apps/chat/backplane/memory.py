@@ -1,4 +1,6 @@
-"""Halls in one process, in one thread; a server by itself is alone on it. What the tests join halls with."""
+"""Halls in one process, in one thread; a server by itself is alone on it. What the tests join halls
+with.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
 """Chat servers joined by streams of a Redis or Valkey server.
 
-Facts. Redis has two ways to pass things on. A channel (PUBLISH) forgets what nobody was listening to at that moment; a stream
-(XADD, Redis 5.0) keeps entries under rising ids, and XREAD from an id both waits for new ones and gives what was missed. An
-XADD whose answer is lost may have happened.
-Decision: two streams and no channel. One thread reads both from the last ids it saw, so an outage is a long pause and nothing
-more; another writes, and repeats what was not answered: entries are numbered, and readers skip what they had. Both keep
-trying, at longer and longer intervals, and say so once. The streams are trimmed, so nothing grows.
-Cost: two connections and two threads a server, and a wake-up of the poll by eventfd(2) for each batch.
+Facts. Redis has two ways to pass things on. A channel (PUBLISH) forgets what nobody was listening
+to at that moment; a stream (XADD, Redis 5.0) keeps entries under rising ids, and XREAD from an id
+both waits for new ones and gives what was missed. An XADD whose answer is lost may have happened.
+Decision: two streams and no channel. One thread reads both from the last ids it saw, so an outage
+is a long pause and nothing more; another writes, and repeats what was not answered: entries are
+numbered, and readers skip what they had. Both keep trying, at longer and longer intervals, and say
+so once. The streams are trimmed, so nothing grows.
+Cost: two connections and two threads a server, and a wake-up of the poll by eventfd(2) for each
+batch.
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ class Redis:
             kept = client.xrevrange(STREAMS[SAID], count=CHAT_STREAM_ENTRIES)
             newest = client.xrevrange(STREAMS[HERE], count=1)
         except (RedisError, OSError) as error:
-            raise NetworkError(f"no backplane at {self.name}: {words(error)}", cure(error)) from None
+            raise NetworkError(
+                f"no backplane at {self.name}: {words(error)}", hint(error)
+            ) from None
         finally:
             client.close()
         for topic, found in ((SAID, kept), (HERE, newest)):
@@ -78,7 +82,9 @@ class Redis:
                 self._ids[STREAMS[topic]] = found[0][0].decode()
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._threads = [
-            threading.Thread(target=self._keep_trying, args=(each,), name=f"redis {each.__name__}", daemon=True)
+            threading.Thread(
+                target=self._keep_trying, args=(each,), name=f"redis {each.__name__}", daemon=True
+            )
             for each in (self._read, self._write)
         ]
         for thread in self._threads:
@@ -120,7 +126,9 @@ class Redis:
     # In the threads
 
     def _client(self) -> Any:
-        """A connection of its own, that is made at the first command and never tries twice by itself."""
+        """A connection of its own, that is made at the first command and never tries twice by
+        itself.
+        """
         patience_s = CHAT_REDIS_PATIENCE_S
         return redis.Redis.from_url(
             self.url,
@@ -166,7 +174,12 @@ class Redis:
             for stream, items in found:
                 for identity, fields in items:
                     entries.append(
-                        (int(identity.partition(b"-")[0]), number_of(fields), TOPICS[stream], entry_of(fields))
+                        (
+                            int(identity.partition(b"-")[0]),
+                            number_of(fields),
+                            TOPICS[stream],
+                            entry_of(fields),
+                        )
                     )
                 self._ids[stream.decode()] = items[-1][0].decode()
             # Those of one millisecond stand in the order of who wrote them.
@@ -185,7 +198,9 @@ class Redis:
                 self._ids[stream] = "0-0"
 
     def _write(self, client: Any) -> None:
-        """Entries leave the queue when they are answered for; while closing, until the queue is empty."""
+        """Entries leave the queue when they are answered for; while closing, until the queue is
+        empty.
+        """
         client.ping()
         give_up_s = float("inf")
         while True:
@@ -219,11 +234,15 @@ class Redis:
             was_away = bool(self._away)
             self._away.discard(part)
             if was_away and not self._away:
-                log.info("chat: %s is back after %.1f s", self.name, time.monotonic() - self._away_since_s)
+                log.info(
+                    "chat: %s is back after %.1f s",
+                    self.name,
+                    time.monotonic() - self._away_since_s,
+                )
                 self._arrive([(BACK, "")])
 
 
-def cure(error: Exception) -> str:
+def hint(error: Exception) -> str:
     if isinstance(error, AuthenticationError) or "NOAUTH" in str(error):
         return "Put a password into FASTNET_BACKPLANE: redis://USER:PASSWORD@HOST"
     if isinstance(error, ResponseError):

@@ -1,9 +1,10 @@
 """Text in columns: how wide characters are, where lines break, and a line that is being edited.
 
-Facts. A terminal gives a character no column, one or two: none to what combines with the one before, two to what East Asian
-fonts draw wide (Unicode TR 11). Terminals disagree about some, such as emoji that are joined to one.
-Decision: what belongs together is a cell, and nothing is cut or deleted but whole cells. In doubt a cell counts as wider, so
-a row is rather too short than too long.
+Facts. A terminal gives a character no column, one or two: none to what combines with the one
+before, two to what East Asian fonts draw wide (Unicode TR 11). Terminals disagree about some, such
+as emoji that are joined to one.
+Decision: what belongs together is a cell, and nothing is cut or deleted but whole cells. In doubt a
+cell counts as wider, so a row is rather too short than too long.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def cells(text: str) -> list[str]:
 
 
 def wrap(text: str, columns: int) -> list[str]:
-    """A text in rows of at most so many columns, broken at blanks where there are some. At least one row."""
+    """A text in rows of at most so many columns, broken at blanks where there are some. At least
+    one row.
+    """
     if len(text) <= columns and text.isascii():
         return [text]
     found = cells(text)

@@ -1,7 +1,8 @@
-"""A chat on a whole terminal: what was said above, a line about where one is, and the line that is being typed.
+"""A chat on a whole terminal: what was said above, a line about where one is, and the line that is
+being typed.
 
-Keys in, rows out; the terminal itself is terminal.py's. Each row is painted at its own place and only when it has changed, so
-a row that a terminal draws wider than we think spoils no other.
+Keys in, rows out; the terminal itself is terminal.py's. Each row is painted at its own place and
+only when it has changed, so a row that a terminal draws wider than we think spoils no other.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ CONTROLS = {
 
 
 class Keys:
-    """Bytes of a terminal as keys: a name, or the character itself. What a key sends may come in pieces."""
+    """Bytes of a terminal as keys: a name, or the character itself. What a key sends may come in
+    pieces.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -73,7 +76,11 @@ class Keys:
                 at += 1
             elif found := SEQUENCE.match(text, at):
                 first, final, shifted = found.groups()
-                name = final if final and final.isalpha() else f"{(first or '').partition(';')[0]}{final or ''}"
+                name = (
+                    final
+                    if final and final.isalpha()
+                    else f"{(first or '').partition(';')[0]}{final or ''}"
+                )
                 keys.append(INTRODUCED.get(shifted or name, ""))
                 at = found.end()
             elif UNFINISHED.fullmatch(text, at):
@@ -85,9 +92,13 @@ class Keys:
 
 
 class Screen:
-    """What is on the terminal. status: the line about where one is. write: takes bytes for the terminal."""
+    """What is on the terminal. status: the line about where one is. write: takes bytes for the
+    terminal.
+    """
 
-    def __init__(self, status: Callable[[], str], write: Callable[[bytes], None], suspend: Callable[[], None]) -> None:
+    def __init__(
+        self, status: Callable[[], str], write: Callable[[bytes], None], suspend: Callable[[], None]
+    ) -> None:
         self.status = status
         self.write = write
         self.suspend = suspend
@@ -124,7 +135,9 @@ class Screen:
         """The lowest line that is shown stays the lowest."""
         lowest = self._wrapped[-1 - self._below][0] if self._below else self._number
         self.columns, self.rows = max(1, columns), max(1, rows)
-        self._wrapped = deque((number, row) for number, text in self.lines for row in wrap(text, self.columns))
+        self._wrapped = deque(
+            (number, row) for number, text in self.lines for row in wrap(text, self.columns)
+        )
         self._below = 0
         self.scroll(sum(number > lowest for number, _ in self._wrapped))
         self.forget()
@@ -135,12 +148,16 @@ class Screen:
 
     def scroll(self, rows: int) -> None:
         """Back, if positive, as far as there is something."""
-        self._below = min(max(0, self._below + rows), max(0, len(self._wrapped) - max(1, self.height)))
+        self._below = min(
+            max(0, self._below + rows), max(0, len(self._wrapped) - max(1, self.height))
+        )
 
     # Keys
 
     def feed(self, data: bytes) -> list[str]:
-        """What was typed, as lines that are complete; b"" when the terminal is gone. Raises KeyboardInterrupt."""
+        """What was typed, as lines that are complete; b"" when the terminal is gone. Raises
+        KeyboardInterrupt.
+        """
         self.has_ended |= not data
         done = []
         for key in self.keys.feed(data):
@@ -207,8 +224,12 @@ ACTIONS: dict[str, Callable[[Screen], None]] = {
     "backspace": lambda screen: screen.editor.delete(screen.editor.at - 1, screen.editor.at),
     "delete": lambda screen: screen.editor.delete(screen.editor.at, screen.editor.at + 1),
     "delete to start": lambda screen: screen.editor.delete(0, screen.editor.at),
-    "delete to end": lambda screen: screen.editor.delete(screen.editor.at, len(screen.editor.cells)),
-    "delete word": lambda screen: screen.editor.delete(screen.editor.word_start(), screen.editor.at),
+    "delete to end": lambda screen: screen.editor.delete(
+        screen.editor.at, len(screen.editor.cells)
+    ),
+    "delete word": lambda screen: screen.editor.delete(
+        screen.editor.word_start(), screen.editor.at
+    ),
     "interrupt": Screen._interrupt,
     "end of input": Screen._end,
     "suspend": lambda screen: screen.suspend(),

@@ -1,11 +1,13 @@
 """The terminal of a chat: taken over, and given back as it was however the chat ends.
 
-Facts. A terminal's modes belong to the terminal and outlive the program (termios(3)). The alternate screen (xterm's mode
-1049) keeps what was there before and brings it back. Python runs a signal handler between two instructions and then waits
-again; only a byte on the wake-up descriptor ends a select (signal.set_wakeup_fd).
-Decision: characters come one by one and without echo, the terminal's own signals as keys, so Ctrl-C, Ctrl-Z and Ctrl-D pass
-through one door. Lines are not broken by the terminal, or a character that is wider than we think would shift all others.
-SIGTERM is an interrupt, SIGHUP the end of input. After a SIGKILL only `reset` helps.
+Facts. A terminal's modes belong to the terminal and outlive the program (termios(3)). The alternate
+screen (xterm's mode 1049) keeps what was there before and brings it back. Python runs a signal
+handler between two instructions and then waits again; only a byte on the wake-up descriptor ends a
+select (signal.set_wakeup_fd).
+Decision: characters come one by one and without echo, the terminal's own signals as keys, so
+Ctrl-C, Ctrl-Z and Ctrl-D pass through one door. Lines are not broken by the terminal, or a
+character that is wider than we think would shift all others. SIGTERM is an interrupt, SIGHUP the
+end of input. After a SIGKILL only `reset` helps.
 """
 
 from __future__ import annotations
@@ -25,13 +27,20 @@ INPUT, OUTPUT, CONTROL, LOCAL = range(4)
 """What the first numbers of termios.tcgetattr are."""
 
 WITHOUT = {
-    INPUT: termios.BRKINT | termios.ICRNL | termios.INLCR | termios.IGNCR | termios.ISTRIP | termios.IXON,
+    INPUT: termios.BRKINT
+    | termios.ICRNL
+    | termios.INLCR
+    | termios.IGNCR
+    | termios.ISTRIP
+    | termios.IXON,
     LOCAL: termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN,
 }
 
 
 class Terminal:
-    """Taken over while entered. fd: readable when `woken` should be called. It has a screen from before it is entered."""
+    """Taken over while entered. fd: readable when `woken` should be called. It has a screen from
+    before it is entered.
+    """
 
     screen: Screen
 
@@ -45,7 +54,9 @@ class Terminal:
         self.fd, self._wake_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake_fd, warn_on_full_buffer=False)
         numbers = (signal.SIGWINCH, signal.SIGTERM, signal.SIGHUP)
-        self._before = {number: signal.signal(number, lambda number, frame: None) for number in numbers}
+        self._before = {
+            number: signal.signal(number, lambda number, frame: None) for number in numbers
+        }
         self.take()
         return self
 

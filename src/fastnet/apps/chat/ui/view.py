@@ -25,7 +25,9 @@ class Place:
         self.online = 0
 
     def line(self, event: Event) -> str:
-        """What to show of an event: what was said, or a note that begins with a star; "" for nothing."""
+        """What to show of an event: what was said, or a note that begins with a star; "" for
+        nothing.
+        """
         self.online = event.online or self.online
         match event.kind:
             case "said":
@@ -63,13 +65,19 @@ class Plain:
             found = {name: value for name, value in dataclasses.asdict(event).items() if value}
             print(json.dumps({"event": found.pop("kind"), **found}), flush=True)
         elif line := self.place.line(event):
-            print(line, file=sys.stdout if event.kind in ("said", "earlier") else sys.stderr, flush=True)
+            print(
+                line,
+                file=sys.stdout if event.kind in ("said", "earlier") else sys.stderr,
+                flush=True,
+            )
 
     def note(self, text: str) -> None:
         print(f"* {text}", file=sys.stderr, flush=True)
 
     def typed(self) -> None:
-        """A line was typed, and will come back as what was said: take the first one off the screen."""
+        """A line was typed, and will come back as what was said: take the first one off the
+        screen.
+        """
         if self.is_terminal and not self.as_json:
             os.write(sys.stdout.fileno(), b"\x1b[1A\r\x1b[2K")
 
@@ -95,6 +103,10 @@ def on_a_screen(member: Member, place: Place) -> Iterator[OnScreen]:
     terminal = Terminal(sys.stdin.fileno(), sys.stdout.fileno())
     terminal.screen = Screen(place.status, terminal.write, terminal.suspend)
     with terminal:
-        member.lines, member.on_line, member.on_rest = terminal.screen, lambda: None, terminal.screen.paint
+        member.lines, member.on_line, member.on_rest = (
+            terminal.screen,
+            lambda: None,
+            terminal.screen.paint,
+        )
         member.also = {terminal.fd: terminal.woken}
         yield OnScreen(terminal.screen, place)

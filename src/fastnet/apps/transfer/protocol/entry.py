@@ -1,8 +1,8 @@
 """What a transfer carries, one entry a file, folder or link, and its form in a manifest.
 
-In JSON an entry is a list: kind, path, mode, mtime in ns, size, and for a link its target, for a file the identity of the
-source. Paths are relative, with "/" between components; bytes that are no UTF-8 stand as U+DC80 to U+DCFF, as Python reads
-them (PEP 383).
+In JSON an entry is a list: kind, path, mode, mtime in ns, size, and for a link its target, for a
+file the identity of the source. Paths are relative, with "/" between components; bytes that are no
+UTF-8 stand as U+DC80 to U+DCFF, as Python reads them (PEP 383).
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ TIME_NS_MAX = 1 << 62
 
 
 class Entry(NamedTuple):
-    """kind: one of KINDS. size: bytes, 0 for all but files; a stream's is known at its end. extra: a link's target, a
-    file's identity (it changes when the source does). data_bytes: what of a file is no hole; not in the manifest.
+    """kind: one of KINDS. size: bytes, 0 for all but files; a stream's is known at its end. extra:
+    a
+    link's target, a file's identity (it changes when the source does). data_bytes: what of a file
+    is no hole; not in the manifest.
 
     A tuple, because there may be a million of them.
     """
@@ -46,24 +48,32 @@ class Entry(NamedTuple):
 
 
 def from_list(fields: Any) -> Entry:
-    """An entry as a peer wrote it, each field of its type and in its range. Raises ProtocolError."""
+    """An entry as a peer wrote it, each field of its type and in its range. Raises
+    ProtocolError.
+    """
     if not isinstance(fields, list) or len(fields) != 6:
         raise ProtocolError("an entry of the manifest")
     kind, path, mode, mtime_ns, size, extra = fields
     numbers = type(mode) is int and type(mtime_ns) is int and type(size) is int
     if not numbers or kind not in KINDS or type(path) is not str or type(extra) is not str:
         raise ProtocolError("an entry of the manifest")
-    if not 0 <= size <= SIZE_MAX or abs(mtime_ns) > TIME_NS_MAX or (size and kind != FILE) or len(extra) > EXTRA_MAX:
+    if (
+        not 0 <= size <= SIZE_MAX
+        or abs(mtime_ns) > TIME_NS_MAX
+        or (size and kind != FILE)
+        or len(extra) > EXTRA_MAX
+    ):
         raise ProtocolError("a size or time of the manifest")
     return Entry(kind, path, mode & MODE_BITS, mtime_ns, size, extra)
 
 
 def check_all(entries: list[Entry]) -> list[tuple[str, ...]]:
-    """The components of each path, in the same order: no name twice, and everything below a folder that stands before it.
+    """The components of each path, in the same order: no name twice, and everything below a folder
+    that stands before it.
 
-    So there are no more folders than entries, and nothing is ever below a link or a file. Components of a folder are the
-    same objects for all that is in it: a deep tree costs no more memory than a flat one. Raises ProtocolError, because no
-    honest sender makes another manifest.
+    So there are no more folders than entries, and nothing is ever below a link or a file.
+    Components of a folder are the same objects for all that is in it: a deep tree costs no more
+    memory than a flat one. Raises ProtocolError, because no honest sender makes another manifest.
     """
     taken: set[str] = set()
     folders: dict[str, tuple[str, ...]] = {"": ()}
@@ -72,14 +82,21 @@ def check_all(entries: list[Entry]) -> list[tuple[str, ...]]:
         path = entry.path
         folder, slash, name = path.rpartition("/")
         above = folders.get(folder)
-        if above is None or (slash and not folder) or len(above) >= DEPTH_MAX or not is_plain(path, name):
+        if (
+            above is None
+            or (slash and not folder)
+            or len(above) >= DEPTH_MAX
+            or not is_plain(path, name)
+        ):
             path = normal(path)
             folder, _, name = path.rpartition("/")
             above = folders.get(folder)
         if path in taken:
             raise ProtocolError(f"the name {shown(entry.path)} stands twice in the manifest")
         if above is None:
-            raise ProtocolError(f"the name {shown(entry.path)} is not below a folder of the manifest")
+            raise ProtocolError(
+                f"the name {shown(entry.path)} is not below a folder of the manifest"
+            )
         parts = (*above, name)
         taken.add(path)
         if entry.kind == FOLDER:
@@ -89,7 +106,9 @@ def check_all(entries: list[Entry]) -> list[tuple[str, ...]]:
 
 
 def normal(path: str) -> str:
-    """A path as the file system gives it back, so that equal names are equal texts. Raises ProtocolError."""
+    """A path as the file system gives it back, so that equal names are equal texts. Raises
+    ProtocolError.
+    """
     try:
         return "/".join(parts_of(path))
     except BadName as error:

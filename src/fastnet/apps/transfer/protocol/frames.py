@@ -1,11 +1,14 @@
-"""The frames of fastnet/1, byte by byte. Sans-I/O: bytes in, values out. docs/protocol.md says what they mean.
+"""The frames of fastnet/1, byte by byte. Sans-I/O: bytes in, values out. docs/protocol.md says what
+they mean.
 
-Facts. sendfile(2) and splice(2) move bytes between a file and a socket only when nothing is mixed into them.
+Facts. sendfile(2) and splice(2) move bytes between a file and a socket only when nothing is mixed
+into them.
 Consequence: a frame around each buffer would cost the zero copies.
-Decision: everything is a frame, a kind and a length before its payload, but the payload of the one kind that carries an
-extent of a file ends with up to EXTENT_BYTES_MAX bytes as they stand in that file. Control frames are small JSON objects,
-for people who read captures; the kinds of which there are thousands are packed. What a peer declares is checked against a
-bound before a byte of it is kept.
+Decision: everything is a frame, a kind and a length before its payload, but the payload of the one
+kind that carries an extent of a file ends with up to EXTENT_BYTES_MAX bytes as they stand in that
+file. Control frames are small JSON objects, for people who read captures; the kinds of which there
+are thousands are packed. What a peer declares is checked against a bound before a byte of it is
+kept.
 """
 
 from __future__ import annotations
@@ -17,12 +20,20 @@ from typing import Any, NamedTuple
 
 from fastnet.apps.transfer.events import ErrorCode
 from fastnet.errors import TransferError
-from fastnet.limits import CONTROL_BYTES_MAX, EXTENT_BYTES_MAX, HELLO_BYTES_MAX, PACK_BYTES_MAX, PLAN_BYTES_MAX
+from fastnet.limits import (
+    CONTROL_BYTES_MAX,
+    EXTENT_BYTES_MAX,
+    HELLO_BYTES_MAX,
+    PACK_BYTES_MAX,
+    PLAN_BYTES_MAX,
+)
 
 MAGIC = b"fastnet/1\n"
 VERSION = 1
 GREETING = MAGIC + b"H\0\0"
-"""How each side of fastnet/1 begins: MAGIC, and a HELLO of less than 64 KiB. No text begins like this."""
+"""How each side of fastnet/1 begins: MAGIC, and a HELLO of less than 64 KiB. No text begins like
+this.
+"""
 HEAD = struct.Struct("!BI")
 """Kind and payload length."""
 EXTENT = struct.Struct("!IQ")
@@ -77,8 +88,8 @@ class ProtocolError(TransferError):
     """The peer does not speak fastnet/1, or lies."""
 
     def __init__(self, what: str) -> None:
-        cure = "Is the other side a fastnet without --raw, and not older than this one?"
-        super().__init__(f"the other side breaks the protocol: {what}", cure, ErrorCode.PROTOCOL)
+        hint = "Is the other side a fastnet without --raw, and not older than this one?"
+        super().__init__(f"the other side breaks the protocol: {what}", hint, ErrorCode.PROTOCOL)
 
 
 def pack_json(kind: Kind, fields: dict[str, Any]) -> bytes:
@@ -116,7 +127,9 @@ def pack_extent(entry: int, offset: int, count: int) -> bytes:
 
 
 def pack_proof(entry: int, offset: int, count: int, digest: bytes) -> bytes:
-    return HEAD.pack(Kind.PROOF, PROOF.size + len(digest)) + PROOF.pack(entry, offset, count) + digest
+    return (
+        HEAD.pack(Kind.PROOF, PROOF.size + len(digest)) + PROOF.pack(entry, offset, count) + digest
+    )
 
 
 def unpack_proof(payload: bytes) -> tuple[int, int, int, bytes]:
@@ -144,7 +157,9 @@ def files_in(pack: bytes | bytearray) -> int:
     return int(COUNT.unpack_from(pack)[0]) if len(pack) >= COUNT.size else 0
 
 
-def unpack_files(payload: bytes | bytearray, digest_bytes: int) -> list[tuple[int, memoryview, bytes]]:
+def unpack_files(
+    payload: bytes | bytearray, digest_bytes: int
+) -> list[tuple[int, memoryview, bytes]]:
     """(entry, content, digest) of each file in a pack. Raises ProtocolError."""
     if len(payload) < COUNT.size:
         raise ProtocolError("a pack is cut short")
@@ -166,7 +181,9 @@ def unpack_files(payload: bytes | bytearray, digest_bytes: int) -> list[tuple[in
 
 
 def field(fields: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
-    """A field of a control frame, of the type it must have; `default` when it is absent. Raises ProtocolError."""
+    """A field of a control frame, of the type it must have; `default` when it is absent. Raises
+    ProtocolError.
+    """
     value = fields.get(name, default)
     if value is default:
         return default

@@ -1,9 +1,12 @@
-"""Who is there: magic, version, role, and proof that both sides hold the token, before anything else is believed.
+"""Who is there: magic, version, role, and proof that both sides hold the token, before anything
+else
+is believed.
 
-Facts. A listener is found by port scanners, browsers and wrong commands. A proof that a peer could send back to us would
-prove nothing.
-Decision: who connects speaks first, so a listener tells a stranger nothing. All of it must be over within HELLO_S. Each side
-proves the token over both nonces, its own role and the TLS certificate (auth.py); who connects proves it first.
+Facts. A listener is found by port scanners, browsers and wrong commands. A proof that a peer could
+send back to us would prove nothing.
+Decision: who connects speaks first, so a listener tells a stranger nothing. All of it must be over
+within HELLO_S. Each side proves the token over both nonces, its own role and the TLS certificate
+(auth.py); who connects proves it first.
 """
 
 from __future__ import annotations
@@ -11,9 +14,16 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any, NamedTuple
 
-import fastnet
+from fastnet._version import __version__
 from fastnet.apps.transfer.events import ErrorCode
-from fastnet.apps.transfer.protocol.frames import MAGIC, VERSION, Kind, ProtocolError, field, pack_json
+from fastnet.apps.transfer.protocol.frames import (
+    MAGIC,
+    VERSION,
+    Kind,
+    ProtocolError,
+    field,
+    pack_json,
+)
 from fastnet.apps.transfer.session.connection import Broken, Channel
 from fastnet.errors import TransferRefused
 from fastnet.limits import HELLO_BYTES_MAX, HELLO_S, REASON_CHARACTERS
@@ -23,10 +33,12 @@ OTHER_ROLE = {"send": "recv", "recv": "send"}
 
 
 class Greeting(NamedTuple):
-    """What we say of ourselves. role: "send" or "recv". token: the shared secret, b"" for none. binding: of TLS.
+    """What we say of ourselves. role: "send" or "recv". token: the shared secret, b"" for none.
+    binding: of TLS.
 
-    compress: what a sender does, or a receiver can undo. streams: connections that a sender wants, or a receiver can use.
-    ticket: by which a listener knows further ones again. joins: the ticket of the transfer that this connection belongs to.
+    compress: what a sender does, or a receiver can undo. streams: connections that a sender wants,
+    or a receiver can use. ticket: by which a listener knows further ones again. joins: the ticket
+    of the transfer that this connection belongs to.
     """
 
     role: str
@@ -42,7 +54,7 @@ class Greeting(NamedTuple):
     def fields(self, nonce: bytes) -> dict[str, Any]:
         return {
             "version": VERSION,
-            "program": f"fastnet {fastnet.__version__}",
+            "program": f"fastnet {__version__}",
             "role": self.role,
             "nonce": nonce.hex(),
             "auth": bool(self.token),
@@ -71,14 +83,15 @@ class Peer(NamedTuple):
 def greet(channel: Channel, mine: Greeting, dialled: bool) -> Peer:
     """Find out who the other side is. dialled: whether this side connected.
 
-    Raises ProtocolError for a stranger, TransferRefused for a peer without the right token, and Broken.
+    Raises ProtocolError for a stranger, TransferRefused for a peer without the right token, and
+    Broken.
     """
     channel.deadline = monotonic() + HELLO_S
     try:
         peer = _greet(channel, mine, dialled)
     except Broken as error:
-        cure = "Is it a fastnet of the other role? --raw, --tls and --token-file must be the same on both sides"
-        raise Broken(f"{error.message} before it said who it is", cure, error.code) from error
+        hint = "Is it a fastnet of the other role? --raw, --tls and --token-file must be the same on both sides"
+        raise Broken(f"{error.message} before it said who it is", hint, error.code) from error
     channel.deadline = None
     return peer
 
@@ -108,7 +121,9 @@ def _read_hello(channel: Channel) -> dict[str, Any]:
 
 
 def expect(channel: Channel, kind: Kind) -> dict[str, Any]:
-    """The next frame, which must be of that kind; heart-beats are skipped. Raises what the peer reports."""
+    """The next frame, which must be of that kind; heart-beats are skipped. Raises what the peer
+    reports.
+    """
     while True:
         frame = channel.read_frame(kind, bytes_max=HELLO_BYTES_MAX)
         if frame.kind == Kind.ERROR:
@@ -122,16 +137,20 @@ def as_error(peer: str, fields: dict[str, Any]) -> TransferRefused:
     code = field(fields, "code", str, ErrorCode.FAILED)
     known = code if code in ErrorCode.__members__.values() else ErrorCode.FAILED
     text = field(fields, "text", str, "it does not say why")[:REASON_CHARACTERS]
-    return TransferRefused(f"{peer} says: {text}", field(fields, "cure", str, "")[:REASON_CHARACTERS], known)
+    return TransferRefused(
+        f"{peer} says: {text}", field(fields, "hint", str, "")[:REASON_CHARACTERS], known
+    )
 
 
 def _check(mine: Greeting, theirs: dict[str, Any]) -> Peer:
     if field(theirs, "version", int, 0) != VERSION:
-        raise ProtocolError(f"it speaks version {theirs.get('version')!a} of it, and this fastnet speaks {VERSION}")
+        raise ProtocolError(
+            f"it speaks version {theirs.get('version')!a} of it, and this fastnet speaks {VERSION}"
+        )
     role = field(theirs, "role", str, "")
     if role != OTHER_ROLE[mine.role]:
-        cure = "One side must be `fastnet send` and the other one `fastnet recv`"
-        raise TransferRefused(f"both sides want to {mine.role}", cure, ErrorCode.REFUSED)
+        hint = "One side must be `fastnet send` and the other one `fastnet recv`"
+        raise TransferRefused(f"both sides want to {mine.role}", hint, ErrorCode.REFUSED)
     try:
         nonce = bytes.fromhex(field(theirs, "nonce", str, ""))
     except ValueError:
@@ -141,7 +160,9 @@ def _check(mine: Greeting, theirs: dict[str, Any]) -> Peer:
     proves = bool(field(theirs, "auth", bool, False))
     if proves != bool(mine.token):
         what = "the other side has none" if mine.token else "the other side wants one"
-        raise TransferRefused(f"no token: {what}", "Give both sides the same --token-file", ErrorCode.REFUSED)
+        raise TransferRefused(
+            f"no token: {what}", "Give both sides the same --token-file", ErrorCode.REFUSED
+        )
     return Peer(
         role,
         field(theirs, "digest", str, ""),
@@ -161,7 +182,7 @@ def _prove(channel: Channel, mine: Greeting, nonce: bytes, theirs: bytes, dialle
         channel.send(pack_json(Kind.TOKEN, {"proof": word.hex()}))
     said = field(expect(channel, Kind.TOKEN), "proof", str, "")
     if not token.same(said.encode("utf-8", "replace"), due.hex().encode()):
-        cure = "Give both sides the same --token-file"
-        raise TransferRefused("the other side does not have our token", cure, ErrorCode.REFUSED)
+        hint = "Give both sides the same --token-file"
+        raise TransferRefused("the other side does not have our token", hint, ErrorCode.REFUSED)
     if not dialled:
         channel.send(pack_json(Kind.TOKEN, {"proof": word.hex()}))

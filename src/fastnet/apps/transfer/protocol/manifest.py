@@ -1,7 +1,8 @@
-"""The list of what will be sent: written in parts by the sender, read within bounds by the receiver.
+"""The list of what will be sent: written in parts by the sender, read within bounds by the
+receiver.
 
-Decision: a part is at most half of what a control frame may be, so a million files need no large frame; the last part says
-that it is the last, and how much of all is data and no hole.
+Decision: a part is at most half of what a control frame may be, so a million files need no large
+frame; the last part says that it is the last, and how much of all is data and no hole.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ PART_BYTES = CONTROL_BYTES_MAX // 2
 ESCAPED = 6
 """Most bytes of a character in a JSON string that is ASCII."""
 WIDE_BYTES = 2
-"""What a character of a name that is not ASCII counts beside what it travels as: in memory it may take four bytes, twice."""
+"""What a character of a name that is not ASCII counts beside what it travels as: in memory it may
+take four bytes, twice.
+"""
 NUMBERS_BYTES = 64
 """More than the numbers of an entry take."""
 
@@ -48,8 +51,12 @@ def write(manifest: Manifest, send: Callable[[bytes], None]) -> None:
     send(pack_json(Kind.MANIFEST, last))
 
 
-def read(channel: Channel, expect: Callable[[Kind], Frame], files_max: int, bytes_max: int | None) -> Manifest:
-    """All parts, at MANIFEST_BYTES_S_MIN at least. Raises ProtocolError, and TransferRefused for more than is allowed."""
+def read(
+    channel: Channel, expect: Callable[[Kind], Frame], files_max: int, bytes_max: int | None
+) -> Manifest:
+    """All parts, at MANIFEST_BYTES_S_MIN at least. Raises ProtocolError, and TransferRefused for
+    more than is allowed.
+    """
     entries: list[Entry] = []
     weight, wide, fields, began = 0, 0, dict[str, Any](), monotonic()
     channel.deadline, channel.late_with = began + channel.stall_s, "what it sends"
@@ -60,7 +67,9 @@ def read(channel: Channel, expect: Callable[[Kind], Frame], files_max: int, byte
         channel.deadline = began + channel.stall_s + weight / MANIFEST_BYTES_S_MIN
         rows = field(fields, "entries", list, [])
         if len(entries) + len(rows) > files_max:
-            message = f"the sender wants to send more than {files_max} file{'s' if files_max > 1 else ''}"
+            message = (
+                f"the sender wants to send more than {files_max} file{'s' if files_max > 1 else ''}"
+            )
             raise TransferRefused(message, "Allow more with --max-files", ErrorCode.LIMIT)
         if not rows and not field(fields, "last", bool, False):
             raise ProtocolError("an empty part of the manifest")
@@ -77,4 +86,8 @@ def read(channel: Channel, expect: Callable[[Kind], Frame], files_max: int, byte
         raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
     if not entries:
         raise ProtocolError("an empty manifest")
-    return Manifest(entries, min(total, field(fields, "data", int, total)), field(fields, "dry_run", bool, False))
+    return Manifest(
+        entries,
+        min(total, field(fields, "data", int, total)),
+        field(fields, "dry_run", bool, False),
+    )

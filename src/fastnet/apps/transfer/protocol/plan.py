@@ -1,4 +1,6 @@
-"""What a receiver wants of a manifest, and has of it already: its PLAN, as the sender believes it."""
+"""What a receiver wants of a manifest, and has of it already: its PLAN, as the sender
+believes it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from fastnet.apps.transfer.target.journal import Extent
 
 
 class Wanted(NamedTuple):
-    """indices: entries that travel, in order. held: what of them does not. total_bytes: None when a stream is among them."""
+    """indices: entries that travel, in order. held: what of them does not. total_bytes: None when a
+    stream is among them.
+    """
 
     indices: list[int]
     held: dict[int, list[Extent]]
@@ -21,9 +25,15 @@ class Wanted(NamedTuple):
 def read(plan: dict[str, Any], entries: list[Entry], digest_bytes: int) -> Wanted:
     """The plan, if it makes sense for these entries. Raises ProtocolError."""
     skip = set(_indices(field(plan, "skip", list, []), entries))
-    wanted = [index for index, entry in enumerate(entries) if entry.kind in (FILE, STREAM) and index not in skip]
+    wanted = [
+        index
+        for index, entry in enumerate(entries)
+        if entry.kind in (FILE, STREAM) and index not in skip
+    ]
     pairs = field(plan, "held", list, [])
-    if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], list) for pair in pairs):
+    if not all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], list) for pair in pairs
+    ):
         raise ProtocolError("what it says that it has")
     _indices([pair[0] for pair in pairs], entries)
     held = {index: _extents(rows, entries[index].size, digest_bytes) for index, rows in pairs}
@@ -32,7 +42,9 @@ def read(plan: dict[str, Any], entries: list[Entry], digest_bytes: int) -> Wante
     has = sum(extent.count for extents in held.values() for extent in extents)
     total = sum(entries[index].size for index in wanted) - has
     streams = any(entries[index].kind == STREAM for index in wanted)
-    return Wanted(wanted, held, None if streams else total, sum(entries[index].size for index in skip) + has)
+    return Wanted(
+        wanted, held, None if streams else total, sum(entries[index].size for index in skip) + has
+    )
 
 
 def _indices(values: list[Any], entries: list[Entry]) -> list[int]:

@@ -1,4 +1,6 @@
-"""What both sides must agree on at the end: which files, of which sizes, with which digests, in which order."""
+"""What both sides must agree on at the end: which files, of which sizes, with which digests, in
+which order.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The last words of a raw receiver: what it says between our FIN and its own.
 
-Facts. After our FIN the receiver may take its time: what it has not read yet sits in two kernels' buffers. The count of bytes
-that its kernel has not acknowledged (SIOCOUTQ, tcp(7)) goes down as long as it reads. close(2) with unread data sends RST,
-which discards even what was acknowledged.
-Decision: read to the end, always; keep a little of it. The time-out starts again whenever the count goes down, and not for
-each byte said: somebody who talks for ever is cut short.
+Facts. After our FIN the receiver may take its time: what it has not read yet sits in two kernels'
+buffers. The count of bytes that its kernel has not acknowledged (SIOCOUTQ, tcp(7)) goes down as
+long as it reads. close(2) with unread data sends RST, which discards even what was acknowledged.
+Decision: read to the end, always; keep a little of it. The time-out starts again whenever the count
+goes down, and not for each byte said: somebody who talks for ever is cut short.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from fastnet.limits import LAST_WORDS_BYTES, LAST_WORDS_BYTES_MAX, MOVER_SLICE_S
 
 
 class NoEnd(Exception):
-    """The peer did not end, in time or within bounds. words: what it said; talked: whether it said too much."""
+    """The peer did not end, in time or within bounds. words: what it said; talked: whether it said
+    too much.
+    """
 
     def __init__(self, words: bytes, talked: bool) -> None:
         super().__init__("no end of stream")
@@ -30,7 +32,8 @@ class NoEnd(Exception):
 
 
 def read_last_words(sock: socket.socket, stall_s: float, on_slice: Callable[[], None]) -> bytes:
-    """Read to the peer's end and return the beginning of what it said. Raises NoEnd, and OSError of the socket.
+    """Read to the peer's end and return the beginning of what it said. Raises NoEnd, and OSError of
+    the socket.
 
     sock: non-blocking. on_slice: called every MOVER_SLICE_S; may raise.
     """
@@ -63,5 +66,7 @@ def unacknowledged(sock: socket.socket) -> int:
 
 
 def as_text(words: bytes) -> str:
-    """Last words as text: textbook programs send padded buffers, so the first NUL ends them, and so do final line ends."""
+    """Last words as text: textbook programs send padded buffers, so the first NUL ends them, and so
+    do final line ends.
+    """
     return words.partition(b"\0")[0].decode("utf-8", "backslashreplace").rstrip("\r\n")

@@ -1,4 +1,6 @@
-"""Receive a file raw: from a sender that listens, or from the first one that connects and speaks."""
+"""Receive a file raw: from a sender that listens, or from the first one that connects and
+speaks.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def pull(
     overwrite: str = "never",
     retry_s: float = 0.0,
 ) -> TransferReport:
-    """Connect to a sender and receive one file. Raises NetworkError, TransferRefused (it exists) and TransferError."""
+    """Connect to a sender and receive one file. Raises NetworkError, TransferRefused (it exists)
+    and TransferError.
+    """
     with Target(path, overwrite) as target, dial_until(endpoint, retry_s) as sock:
         return receive(sock, target, options, on_event)
 
@@ -36,7 +40,8 @@ def await_push(
     overwrite: str = "never",
     wait_s: float | None = None,
 ) -> TransferReport:
-    """Listen and receive one file from the first peer that sends something, or ends without: a file may be empty.
+    """Listen and receive one file from the first peer that sends something, or ends without: a file
+    may be empty.
 
     wait_s: give up when nobody did so for so long; None waits for ever. Raises as `pull` does.
     """
@@ -48,7 +53,9 @@ def await_push(
             return receive(sock, target, options, on_event)
 
 
-def receive(sock: socket.socket, target: Target, options: RawOptions, on_event: OnEvent) -> TransferReport:
+def receive(
+    sock: socket.socket, target: Target, options: RawOptions, on_event: OnEvent
+) -> TransferReport:
     report = RawSession(sock, options, on_event, nothing).receive(target)
     on_event(TransferEvent("report", report=report))
     return report

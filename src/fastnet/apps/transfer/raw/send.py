@@ -1,8 +1,9 @@
 """Send a file raw: to one receiver that listens, or to each client that connects.
 
-Decision: a thread for each client, and a slice of a native mover holds no GIL, so one that reads slowly, or not at all, is in
-nobody's way. Without keep_open the first transfer that ends well is the last one: nobody else is let in, and those that
-run are seen to their ends. One that fails ends the command only when it leaves nobody else being served.
+Decision: a thread for each client, and a slice of a native mover holds no GIL, so one that reads
+slowly, or not at all, is in nobody's way. Without keep_open the first transfer that ends well is
+the last one: nobody else is let in, and those that run are seen to their ends. One that fails ends
+the command only when it leaves nobody else being served.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.apps.transfer.raw.session import RawOptions, RawSession
 from fastnet.apps.transfer.raw.source import Source
 from fastnet.apps.transfer.report import TransferReport
-from fastnet.apps.transfer.session.listen import accept, dial_until, listening, nobody_came, wait_readable
+from fastnet.apps.transfer.session.listen import (
+    accept,
+    dial_until,
+    listening,
+    nobody_came,
+    wait_readable,
+)
 from fastnet.endpoint import Endpoint
 from fastnet.errors import FastnetError, TransferError
 from fastnet.limits import TRANSFER_CLIENTS_MAX
@@ -32,7 +39,9 @@ def nothing() -> None:
     """The on_slice of who does not want to stop a transfer."""
 
 
-def push(path: str, endpoint: Endpoint, options: RawOptions, on_event: OnEvent, retry_s: float = 0.0) -> TransferReport:
+def push(
+    path: str, endpoint: Endpoint, options: RawOptions, on_event: OnEvent, retry_s: float = 0.0
+) -> TransferReport:
     """Connect to a receiver and send it one file. Raises NetworkError and TransferError."""
     with Source(path) as source, dial_until(endpoint, retry_s) as sock:
         session = RawSession(sock, options, on_event, nothing)
@@ -51,7 +60,7 @@ def tell_growth(source: Source, on_event: OnEvent, number: int) -> None:
 def as_event(error: FastnetError, number: int) -> TransferEvent:
     """One client's failure, for an offer that goes on."""
     code = error.code if isinstance(error, TransferError) else ErrorCode.FAILED
-    return TransferEvent("error", number, code=code, text=error.message, cure=error.cure)
+    return TransferEvent("error", number, code=code, text=error.message, hint=error.hint)
 
 
 @dataclass
@@ -118,14 +127,18 @@ def offer(
     wait_s: float | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[TransferReport]:
-    """Listen and send one file to each client that connects. Returns the reports of the transfers that ended well.
+    """Listen and send one file to each client that connects. Returns the reports of the transfers
+    that
+    ended well.
 
-    on_event is called in the threads of the transfers, one call at a time. wait_s: give up when no client came for so long;
-    None waits for ever. stopped: asked several times a second; true ends a keep_open offer when its transfers are over.
-    Raises NetworkError (cannot listen, nobody came), and the last TransferError when no transfer ended well.
+    on_event is called in the threads of the transfers, one call at a time. wait_s: give up when no
+    client came for so long; None waits for ever. stopped: asked several times a second; true ends a
+    keep_open offer when its transfers are over. Raises NetworkError (cannot listen, nobody came),
+    and the last TransferError when no transfer ended well.
     """
     with Source(path) as source, listening(endpoint) as (listener, where):
-        choose("send", source.fd, options.mover, options.backend)  # what cannot work is said before anybody comes
+        # what cannot work is said before anybody comes
+        choose("send", source.fd, options.mover, options.backend)
         one = threading.Lock()
 
         def tell(event: TransferEvent) -> None:

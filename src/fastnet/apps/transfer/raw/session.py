@@ -1,11 +1,15 @@
-"""One raw transfer over one connection: the file's bytes, a half-close, then what the receiver has to say.
+"""One raw transfer over one connection: the file's bytes, a half-close, then what the receiver has
+to
+say.
 
-Facts. In raw mode the end of the stream is the only word about wholeness, and a process that dies closes its sockets as one
-that is done does: with FIN. With SO_LINGER set to no time, close(2), and so the death of a process, sends RST (socket(7)).
-Decision: the sender sets that first and takes it back when the last byte is with the kernel; so its FIN means "that was all",
-whatever kills it. A receiver that fails resets too. The sender then reads to the receiver's end: until then nothing is known.
-What remains: a FIN that someone else makes (a proxy, nc killed with ^C) looks like the end. fastnet/1 has a proof instead.
-Unix sockets have no RST, so there the death of a sender looks like its end.
+Facts. In raw mode the end of the stream is the only word about wholeness, and a process that dies
+closes its sockets as one that is done does: with FIN. With SO_LINGER set to no time, close(2), and
+so the death of a process, sends RST (socket(7)).
+Decision: the sender sets that first and takes it back when the last byte is with the kernel; so its
+FIN means "that was all", whatever kills it. A receiver that fails resets too. The sender then reads
+to the receiver's end: until then nothing is known. What remains: a FIN that someone else makes (a
+proxy, nc killed with ^C) looks like the end. fastnet/1 has a proof instead. Unix sockets have no
+RST, so there the death of a sender looks like its end.
 """
 
 from __future__ import annotations
@@ -29,18 +33,32 @@ from fastnet.apps.transfer.raw.target import Target, cannot_write
 from fastnet.apps.transfer.report import TransferReport
 from fastnet.apps.transfer.session.listen import peer_name, reset_on_close
 from fastnet.errors import TransferError, TransferUnconfirmed, reason
-from fastnet.limits import GREETING_PAUSE_S, HELLO_S, LAST_WORDS_BYTES_MAX, MOVER_SLICE_S, TRANSFER_STALL_S
+from fastnet.limits import (
+    GREETING_PAUSE_S,
+    HELLO_S,
+    LAST_WORDS_BYTES_MAX,
+    MOVER_SLICE_S,
+    TRANSFER_STALL_S,
+)
 from fastnet.mover import MoverChoice, choose
 from fastnet.mover.contract import Mover
 from fastnet.transport.congestion import check, settle
 
 PEER_FAULTS = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ESHUTDOWN)
-NETWORK_FAULTS = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ECONNABORTED)
+NETWORK_FAULTS = (
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+    errno.ECONNABORTED,
+)
 
 
 @dataclass(frozen=True)
 class RawOptions:
-    """How to transfer. stall_s: seconds without a byte moving that end it. thanks: a receiver's last words."""
+    """How to transfer. stall_s: seconds without a byte moving that end it. thanks: a receiver's
+    last words.
+    """
 
     stall_s: float = TRANSFER_STALL_S
     congestion: str = "auto"
@@ -53,13 +71,20 @@ class RawOptions:
 
 
 class RawSession:
-    """What sending and receiving have in common: a connection, a mover, a clock and someone who listens to events.
+    """What sending and receiving have in common: a connection, a mover, a clock and someone who
+    listens to events.
 
-    on_slice: called several times a second; may raise to end the transfer, which the peer then learns by a reset.
+    on_slice: called several times a second; may raise to end the transfer, which the peer then
+    learns by a reset.
     """
 
     def __init__(
-        self, sock: socket.socket, options: RawOptions, on_event: OnEvent, on_slice: Callable[[], None], number: int = 1
+        self,
+        sock: socket.socket,
+        options: RawOptions,
+        on_event: OnEvent,
+        on_slice: Callable[[], None],
+        number: int = 1,
     ) -> None:
         self.sock = sock
         self.options = options
@@ -80,10 +105,14 @@ class RawSession:
         """After each slice of a mover."""
         self.moved_bytes = moved_bytes
         self._on_slice()
-        self.tell(TransferEvent("progress", self.number, bytes=moved_bytes, total_bytes=self.total_bytes))
+        self.tell(
+            TransferEvent("progress", self.number, bytes=moved_bytes, total_bytes=self.total_bytes)
+        )
 
     def send(self, source: Source) -> TransferReport:
-        """Send all of it and return when the peer has ended too. Raises TransferError and TransferUnconfirmed."""
+        """Send all of it and return when the peer has ended too. Raises TransferError and
+        TransferUnconfirmed.
+        """
         self.name, self.total_bytes = source.name, source.size
         self._start()
         choice = choose("send", source.fd, self.options.mover, self.options.backend)
@@ -102,7 +131,14 @@ class RawSession:
 
     def _start(self) -> None:
         self.tell(
-            TransferEvent("start", self.number, peer=self.peer, name=self.name, total_bytes=self.total_bytes, bytes=0)
+            TransferEvent(
+                "start",
+                self.number,
+                peer=self.peer,
+                name=self.name,
+                total_bytes=self.total_bytes,
+                bytes=0,
+            )
         )
 
     def _send_all(self, source: Source, mover: Mover) -> None:
@@ -140,18 +176,18 @@ class RawSession:
                 if silence.talked
                 else f"did not end within {self.options.stall_s:g} s"
             )
-            cure = "It may have everything: compare the files, or give a longer --timeout"
-            raise self._unconfirmed(how, cure) from None
+            hint = "It may have everything: compare the files, or give a longer --timeout"
+            raise self._unconfirmed(how, hint) from None
         except OSError as error:
             raise self._broken_at_the_end(error) from error
 
     def _broken_at_the_end(self, error: OSError) -> TransferUnconfirmed:
-        cure = "It went away before it had read to the end, or failed: compare the files, and send it again"
-        return self._unconfirmed(f"then broke the connection ({reason(error)})", cure)
+        hint = "It went away before it had read to the end, or failed: compare the files, and send it again"
+        return self._unconfirmed(f"then broke the connection ({reason(error)})", hint)
 
-    def _unconfirmed(self, how: str, cure: str) -> TransferUnconfirmed:
+    def _unconfirmed(self, how: str, hint: str) -> TransferUnconfirmed:
         message = f"all {self.moved_bytes} bytes of {self.name} were sent, but {self.peer} {how}"
-        return TransferUnconfirmed(message, cure, ErrorCode.UNCONFIRMED)
+        return TransferUnconfirmed(message, hint, ErrorCode.UNCONFIRMED)
 
     def receive(self, target: Target) -> TransferReport:
         """Receive to the peer's end and put the file under its name. Raises TransferError."""
@@ -172,7 +208,9 @@ class RawSession:
         return self._report("recv", choice, mover, None)
 
     def _refuse_greeting(self) -> None:
-        """A sender without --raw first says who it is. Raises TransferError before any of that is taken for the file."""
+        """A sender without --raw first says who it is. Raises TransferError before any of that is
+        taken for the file.
+        """
         poll = select.poll()
         poll.register(self.sock, select.POLLIN | select.POLLRDHUP)
         ends = monotonic() + HELLO_S
@@ -185,23 +223,28 @@ class RawSession:
             except OSError as error:  # which the kernel tells once
                 raise self._broken(error) from error
             if begin == GREETING:
-                cure = "Say --raw on both sides, or on neither"
+                hint = "Say --raw on both sides, or on neither"
                 message = f"{self.peer} speaks fastnet/1, and this side was told to take raw bytes"
-                raise TransferError(message, cure, ErrorCode.PROTOCOL)
+                raise TransferError(message, hint, ErrorCode.PROTOCOL)
             if not begin or not GREETING.startswith(begin) or ready[0][1] & ~select.POLLIN:
                 return
-            time.sleep(GREETING_PAUSE_S)  # the rest of it is on its way, or it is a file that begins like this
+            # the rest of it is on its way, or it is a file that begins like this
+            time.sleep(GREETING_PAUSE_S)
 
     def _receive_all(self, target: Target, mover: Mover) -> None:
         try:
             self.moved_bytes = receive_extent(
-                mover, self.sock, target.fd, target.offset, WITHOUT_END, self.options.stall_s, self.progress
+                mover,
+                self.sock,
+                target.fd,
+                target.offset,
+                WITHOUT_END,
+                self.options.stall_s,
+                self.progress,
             )
         except Stalled as stalled:
             if mover.held_bytes:
-                message = (
-                    f"{target.name} took nothing more for {self.options.stall_s:g} s, after {stalled.moved_bytes} bytes"
-                )
+                message = f"{target.name} took nothing more for {self.options.stall_s:g} s, after {stalled.moved_bytes} bytes"
                 raise TransferError(message, "Look at what reads it", ErrorCode.TARGET) from stalled
             self._stalled("sent nothing more and did not end", stalled)
         except OSError as error:
@@ -224,19 +267,25 @@ class RawSession:
 
     def _stalled(self, what: str, stalled: Stalled) -> NoReturn:
         self.moved_bytes = stalled.moved_bytes
-        message = f"{self.peer} {what} for {self.options.stall_s:g} s, after {stalled.moved_bytes} bytes"
-        cure = "Look at the other side, or give a longer --timeout"
-        raise TransferError(message, cure, ErrorCode.STALLED) from stalled
+        message = (
+            f"{self.peer} {what} for {self.options.stall_s:g} s, after {stalled.moved_bytes} bytes"
+        )
+        hint = "Look at the other side, or give a longer --timeout"
+        raise TransferError(message, hint, ErrorCode.STALLED) from stalled
 
     def _broken(self, error: OSError) -> TransferError:
         of = f" of {self.total_bytes}" if self.total_bytes is not None else ""
         if error.errno in PEER_FAULTS:
             message = f"{self.peer} broke the connection after {self.moved_bytes}{of} bytes"
-            return TransferError(message, "It failed or was stopped; its own words say why", ErrorCode.RESET)
+            return TransferError(
+                message, "It failed or was stopped; its own words say why", ErrorCode.RESET
+            )
         message = f"the connection to {self.peer} failed after {self.moved_bytes}{of} bytes: {reason(error)}"
         return TransferError(message, "Check the network between the two hosts", ErrorCode.NETWORK)
 
-    def _report(self, role: str, choice: MoverChoice, mover: Mover, message: str | None) -> TransferReport:
+    def _report(
+        self, role: str, choice: MoverChoice, mover: Mover, message: str | None
+    ) -> TransferReport:
         return TransferReport(
             role=role,
             mode="raw",

@@ -1,10 +1,11 @@
 """Where the bytes of a raw transfer come from: a file, or a stream of unknown length.
 
-Facts. The size in stat(2) is a promise that the next writer may break, and files of /proc promise nothing at all: size 0.
-A page of a file is read when it is sent, so a file that is written to meanwhile gives a mix of old and new.
-Decision: the size at the start is what is sent. A file that became shorter, or that was written to without becoming longer,
-ends the transfer as failed; one that only grew is a log file, and its first `size` bytes are a true copy. A file of size 0
-is read to its end.
+Facts. The size in stat(2) is a promise that the next writer may break, and files of /proc promise
+nothing at all: size 0. A page of a file is read when it is sent, so a file that is written to
+meanwhile gives a mix of old and new.
+Decision: the size at the start is what is sent. A file that became shorter, or that was written to
+without becoming longer, ends the transfer as failed; one that only grew is a log file, and its
+first `size` bytes are a true copy. A file of size 0 is read to its end.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ STDIN = 0
 
 
 class Source:
-    """An open source; several transfers may send from it at once unless it is a stream. `-` is standard input."""
+    """An open source; several transfers may send from it at once unless it is a stream. `-` is
+    standard input.
+    """
 
     def __init__(self, path: str) -> None:
         self.name = "standard input" if path == "-" else path
@@ -31,7 +34,9 @@ class Source:
         self._opened = os.fstat(self.fd)
         if stat.S_ISDIR(self._opened.st_mode):
             self.close()
-            raise TransferError(f"{path} is a folder", "Raw mode sends one file; leave --raw out", ErrorCode.SOURCE)
+            raise TransferError(
+                f"{path} is a folder", "Raw mode sends one file; leave --raw out", ErrorCode.SOURCE
+            )
         self.is_stream = path == "-" or not stat.S_ISREG(self._opened.st_mode)
 
     @property
@@ -51,12 +56,14 @@ class Source:
         now = os.fstat(self.fd)
         if sent_bytes < self.size:
             message = f"{self.name} shrank while it was sent: {sent_bytes} of {self.size} bytes"
-            return TransferError(message, "Send it again when nobody writes to it", ErrorCode.SHRANK)
-        if now.st_size == self.size and now.st_mtime_ns != self._opened.st_mtime_ns:
-            message = (
-                f"{self.name} was written to while it was sent, so what arrived may be neither the old nor the new"
+            return TransferError(
+                message, "Send it again when nobody writes to it", ErrorCode.SHRANK
             )
-            return TransferError(message, "Send it again when nobody writes to it", ErrorCode.CHANGED)
+        if now.st_size == self.size and now.st_mtime_ns != self._opened.st_mtime_ns:
+            message = f"{self.name} was written to while it was sent, so what arrived may be neither the old nor the new"
+            return TransferError(
+                message, "Send it again when nobody writes to it", ErrorCode.CHANGED
+            )
         return None
 
     def growth(self) -> int:
@@ -70,7 +77,12 @@ class Source:
     def __enter__(self) -> Source:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
 

@@ -1,11 +1,14 @@
-"""Where the bytes of a raw transfer go: a file that appears under its name only when it is whole, or a stream.
+"""Where the bytes of a raw transfer go: a file that appears under its name only when it is whole,
+or a
+stream.
 
-Facts. rename(2) replaces a file at one instant, within one file system; link(2) does not replace. A process killed with
-SIGKILL removes nothing; its locks (flock(2)) are gone.
-Decision: bytes go to `.NAME.RANDOM.part` in the same folder, made anew (O_EXCL) and locked. When all is there it is linked
-(overwrite "never") or renamed ("always") to its name. On any failure it is removed. What a killed receiver leaves is a .part
-file, never a wrong NAME; nobody goes on with that, so the next one that receives NAME removes it.
-A target that exists and is no regular file (/dev/null, a FIFO) is written to as it is.
+Facts. rename(2) replaces a file at one instant, within one file system; link(2) does not replace. A
+process killed with SIGKILL removes nothing; its locks (flock(2)) are gone.
+Decision: bytes go to `.NAME.RANDOM.part` in the same folder, made anew (O_EXCL) and locked. When
+all is there it is linked (overwrite "never") or renamed ("always") to its name. On any failure it
+is removed. What a killed receiver leaves is a .part file, never a wrong NAME; nobody goes on with
+that, so the next one that receives NAME removes it. A target that exists and is no regular file
+(/dev/null, a FIFO) is written to as it is.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Target:
-    """An open target. `-` is standard output. Leaving the context without `commit` removes what was written."""
+    """An open target. `-` is standard output. Leaving the context without `commit` removes what was
+    written.
+    """
 
     def __init__(self, path: str, overwrite: str = "never") -> None:
         self.path = path
@@ -50,7 +55,9 @@ class Target:
         return STREAM if self.is_stream else 0
 
     def _is_special(self) -> bool:
-        """Whether something that is no regular file stands there. Raises TransferRefused for what may not be replaced."""
+        """Whether something that is no regular file stands there. Raises TransferRefused for what
+        may not be replaced.
+        """
         try:
             found = os.lstat(self.path)
             if stat.S_ISLNK(found.st_mode) and self._overwrite == "always":
@@ -60,7 +67,9 @@ class Target:
         except (OSError, ValueError) as error:
             raise self._cannot_write(error) from error
         if stat.S_ISDIR(found.st_mode):
-            raise TransferRefused(f"{self.path} is a folder", "Name the file: --output FOLDER/FILE", ErrorCode.TARGET)
+            raise TransferRefused(
+                f"{self.path} is a folder", "Name the file: --output FOLDER/FILE", ErrorCode.TARGET
+            )
         if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
             self._refuse_existing()
             return False
@@ -68,8 +77,8 @@ class Target:
 
     def _refuse_existing(self) -> None:
         if self._overwrite == "never":
-            cure = "Give another name, or replace it with --overwrite always"
-            raise TransferRefused(f"{self.path} exists already", cure, ErrorCode.EXISTS)
+            hint = "Give another name, or replace it with --overwrite always"
+            raise TransferRefused(f"{self.path} exists already", hint, ErrorCode.EXISTS)
 
     def _open(self) -> None:
         try:
@@ -85,7 +94,9 @@ class Target:
             raise self._cannot_write(error) from error
 
     def commit(self) -> None:
-        """Everything is there: give it its name. Raises TransferRefused when somebody else took that meanwhile."""
+        """Everything is there: give it its name. Raises TransferRefused when somebody else took
+        that meanwhile.
+        """
         if not self.temporary:
             return
         try:
@@ -95,7 +106,9 @@ class Target:
                 self._link()
         except FileExistsError as error:
             message = f"{self.path} came into being while it was received"
-            raise TransferRefused(message, "Give another name, or use --overwrite always", ErrorCode.EXISTS) from error
+            raise TransferRefused(
+                message, "Give another name, or use --overwrite always", ErrorCode.EXISTS
+            ) from error
         except OSError as error:
             raise self._cannot_write(error) from error
         self.temporary = ""
@@ -106,7 +119,8 @@ class Target:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
                 raise
-            # A file system without hard links; what is lost is only the race with another writer of the same name.
+            # A file system without hard links; what is lost is only the race with another writer of
+            # the same name.
             if os.path.lexists(self.path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
             os.rename(self.temporary, self.path)
@@ -127,12 +141,19 @@ class Target:
     def __enter__(self) -> Target:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
 
 def open_locked(head: bytes) -> tuple[str, int]:
-    """A new file, locked: its path and descriptor. Another one when a sweeper was between its making and its lock."""
+    """A new file, locked: its path and descriptor. Another one when a sweeper was between its
+    making and its lock.
+    """
     while True:
         path = head + b"." + os.urandom(RANDOM_BYTES).hex().encode() + PART_TAIL
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -142,9 +163,13 @@ def open_locked(head: bytes) -> tuple[str, int]:
 
 
 def sweep(head: bytes) -> None:
-    """Remove what killed receivers have left of this name: regular files of this user that nobody has locked."""
+    """Remove what killed receivers have left of this name: regular files of this user that nobody
+    has locked.
+    """
     folder, name = os.path.split(head)
-    ours = re.compile(re.escape(name) + rb"\.[0-9a-f]{%d}" % (2 * RANDOM_BYTES) + re.escape(PART_TAIL))
+    ours = re.compile(
+        re.escape(name) + rb"\.[0-9a-f]{%d}" % (2 * RANDOM_BYTES) + re.escape(PART_TAIL)
+    )
     names: list[bytes] = []
     with suppress(OSError):  # a folder may be written to and not listed
         names = os.listdir(folder or b".")
@@ -163,7 +188,9 @@ def sweep(head: bytes) -> None:
 
 
 def lock(fd: int) -> bool | None:
-    """Whether it is ours now; None where the file system has no locks, and so nothing can be known to be left over."""
+    """Whether it is ours now; None where the file system has no locks, and so nothing can be known
+    to be left over.
+    """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -174,19 +201,23 @@ def lock(fd: int) -> bool | None:
 
 
 def cannot_write(name: str, error: OSError | ValueError) -> TransferError:
-    """What went wrong at the target, with its cure."""
+    """What went wrong at the target, with its hint."""
     why = reason(error) if isinstance(error, OSError) else "not a path"
     if isinstance(error, OSError) and error.errno in FULL:
-        cure = "Free some space, raise the limit (ulimit -f, quota), or receive to another file system"
-        return TransferError(f"cannot write {name}: {why}", cure, ErrorCode.DISK_FULL)
+        hint = (
+            "Free some space, raise the limit (ulimit -f, quota), or receive to another file system"
+        )
+        return TransferError(f"cannot write {name}: {why}", hint, ErrorCode.DISK_FULL)
     if isinstance(error, BrokenPipeError):
         return TransferError(f"cannot write {name}: nobody reads it any more", "", ErrorCode.TARGET)
-    return TransferError(f"cannot write {name}: {why}", "Check the folder and its permissions", ErrorCode.TARGET)
+    return TransferError(
+        f"cannot write {name}: {why}", "Check the folder and its permissions", ErrorCode.TARGET
+    )
 
 
 def came_into_being(name: str) -> TransferRefused:
-    cure = "Receive elsewhere, or say --overwrite always"
-    return TransferRefused(f"{name} came into being while it was received", cure, ErrorCode.EXISTS)
+    hint = "Receive elsewhere, or say --overwrite always"
+    return TransferRefused(f"{name} came into being while it was received", hint, ErrorCode.EXISTS)
 
 
 def umask() -> int:

@@ -1,10 +1,11 @@
 """A connection of fastnet/1: frames in and out, and extents of files, with a time-out for silence.
 
-Facts. Both sides of a transfer speak: a receiver that fails must be heard while the sender is in the middle of an extent.
-Decision: one thread a connection; sockets never block; whoever waits, waits for MOVER_SLICE_S at most, and then lets the
-session look around (`on_slice`), which may raise. Nothing beyond a frame is read ahead, so that splice(2) finds the bytes of
-an extent in the socket.
-With TLS the bytes pass through Python's ssl and a buffer: kernel TLS would keep sendfile(2), see tls.py.
+Facts. Both sides of a transfer speak: a receiver that fails must be heard while the sender is in
+the middle of an extent.
+Decision: one thread a connection; sockets never block; whoever waits, waits for MOVER_SLICE_S at
+most, and then lets the session look around (`on_slice`), which may raise. Nothing beyond a frame is
+read ahead, so that splice(2) finds the bytes of an extent in the socket. With TLS the bytes pass
+through Python's ssl and a buffer: kernel TLS would keep sendfile(2), see tls.py.
 """
 
 from __future__ import annotations
@@ -41,11 +42,13 @@ class Broken(TransferError):
 
 
 class Channel:
-    """One connection. on_slice: called whenever waiting or moving has taken MOVER_SLICE_S; may raise.
+    """One connection. on_slice: called whenever waiting or moving has taken MOVER_SLICE_S; may
+    raise.
 
-    stall_s: nothing moved for so long is the end. deadline: a moment (monotonic) at which everything must be over, or None;
-    late_with: what the peer is late with then. heard: when its last frame was whole; a sign of life is no silence.
-    is_sending: a frame is under way, and no other may begin.
+    stall_s: nothing moved for so long is the end. deadline: a moment (monotonic) at which
+    everything must be over, or None; late_with: what the peer is late with then. heard: when its
+    last frame was whole; a sign of life is no silence. is_sending: a frame is under way, and no
+    other may begin.
     """
 
     def __init__(self, sock: socket.socket, peer: str, stall_s: float) -> None:
@@ -73,7 +76,8 @@ class Channel:
     def hang_up(self) -> None:
         """End both directions, whoever waits for the socket meanwhile."""
         with suppress(OSError):
-            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # ssl's own would pull TLS from under the one who waits
+            # ssl's own would pull TLS from under the one who waits
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     # Waiting
 
@@ -88,7 +92,9 @@ class Channel:
         self.on_slice()
 
     def check_deadline(self) -> None:
-        """Raises Broken when it is over; also for a peer that talks so much that nobody ever waits for it."""
+        """Raises Broken when it is over; also for a peer that talks so much that nobody ever waits
+        for it.
+        """
         if self.deadline is not None and monotonic() >= self.deadline:
             raise self.stalled()
 
@@ -96,17 +102,23 @@ class Channel:
         message = f"{self.peer} was silent for {self.stall_s:g} s"
         if self.deadline is not None:
             message = f"{self.peer} took too long to say {self.late_with}"
-        return Broken(message, "Look at the other side, or give a longer --timeout", ErrorCode.STALLED)
+        return Broken(
+            message, "Look at the other side, or give a longer --timeout", ErrorCode.STALLED
+        )
 
     def broken(self, error: OSError | None = None) -> Broken:
         is_ours = (
-            error is None or error.errno in NETWORK_FAULTS or (self._tls is not None and self._tls.is_fault(error))
+            error is None
+            or error.errno in NETWORK_FAULTS
+            or (self._tls is not None and self._tls.is_fault(error))
         )
         if error is not None and not is_ours:
             raise error
         how = f" ({reason(error)})" if error is not None and error.errno != errno.ECONNRESET else ""
-        cure = "It was stopped, or the network failed; the same command again goes on where it ended"
-        return Broken(f"{self.peer} broke the connection{how}", cure, ErrorCode.RESET)
+        hint = (
+            "It was stopped, or the network failed; the same command again goes on where it ended"
+        )
+        return Broken(f"{self.peer} broke the connection{how}", hint, ErrorCode.RESET)
 
     def is_readable(self) -> bool:
         """Whether the peer has said something that was not read yet, or has ended."""
@@ -119,7 +131,9 @@ class Channel:
     # Bytes
 
     def _awaited(self, error: OSError, usual: int) -> int:
-        """What to poll for before the call that gave `error` is made again. Raises Broken when it is no wait.
+        """What to poll for before the call that gave `error` is made again. Raises Broken when it
+        is
+        no wait.
 
         usual: what it is without TLS, which may have to read before it can write.
         """
@@ -187,7 +201,9 @@ class Channel:
         return unpack_head(bytes(first + self.read(HEAD.size - 1))) if n else None
 
     def read_frame(self, *due: Kind, bytes_max: int = PLAN_BYTES_MAX) -> Frame:
-        """The next frame, of a kind that is due, or ERROR or ALIVE. Raises ProtocolError for another one, unread."""
+        """The next frame, of a kind that is due, or ERROR or ALIVE. Raises ProtocolError for
+        another one, unread.
+        """
         kind, length = self.read_head()
         if kind not in (*due, Kind.ERROR, Kind.ALIVE) or length > bytes_max:
             wanted = f", where {chr(due[0])} is due" if due else ""
@@ -199,7 +215,9 @@ class Channel:
     # Extents
 
     def send_file(self, mover: Mover, file_fd: int, offset: int, count: int) -> int:
-        """Bytes of a file as they are. Returns those sent: fewer only when the file ended before."""
+        """Bytes of a file as they are. Returns those sent: fewer only when the file ended
+        before.
+        """
         if self.is_tls:
             return self._send_copy(file_fd, offset, count)
         return self._move(send_extent, mover, file_fd, offset, count)
@@ -210,7 +228,9 @@ class Channel:
         if moved < count:
             raise self.broken()
 
-    def _move(self, some: Callable[..., int], mover: Mover, file_fd: int, offset: int, count: int) -> int:
+    def _move(
+        self, some: Callable[..., int], mover: Mover, file_fd: int, offset: int, count: int
+    ) -> int:
         done = told = 0
 
         def on_slice(moved_bytes: int) -> None:
@@ -221,7 +241,9 @@ class Channel:
 
         while True:
             try:
-                return done + some(mover, self.sock, file_fd, offset + done, count - done, self.stall_s, on_slice)
+                return done + some(
+                    mover, self.sock, file_fd, offset + done, count - done, self.stall_s, on_slice
+                )
             except Stalled as error:
                 if monotonic() - self.heard >= self.stall_s:
                     raise self.stalled() from error
@@ -246,7 +268,9 @@ class Channel:
         self.sock.close()
 
     def discard_until(self, ends: float) -> None:
-        """Read and drop until the peer ends, so that our last words are not lost to a reset (RFC 1122, 4.2.2.13)."""
+        """Read and drop until the peer ends, so that our last words are not lost to a reset (RFC
+        1122, 4.2.2.13).
+        """
         buffer = memoryview(bytearray(MOVER_BUFFER_BYTES))
         self.deadline = ends
         self.on_slice = lambda: None

@@ -1,11 +1,16 @@
-"""One connection of a transfer, as extents see it: a channel, a mover for its direction, and who takes digests.
+"""One connection of a transfer, as extents see it: a channel, a mover for its direction, and who
+takes
+digests.
 
-Facts. One TCP connection carries at most its window a round trip, halves it with each loss, and is one flow to everything on
-the way that limits flows; a receiver's or a sender's TLS and zstd are one thread's work a connection.
-Decision: `--streams N` is N connections. The first carries the conversation, small files, and what comes in a row; all of
-them carry extents of large files, and whoever is free takes the next one. The further ones know nothing else: they come
-with the ticket that the listener gave to the first, and one that breaks ends the transfer, which can be resumed.
-Cost: N movers and N threads on each side, 2 N with a slow digest. On one host one stream is as fast (docs/benchmarks.md).
+Facts. One TCP connection carries at most its window a round trip, halves it with each loss, and is
+one flow to everything on the way that limits flows; a receiver's or a sender's TLS and zstd are one
+thread's work a connection.
+Decision: `--streams N` is N connections. The first carries the conversation, small files, and what
+comes in a row; all of them carry extents of large files, and whoever is free takes the next one.
+The further ones know nothing else: they come with the ticket that the listener gave to the first,
+and one that breaks ends the transfer, which can be resumed.
+Cost: N movers and N threads on each side, 2 N with a slow digest. On one host one stream is as fast
+(docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -27,13 +32,20 @@ T = TypeVar("T")
 
 
 class Lane:
-    """look: what whoever waits in this lane does in between; may raise. moved: told of bytes of files that crossed it.
+    """look: what whoever waits in this lane does in between; may raise. moved: told of bytes of
+    files
+    that crossed it.
 
     mover, backend: as in session.Options.
     """
 
     def __init__(
-        self, channel: Channel, mover: str, backend: str, look: Callable[[], None], moved: Callable[[int], None]
+        self,
+        channel: Channel,
+        mover: str,
+        backend: str,
+        look: Callable[[], None],
+        moved: Callable[[int], None],
     ) -> None:
         self.channel = channel
         self.look = look
@@ -46,7 +58,9 @@ class Lane:
 
     @cached_property
     def pool(self) -> ThreadPoolExecutor:
-        """The second thread: digests of extents, and what else may take long. Small files need none."""
+        """The second thread: digests of extents, and what else may take long. Small files need
+        none.
+        """
         from concurrent.futures import ThreadPoolExecutor  # here, because it loads logging and more
 
         return ThreadPoolExecutor(1, thread_name_prefix="digest")

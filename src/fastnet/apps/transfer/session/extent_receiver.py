@@ -41,7 +41,9 @@ class LaneTaker:
     def _take_frame(self, kind: Kind, length: int) -> None:
         if kind == Kind.EXTENT:
             return self.take_extent(length)
-        payload = bytes(self.lane.channel.read(length)) if kind in (Kind.COMPRESSED, Kind.PROOF) else b""
+        payload = (
+            bytes(self.lane.channel.read(length)) if kind in (Kind.COMPRESSED, Kind.PROOF) else b""
+        )
         if kind == Kind.PROOF:
             return self.prove(payload)
         if kind == Kind.COMPRESSED:

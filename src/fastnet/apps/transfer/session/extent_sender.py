@@ -1,8 +1,8 @@
 """A large file on its way out: its extents, shared by all lanes of the transfer.
 
-Decision: extents go in the order of the file, one after another in each lane; a lane that is done with one takes the next.
-A file that shrinks is padded to the end of the extents that are under way, because what was promised must follow, and is
-called off when no lane works on it any more.
+Decision: extents go in the order of the file, one after another in each lane; a lane that is done
+with one takes the next. A file that shrinks is padded to the end of the extents that are under way,
+because what was promised must follow, and is called off when no lane works on it any more.
 """
 
 from __future__ import annotations
@@ -48,10 +48,19 @@ def data_ranges(file_fd: int, size: int, is_sparse: bool) -> Iterator[tuple[int,
 
 
 class Outgoing:
-    """One open file. index, place: of its entry. held: what the receiver has. frames: extents that were begun, for END."""
+    """One open file. index, place: of its entry. held: what the receiver has. frames: extents that
+    were begun, for END.
+    """
 
     def __init__(
-        self, index: int, place: str, fd: int, size: int, held: list[Extent], algorithm: Algorithm, most: int
+        self,
+        index: int,
+        place: str,
+        fd: int,
+        size: int,
+        held: list[Extent],
+        algorithm: Algorithm,
+        most: int,
     ) -> None:
         self.index = index
         self.place = place
@@ -77,7 +86,9 @@ class Outgoing:
                     yield have, True
                     offset += have.count
                 else:
-                    count = min(most, end - offset, max(have.offset - offset, 1) if have.count else end)
+                    count = min(
+                        most, end - offset, max(have.offset - offset, 1) if have.count else end
+                    )
                     yield Extent(offset, count, b""), False
                     offset += count
 
@@ -126,7 +137,12 @@ class LaneSender:
     """Sends extents over one lane. look: may not send anything, for an extent may be under way."""
 
     def __init__(
-        self, lane: Lane, algorithm: Algorithm, pace: Pace, compressor: Compressor | None, look: Callable[[], None]
+        self,
+        lane: Lane,
+        algorithm: Algorithm,
+        pace: Pace,
+        compressor: Compressor | None,
+        look: Callable[[], None],
     ) -> None:
         self.lane = lane
         self.look = look
@@ -135,7 +151,9 @@ class LaneSender:
         self.compressor = compressor
 
     def work(self, file: Outgoing) -> None:
-        """Send extents of a file until there are none. Raises Unsendable when it has to be called off."""
+        """Send extents of a file until there are none. Raises Unsendable when it has to be called
+        off.
+        """
         while (extent := file.take()) is not None:
             try:
                 done = self._send(file, extent.offset, extent.count)
@@ -168,7 +186,11 @@ class LaneSender:
         lane, channel, place = self.lane, self.lane.channel, file.place
         before = self._moved(file.fd)
         hasher = lane.hash_along(self._mover(file.fd), self.algorithm)
-        found = hasher.digest if hasher else lane.pool.submit(self.algorithm.of_extent, file.fd, offset, count).result
+        found = (
+            hasher.digest
+            if hasher
+            else lane.pool.submit(self.algorithm.of_extent, file.fd, offset, count).result
+        )
         file.begin()
         channel.send(pack_extent(file.index, offset, count))
         try:
@@ -178,7 +200,10 @@ class LaneSender:
             raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
         if sent < count:
             self._pad(count - sent)
-            raise Unsendable(ErrorCode.SHRANK, f"{place} shrank while it was sent: {offset + sent} bytes are left")
+            raise Unsendable(
+                ErrorCode.SHRANK,
+                f"{place} shrank while it was sent: {offset + sent} bytes are left",
+            )
         digest = found()
         channel.send(pack_proof(file.index, offset, count, digest))
         self.look()
@@ -189,10 +214,14 @@ class LaneSender:
         try:
             data = os.pread(file.fd, count, offset)
         except OSError as error:
-            raise Unsendable(ErrorCode.SOURCE, f"cannot read {file.place}: {reason(error)}") from error
+            raise Unsendable(
+                ErrorCode.SOURCE, f"cannot read {file.place}: {reason(error)}"
+            ) from error
         if len(data) < count:
             left = offset + len(data)
-            raise Unsendable(ErrorCode.SHRANK, f"{file.place} shrank while it was sent: {left} bytes are left")
+            raise Unsendable(
+                ErrorCode.SHRANK, f"{file.place} shrank while it was sent: {left} bytes are left"
+            )
         file.begin()
         return self.send_held(file.index, offset, data)
 

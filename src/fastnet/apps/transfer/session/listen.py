@@ -1,4 +1,6 @@
-"""How the two sides of a transfer find each other: dial until the listener is up, or listen until a peer comes."""
+"""How the two sides of a transfer find each other: dial until the listener is up, or listen until a
+peer comes.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,26 @@ from fastnet.transport import TRANSPORTS
 from fastnet.transport.connect import dial
 from fastnet.transport.contract import SocketOptions
 
-NOT_UP_YET = (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+NOT_UP_YET = (
+    errno.ECONNREFUSED,
+    errno.ENOENT,
+    errno.EAGAIN,
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+)
 
 
 def listen_endpoint(text: str) -> Endpoint:
-    """`--listen [HOST:]PORT` or `unix:PATH`; a bare port is one of the loopback address. Raises ConfigError."""
+    """`--listen [HOST:]PORT` or `unix:PATH`; a bare port is one of the loopback address. Raises
+    ConfigError.
+    """
     bare = text.isascii() and text.isdigit()
     where = Endpoint.parse(f"127.0.0.1:{text}" if bare else text)
     if TRANSPORTS[where.transport].datagrams:
-        raise ConfigError(f"cannot transfer over {where}", "Write HOST:PORT, tcp://HOST:PORT or unix:PATH")
+        raise ConfigError(
+            f"cannot transfer over {where}", "Write HOST:PORT, tcp://HOST:PORT or unix:PATH"
+        )
     return where
 
 
@@ -34,7 +47,9 @@ def dial_endpoint(text: str) -> Endpoint:
     """Where to connect. Raises ConfigError."""
     where = Endpoint.parse(text)
     if TRANSPORTS[where.transport].datagrams:
-        raise ConfigError(f"cannot transfer over {where}", "Write HOST:PORT, tcp://HOST:PORT or unix:PATH")
+        raise ConfigError(
+            f"cannot transfer over {where}", "Write HOST:PORT, tcp://HOST:PORT or unix:PATH"
+        )
     return where
 
 
@@ -51,7 +66,8 @@ def is_open_to_others(endpoint: Endpoint) -> bool:
 
 
 def dial_until(endpoint: Endpoint, retry_s: float = 0.0) -> socket.socket:
-    """Connect, and while nobody listens there yet try again for `retry_s` seconds. Raises NetworkError.
+    """Connect, and while nobody listens there yet try again for `retry_s` seconds. Raises
+    NetworkError.
 
     Returns a non-blocking socket.
     """
@@ -60,7 +76,10 @@ def dial_until(endpoint: Endpoint, retry_s: float = 0.0) -> socket.socket:
         try:
             left_s = ends - time.monotonic()
             sock = dial(
-                endpoint, timeout_s=CONNECT_TIMEOUT_S if not retry_s else max(1.0, min(CONNECT_TIMEOUT_S, left_s))
+                endpoint,
+                timeout_s=CONNECT_TIMEOUT_S
+                if not retry_s
+                else max(1.0, min(CONNECT_TIMEOUT_S, left_s)),
             )
         except NetworkError as error:
             if error.errno not in NOT_UP_YET or time.monotonic() + RETRY_PAUSE_S >= ends:
@@ -84,7 +103,9 @@ def listening(endpoint: Endpoint) -> Iterator[tuple[socket.socket, Endpoint]]:
 
 
 def wait_readable(fds: list[int], ends: float | None) -> list[int]:
-    """Descriptors of `fds` with something to read, after MOVER_SLICE_S at the latest; [] when `ends` (monotonic) is not over.
+    """Descriptors of `fds` with something to read, after MOVER_SLICE_S at the latest; [] when
+    `ends`
+    (monotonic) is not over.
 
     Raises TimeoutError when it is.
     """
@@ -108,14 +129,20 @@ def accept(listener: socket.socket) -> socket.socket | None:
 
 
 def nobody_came(endpoint: Endpoint, wait_s: float) -> NetworkError:
-    cure = "Check that the other side connects to this address, or give a longer --wait"
-    return NetworkError(f"nobody connected to {endpoint} within {wait_s:g} s", cure, errno.ETIMEDOUT)
+    hint = "Check that the other side connects to this address, or give a longer --wait"
+    return NetworkError(
+        f"nobody connected to {endpoint} within {wait_s:g} s", hint, errno.ETIMEDOUT
+    )
 
 
-def first_to_speak(listener: socket.socket, endpoint: Endpoint, wait_s: float | None) -> socket.socket:
-    """Accept until one connection sends something, or ends: that is the one; the silent others are closed.
+def first_to_speak(
+    listener: socket.socket, endpoint: Endpoint, wait_s: float | None
+) -> socket.socket:
+    """Accept until one connection sends something, or ends: that is the one; the silent others are
+    closed.
 
-    A port scanner's reset, or a connection that says nothing, so takes no one's place. Raises NetworkError after wait_s.
+    A port scanner's reset, or a connection that says nothing, so takes no one's place. Raises
+    NetworkError after wait_s.
     """
     ends = None if wait_s is None else time.monotonic() + wait_s
     silent: dict[int, socket.socket] = {}
@@ -149,10 +176,13 @@ def was_reset(sock: socket.socket) -> bool:
 
 
 def reset_on_close(sock: socket.socket, reset: bool) -> None:
-    """Whether close(2), or the end of this process, sends RST instead of FIN (SO_LINGER, socket(7)). Raises OSError.
+    """Whether close(2), or the end of this process, sends RST instead of FIN (SO_LINGER,
+    socket(7)).
+    Raises OSError.
 
-    Whoever waits for room in our window does not hear a FIN, and Linux may keep the window of a socket that nobody has any
-    more closed for as long as net.ipv4.tcp_fin_timeout: a receiver that gives up therefore resets.
+    Whoever waits for room in our window does not hear a FIN, and Linux may keep the window of a
+    socket that nobody has any more closed for as long as net.ipv4.tcp_fin_timeout: a receiver that
+    gives up therefore resets.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(reset), 0))
 

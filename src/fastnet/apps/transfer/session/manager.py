@@ -1,8 +1,11 @@
-"""Sessions of fastnet/1 and their connections: connect and have one, or listen and have one, or any number.
+"""Sessions of fastnet/1 and their connections: connect and have one, or listen and have one, or any
+number.
 
-Facts. Whoever can reach a listener may connect: the peer, a port scanner, somebody who never says a word.
-Decision: a thread a connection. None counts until it has greeted in time and with the right token, and then, without
-keep_open, the first takes the place and the others are told so. Of too many that have not greeted the oldest is sent away.
+Facts. Whoever can reach a listener may connect: the peer, a port scanner, somebody who never says a
+word.
+Decision: a thread a connection. None counts until it has greeted in time and with the right token,
+and then, without keep_open, the first takes the place and the others are told so. Of too many that
+have not greeted the oldest is sent away.
 """
 
 from __future__ import annotations
@@ -57,7 +60,9 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Opened(NamedTuple):
-    """A connection whose peer has greeted, for the session to come. ticket: for further connections to this listener."""
+    """A connection whose peer has greeted, for the session to come. ticket: for further connections
+    to this listener.
+    """
 
     channel: Channel
     peer: Peer
@@ -69,7 +74,9 @@ class Opened(NamedTuple):
 
 @contextmanager
 def ended_event() -> Iterator[int]:
-    """A descriptor that is readable when a session has ended, so that whoever waits for connections notices (eventfd(2))."""
+    """A descriptor that is readable when a session has ended, so that whoever waits for connections
+    notices (eventfd(2)).
+    """
     fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:
         yield fd
@@ -80,9 +87,14 @@ def ended_event() -> Iterator[int]:
 def as_event(error: Exception, number: int) -> TransferEvent:
     """One session's failure, for a host that goes on."""
     if not isinstance(error, FastnetError):
-        return TransferEvent("error", number, code=ErrorCode.FAILED, text=f"unexpected {type(error).__name__}: {error}")
+        return TransferEvent(
+            "error",
+            number,
+            code=ErrorCode.FAILED,
+            text=f"unexpected {type(error).__name__}: {error}",
+        )
     code = error.code if isinstance(error, TransferError) else ErrorCode.FAILED
-    return TransferEvent("error", number, code=code, text=error.message, cure=error.cure)
+    return TransferEvent("error", number, code=code, text=error.message, hint=error.hint)
 
 
 Make = Callable[[Opened], Session]
@@ -90,15 +102,21 @@ Make = Callable[[Opened], Session]
 
 
 def await_welcome(channel: Channel) -> None:
-    """A further connection belongs to its transfer when the listener has said so. Raises TransferError."""
+    """A further connection belongs to its transfer when the listener has said so. Raises
+    TransferError.
+    """
     channel.deadline = monotonic() + HELLO_S
     expect(channel, Kind.ALIVE)
     channel.deadline = None
 
 
 def strangers_max() -> int:
-    """How many may be greeting at once: never so many that they take the descriptors of a transfer that runs."""
-    return max(1, min(STRANGERS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // STRANGERS_SHARE))
+    """How many may be greeting at once: never so many that they take the descriptors of a transfer
+    that runs.
+    """
+    return max(
+        1, min(STRANGERS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // STRANGERS_SHARE)
+    )
 
 
 def never() -> bool:
@@ -114,7 +132,9 @@ def get_ready() -> None:
 
 @dataclass
 class Host:
-    """What all connections of one command share. greeting: without its TLS binding, which each connection has its own."""
+    """What all connections of one command share. greeting: without its TLS binding, which each
+    connection has its own.
+    """
 
     greeting: Greeting
     options: Options
@@ -141,7 +161,9 @@ class Host:
         return report
 
     def listen(self, endpoint: Endpoint) -> TransferReport | None:
-        """Listen, and have one session, or with keep_open any number until stopped. Returns the last report.
+        """Listen, and have one session, or with keep_open any number until stopped. Returns the
+        last
+        report.
 
         Raises NetworkError, and without keep_open what ended the session.
         """
@@ -163,7 +185,10 @@ class Host:
         return self.reports[-1] if self.reports else None
 
     def _admit(self, listener: socket.socket, where: Endpoint, ends: float | None) -> None:
-        if sum(thread.is_alive() for thread in self._running) >= TRANSFER_CLIENTS_MAX + STRANGERS_MAX:
+        if (
+            sum(thread.is_alive() for thread in self._running)
+            >= TRANSFER_CLIENTS_MAX + STRANGERS_MAX
+        ):
             threading.Event().wait(MOVER_SLICE_S)
             return
         try:
@@ -230,7 +255,8 @@ class Host:
 
     def _new_ticket(self) -> str:
         """Known before the peer hears of it, for it may use it at once."""
-        from concurrent.futures import Future  # here, because whoever connects has no tickets, and the time is short
+        # here, because whoever connects has no tickets, and the time is short
+        from concurrent.futures import Future
 
         ticket = os.urandom(TICKET_BYTES).hex()
         with self._lock:
@@ -249,7 +275,9 @@ class Host:
         with self._lock:
             session = self._tickets.get(opened.peer.joins)
         if session is None:
-            say_farewell(opened.channel, TransferRefused("there is no such transfer", "", ErrorCode.REFUSED))
+            say_farewell(
+                opened.channel, TransferRefused("there is no such transfer", "", ErrorCode.REFUSED)
+            )
             return opened.channel.close()
         from concurrent.futures import CancelledError
 
@@ -272,10 +300,14 @@ class Host:
         except (FastnetError, OSError) as error:
             if not session.is_over:
                 why = error.message if isinstance(error, FastnetError) else reason(error)
-                self.on_event(TransferEvent("message", text=f"goes on with a connection less: {why}"))
+                self.on_event(
+                    TransferEvent("message", text=f"goes on with a connection less: {why}")
+                )
 
     @contextmanager
-    def _branches(self, session: Session, opened: Opened, endpoint: Endpoint | None) -> Iterator[None]:
+    def _branches(
+        self, session: Session, opened: Opened, endpoint: Endpoint | None
+    ) -> Iterator[None]:
         """The further connections of a session: we dial them, or they come with its ticket."""
         threads = []
         if endpoint is None:
@@ -283,7 +315,9 @@ class Host:
         elif opened.peer.ticket:
             arguments = (session, endpoint, opened.peer.ticket)
             for _ in range(min(opened.peer.streams, STREAMS_MAX) - 1):
-                threads.append(threading.Thread(target=self._branch, args=arguments, name="lane", daemon=True))
+                threads.append(
+                    threading.Thread(target=self._branch, args=arguments, name="lane", daemon=True)
+                )
                 threads[-1].start()
         try:
             yield
@@ -300,8 +334,12 @@ class Host:
         channel.on_slice = self._look
         return channel
 
-    def _greet(self, channel: Channel, dialled: bool, host: str, greeting: Greeting | None = None) -> Opened:
-        """Find out who is there. A connection that came to us then takes its place. On failure the peer is told."""
+    def _greet(
+        self, channel: Channel, dialled: bool, host: str, greeting: Greeting | None = None
+    ) -> Opened:
+        """Find out who is there. A connection that came to us then takes its place. On failure the
+        peer is told.
+        """
         greeting = greeting or self.greeting._replace(ticket="" if dialled else self._new_ticket())
         try:
             congestion = settle(channel.sock, self.options.congestion)
@@ -310,7 +348,8 @@ class Host:
         except BaseException as error:
             if isinstance(error, TransferError):
                 say_farewell(channel, error)
-            if isinstance(error, Broken):  # it heard nothing, and a raw receiver would take a FIN for the file's end
+            # it heard nothing, and a raw receiver would take a FIN for the file's end
+            if isinstance(error, Broken):
                 with suppress(OSError):
                     reset_on_close(channel.sock, True)
             channel.close()
@@ -351,7 +390,9 @@ class Host:
     def _take_place(self, channel: Channel) -> int:
         with self._lock:
             if (self._taken and not self.keep_open) or self._over:
-                raise TransferRefused("it is busy with somebody else", "Try again later", ErrorCode.REFUSED)
+                raise TransferRefused(
+                    "it is busy with somebody else", "Try again later", ErrorCode.REFUSED
+                )
             self._taken += 1
             self._greeting.remove(channel)
             return self._taken
@@ -362,5 +403,7 @@ class Host:
             raise Cancelled
 
     def _is_stopped(self) -> bool:
-        """Whether a session that runs must end: with keep_open those that run are seen to their ends."""
+        """Whether a session that runs must end: with keep_open those that run are seen to their
+        ends.
+        """
         return self._over or (not self.keep_open and self.stopped())

@@ -1,8 +1,9 @@
 """The small files of a receiver: many in a frame, each whole.
 
-Decision: the files of a pack are made by one call (small/), up to the first of which something is wrong, or which that call
-cannot make here: one that is replaced or synced, or one on a file system where every file has a name (NFS). The rest are made
-one by one, under a name of ours until they are whole, by the calls that say what is wrong.
+Decision: the files of a pack are made by one call (small/), up to the first of which something is
+wrong, or which that call cannot make here: one that is replaced or synced, or one on a file system
+where every file has a name (NFS). The rest are made one by one, under a name of ours until they are
+whole, by the calls that say what is wrong.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class PacksIn:
             raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
         session.channel.moved(len(content))
         if session.inbox.root is None:
-            StreamWriter(session, session.trunk, entry, "standard output", session.out_fd).write(content)
+            StreamWriter(session, session.trunk, entry, "standard output", session.out_fd).write(
+                content
+            )
         else:
             self._make(session.inbox.root, index, entry, content)
         session.whole(index, len(content), digest)

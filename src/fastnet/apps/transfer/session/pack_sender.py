@@ -1,7 +1,7 @@
 """The small files of a sender: many to a frame, each whole.
 
-Decision: a pack is filled by one call (small/), up to the first file that cannot be read as it was announced. That one is
-then tried alone, by the calls that say what is wrong with it.
+Decision: a pack is filled by one call (small/), up to the first file that cannot be read as it was
+announced. That one is then tried alone, by the calls that say what is wrong with it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class PacksOut:
         return files
 
     def send(self, files: list[Announced]) -> int:
-        """Send those before the first that cannot be read as announced. Returns how many that are."""
+        """Send those before the first that cannot be read as announced. Returns how many that
+        are.
+        """
         session = self.session
         self._room = self._room or bytearray(PACK_BYTES + PACKED_FILE_BYTES)
         pack = self.module.gather(files, self._room, session.algorithm.of)
@@ -61,12 +63,16 @@ class PacksOut:
         return sent
 
     def send_alone(self, file: Announced) -> None:
-        """Send one that could not be read before. Raises Unsendable with what is wrong with it, unless that is over."""
+        """Send one that could not be read before. Raises Unsendable with what is wrong with it,
+        unless that is over.
+        """
         fd = open_announced(file.entry, file.place)
         try:
             content = os.pread(fd, file.entry.size, 0)
         except OSError as error:
-            raise Unsendable(ErrorCode.SOURCE, f"cannot read {file.place}: {reason(error)}") from error
+            raise Unsendable(
+                ErrorCode.SOURCE, f"cannot read {file.place}: {reason(error)}"
+            ) from error
         finally:
             os.close(fd)
         if len(content) < file.entry.size or not self.send([file]):

@@ -1,8 +1,12 @@
-"""Receive by fastnet/1, over one connection: say what is wanted, put it under temporary names, verify, rename, confirm.
+"""Receive by fastnet/1, over one connection: say what is wanted, put it under temporary names,
+verify,
+rename, confirm.
 
-Facts. Whatever the sender says may be a lie, or come from a stranger: names, sizes, counts, the order of things.
-Decision: every number is bounded before memory or a file is spent on it, entries come in their order, one file is open at a
-time. Links are made when all files are there, modes and times of folders are set last, and only then the sender hears DONE.
+Facts. Whatever the sender says may be a lie, or come from a stranger: names, sizes, counts, the
+order of things.
+Decision: every number is bounded before memory or a file is spent on it, entries come in their
+order, one file is open at a time. Links are made when all files are there, modes and times of
+folders are set last, and only then the sender hears DONE.
 """
 
 from __future__ import annotations
@@ -40,13 +44,15 @@ UNDER_WAY = (Kind.COMPRESSED, Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind
 """What a sender says between the plan and the end, beside extents."""
 
 Ask = Callable[[list[Entry], int, Callable[[], None]], bool]
-"""Given the entries, their bytes, and what to call several times a second while a person thinks: whether to take them. That
-call raises when the sender has gone."""
+"""Given the entries, their bytes, and what to call several times a second while a person thinks:
+whether to take them. That call raises when the sender has gone."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a receiver takes. bytes_max, files_max: None for any number, or MANIFEST_FILES_MAX. fsync: sync before DONE."""
+    """What a receiver takes. bytes_max, files_max: None for any number, or MANIFEST_FILES_MAX.
+    fsync: sync before DONE.
+    """
 
     bytes_max: int | None = None
     files_max: int = MANIFEST_FILES_MAX
@@ -59,7 +65,9 @@ class Receiver(Session):
 
     role = "recv"
 
-    def __init__(self, *args: Any, inbox: Inbox, policy: Policy, out_fd: int = 1, **more: Any) -> None:
+    def __init__(
+        self, *args: Any, inbox: Inbox, policy: Policy, out_fd: int = 1, **more: Any
+    ) -> None:
         super().__init__(*args, **more)
         self.inbox = inbox
         self.policy = policy
@@ -82,7 +90,9 @@ class Receiver(Session):
         self.beat()
 
     def run(self) -> TransferReport:
-        """Take it all, and return when it is under its final names and the sender was told. Raises TransferError."""
+        """Take it all, and return when it is under its final names and the sender was told. Raises
+        TransferError.
+        """
         try:
             is_whole = self._take_all()
         except OSError as error:
@@ -97,10 +107,14 @@ class Receiver(Session):
 
     def _take_all(self) -> bool:
         """Returns False for a dry run."""
-        given = manifest.read(self.channel, self.expect, self.policy.files_max, self.policy.bytes_max)
+        given = manifest.read(
+            self.channel, self.expect, self.policy.files_max, self.policy.bytes_max
+        )
         entries = given.entries
         self.placed = placed = self.inbox.place(entries)
-        if self.policy.ask is not None and not self.policy.ask(entries, placed.wanted_bytes, self._look_while_asking):
+        if self.policy.ask is not None and not self.policy.ask(
+            entries, placed.wanted_bytes, self._look_while_asking
+        ):
             raise TransferRefused("who was asked at the receiver said no", "", ErrorCode.REFUSED)
         dry_run = given.dry_run or self.options.dry_run
         self._send_plan(placed, given.data_bytes, dry_run)
@@ -118,7 +132,9 @@ class Receiver(Session):
         return True
 
     def _look_while_asking(self) -> None:
-        """The sender waits for the plan meanwhile: it says that it lives, why it gives up, or nothing more."""
+        """The sender waits for the plan meanwhile: it says that it lives, why it gives up, or
+        nothing more.
+        """
         self.look()
         while self.channel.is_readable():
             frame = self.channel.read_frame()
@@ -132,7 +148,9 @@ class Receiver(Session):
         if self.inbox.root is not None:
             self._parts = self._left_parts(self.inbox.root, placed, dry_run)
             for index, part in self._parts.items():
-                held.append([index, [[each.offset, each.count, each.digest.hex()] for each in part.held]])
+                held.append(
+                    [index, [[each.offset, each.count, each.digest.hex()] for each in part.held]]
+                )
                 self.skipped_bytes += sum(each.count for each in part.held)
             check_space(self.inbox.root, min(placed.wanted_bytes, data_bytes) - self.skipped_bytes)
         self.due = sorted(placed.places)
@@ -140,14 +158,24 @@ class Receiver(Session):
         streams = any(placed.entries[index].kind == STREAM for index in self.due)
         self.total_bytes = None if streams else placed.wanted_bytes - self.skipped_bytes
         self.skipped_bytes += sum(placed.entries[index].size for index in placed.skip)
-        self.channel.send(pack_json(Kind.PLAN, {"skip": placed.skip, "held": held, "dry_run": dry_run}))
+        self.channel.send(
+            pack_json(Kind.PLAN, {"skip": placed.skip, "held": held, "dry_run": dry_run})
+        )
 
     def _left_parts(self, root: Root, placed: Placed, dry_run: bool) -> dict[int, Part]:
-        """Files of which a former run has left something, locked. What nobody goes on with goes: it is small now, or here."""
+        """Files of which a former run has left something, locked. What nobody goes on with goes: it
+        is small now, or here.
+        """
         left = {}
         for index in (*placed.places, *placed.skip):
-            entry, place = placed.entries[index], placed.places.get(index) or self.inbox.named(placed, index)
-            if place[:-1] in placed.absent or root.lstat((*place[:-1], part_name(place[-1]))) is None:
+            entry, place = (
+                placed.entries[index],
+                placed.places.get(index) or self.inbox.named(placed, index),
+            )
+            if (
+                place[:-1] in placed.absent
+                or root.lstat((*place[:-1], part_name(place[-1]))) is None
+            ):
                 continue
             if index in placed.places and entry.size > PACKED_FILE_BYTES:
                 left[index] = Part(root, place, entry, self.algorithm)
@@ -203,11 +231,14 @@ class Receiver(Session):
         return taker.writer or self._new_writer(taker.lane, index, entry)
 
     def work_lane(self, lane: Lane) -> None:
-        reset_on_close(lane.channel.sock, True)  # in the end, too: nothing but the sender's bytes ever travels here
+        # in the end, too: nothing but the sender's bytes ever travels here
+        reset_on_close(lane.channel.sock, True)
         LaneTaker(lane, self._writer_in_turn).take_all()
 
     def _writer_in_turn(self, taker: LaneTaker, index: int, ends: int) -> ExtentWriter:
-        """Who takes an extent of this entry out of a further connection, as soon as it is its turn."""
+        """Who takes an extent of this entry out of a further connection, as soon as it is its
+        turn.
+        """
         if taker.index != index:
             taker.settle()
         with self.lock:
@@ -242,7 +273,9 @@ class Receiver(Session):
             raise cannot_write("/".join(place), error) from error
 
     def _await_extents(self, count: int | None, is_here: Callable[[Incoming], int]) -> None:
-        """Until so many extents of the file at hand came in all lanes. None: the sender does not say."""
+        """Until so many extents of the file at hand came in all lanes. None: the sender does not
+        say.
+        """
         if self.file is not None and count is not None:
             self.file.await_all(count, is_here, self.trunk, lambda: self.moved_bytes)
 
@@ -358,11 +391,16 @@ class Receiver(Session):
         )
         self.channel.deadline = monotonic() + self.options.stall_s
         with suppress(TransferError):
-            self.expect(Kind.FINISH)  # that our word arrived; without it we have the files all the same
-        report = self.report(confirmed_bytes=self.confirmed_bytes, digest=self.proof.only(self.algorithm.name))
+            # that our word arrived; without it we have the files all the same
+            self.expect(Kind.FINISH)
+        report = self.report(
+            confirmed_bytes=self.confirmed_bytes, digest=self.proof.only(self.algorithm.name)
+        )
         if self.lost or refused:
             count = self.lost + len(refused)
             more = f", and {count - 1} more" if count > 1 else ""
             first = self._why_lost or f"link not made: {refused[0]}"
-            raise TransferError(f"not everything came: {first}{more}", "The rest is there", ErrorCode.SOURCE, report)
+            raise TransferError(
+                f"not everything came: {first}{more}", "The rest is there", ErrorCode.SOURCE, report
+            )
         return report

@@ -1,10 +1,13 @@
-"""Send by fastnet/1, over one connection: manifest, the receiver's plan, what it wants, and its word that it has it.
+"""Send by fastnet/1, over one connection: manifest, the receiver's plan, what it wants, and its
+word
+that it has it.
 
-Decision: no round trip a file. After the plan everything follows in one stream, small files packed many to a frame, large
-ones as extents that never pass through this process (sendfile) while a second thread takes their digests from the page
-cache. A file that shrinks while it is sent is padded to the end of its extent and then called off in its END frame, so that
-the others still arrive. Exit without an error means: the receiver has said that all of it, with these digests, has its
-final name.
+Decision: no round trip a file. After the plan everything follows in one stream, small files packed
+many to a frame, large ones as extents that never pass through this process (sendfile) while a
+second thread takes their digests from the page cache. A file that shrinks while it is sent is
+padded to the end of its extent and then called off in its END frame, so that the others still
+arrive. Exit without an error means: the receiver has said that all of it, with these digests, has
+its final name.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ from fastnet.limits import COMPRESSED_EXTENT_BYTES, MOVER_SLICE_S, SECONDS_MAX
 from fastnet.ratelimit import Pace
 
 HEARD_AT_ONCE = 16
-"""Signs of life taken before something is sent again: one that gives nothing else does not hold us up."""
+"""Signs of life taken before something is sent again: one that gives nothing else does not hold us
+up.
+"""
 REASONS_MAX = 100
 """Failed files of which the reason is kept."""
 
@@ -70,14 +75,20 @@ class Sender(Session):
         self._hears = self._is_hearing = False
 
     def run(self) -> TransferReport:
-        """Send it all and return with the receiver's word. Raises TransferError and TransferUnconfirmed."""
+        """Send it all and return with the receiver's word. Raises TransferError and
+        TransferUnconfirmed.
+        """
         data_bytes = sum(entry.data_bytes for entry in self.entries)
-        manifest.write(manifest.Manifest(self.entries, data_bytes, self.options.dry_run), self.channel.send)
+        manifest.write(
+            manifest.Manifest(self.entries, data_bytes, self.options.dry_run), self.channel.send
+        )
         plan = self.expect(Kind.PLAN).json()
         plan_read = plan_frames.read(plan, self.entries, self.algorithm.size)
         self.total_files = len(plan_read.indices)
         self.total_bytes, self.skipped_bytes = plan_read.total_bytes, plan_read.skipped_bytes
-        self.start(self.entries[0].path if len(self.entries) == 1 else f"{len(self.entries)} entries")
+        self.start(
+            self.entries[0].path if len(self.entries) == 1 else f"{len(self.entries)} entries"
+        )
         if self.options.dry_run or field(plan, "dry_run", bool, False):
             self.tell_plan()
             return self._report({})
@@ -85,7 +96,9 @@ class Sender(Session):
         self._send_all(plan_read)
         self._hears = False
         self.end_lanes(True)
-        self.channel.send(pack_json(Kind.FINISH, {"proof": self.proof.digest().hex(), "files": self.proof.files}))
+        self.channel.send(
+            pack_json(Kind.FINISH, {"proof": self.proof.digest().hex(), "files": self.proof.files})
+        )
         return self._await_word()
 
     # Files
@@ -143,14 +156,18 @@ class Sender(Session):
                 raise Unsendable(ErrorCode.CHANGED, f"{place} was written to while it was sent")
             if after.st_size > entry.size:
                 grown = after.st_size - entry.size
-                self.tell("message", text=f"{place} has grown by {grown} bytes since; they were not sent")
+                self.tell(
+                    "message", text=f"{place} has grown by {grown} bytes since; they were not sent"
+                )
             assert self.file is not None
             return self.file.digest.of_size(entry.size)
         finally:
             os.close(fd)
 
     def _share(self, file: Outgoing) -> None:
-        """Send all extents of a file with all lanes. Raises Unsendable when it has to be called off."""
+        """Send all extents of a file with all lanes. Raises Unsendable when it has to be called
+        off.
+        """
         with self.lock:
             self.file = file
             self.lock.notify_all()
@@ -194,7 +211,9 @@ class Sender(Session):
                 try:
                     data = source.read(MOVER_SLICE_S)
                 except OSError as error:
-                    raise Unsendable(ErrorCode.SOURCE, f"cannot read standard input: {reason(error)}") from error
+                    raise Unsendable(
+                        ErrorCode.SOURCE, f"cannot read standard input: {reason(error)}"
+                    ) from error
                 if data is None:
                     self.look()
                     self.beat()
@@ -214,7 +233,9 @@ class Sender(Session):
             self._hear()
 
     def _hear(self) -> None:
-        """A receiver that fails says so while we send, also in the middle of an extent. Raises what it reports."""
+        """A receiver that fails says so while we send, also in the middle of an extent. Raises what
+        it reports.
+        """
         self._is_hearing = True
         try:
             for _ in range(HEARD_AT_ONCE):
@@ -227,19 +248,25 @@ class Sender(Session):
             self._is_hearing = False
 
     def _await_word(self) -> TransferReport:
-        """The receiver's word that it has everything. Raises TransferUnconfirmed when it does not come."""
+        """The receiver's word that it has everything. Raises TransferUnconfirmed when it does not
+        come.
+        """
         try:
             done = self.expect(Kind.DONE).json()
         except Cancelled:
             raise
         except Broken as error:
             message = f"all was sent, but {error.message}, before it said that it has everything"
-            cure = "The same command again sends only what is missing"
-            raise TransferUnconfirmed(message, cure, ErrorCode.UNCONFIRMED, self.report()) from error
+            hint = "The same command again sends only what is missing"
+            raise TransferUnconfirmed(
+                message, hint, ErrorCode.UNCONFIRMED, self.report()
+            ) from error
         word = field(done, "proof", str, "")
         if word != self.proof.digest().hex():
             message = f"{self.channel.peer} says that it has something else than what was sent"
-            raise TransferError(message, "Send it again; if it happens again, report it", ErrorCode.MISMATCH)
+            raise TransferError(
+                message, "Send it again; if it happens again, report it", ErrorCode.MISMATCH
+            )
         with suppress(FastnetError):
             self.channel.send(pack_json(Kind.FINISH, {}))
         confirmed = field(done, "bytes", int, 0)
@@ -269,7 +296,9 @@ class Sender(Session):
         if self.failed:
             fault = self.failed[0][1]
             more = f", and {self.lost + refused - 1} more" if self.lost + refused > 1 else ""
-            cure = "The rest arrived; send these again when nobody writes to them"
-            return TransferError(f"{fault.text}{more}", cure, fault.code, report)
+            hint = "The rest arrived; send these again when nobody writes to them"
+            return TransferError(f"{fault.text}{more}", hint, fault.code, report)
         text = field(done, "why", str, "")
-        return TransferError(f"{self.channel.peer} did not take {refused}: {text}", "", ErrorCode.REFUSED, report)
+        return TransferError(
+            f"{self.channel.peer} did not take {refused}: {text}", "", ErrorCode.REFUSED, report
+        )

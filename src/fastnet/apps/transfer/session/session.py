@@ -1,4 +1,6 @@
-"""What sending and receiving by fastnet/1 have in common: a connection, a count, a clock, and a listener to events."""
+"""What sending and receiving by fastnet/1 have in common: a connection, a count, a clock, and a
+listener to events.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Options:
-    """How to transfer, on either side. stall_s: seconds of silence that end it. token: the shared secret, b"" for none.
+    """How to transfer, on either side. stall_s: seconds of silence that end it. token: the shared
+    secret, b"" for none.
 
-    digest: one of digest.ALGORITHMS, compress: "" or "zstd", and streams: connections to share large files; the sender's
-    count. retry_s: how long to try to connect; wait_s: how long to listen. tls: None for none.
+    digest: one of digest.ALGORITHMS, compress: "" or "zstd", and streams: connections to share
+    large files; the sender's count. retry_s: how long to try to connect; wait_s: how long to
+    listen. tls: None for none.
     """
 
     stall_s: float = TRANSFER_STALL_S
@@ -58,7 +62,9 @@ class Cancelled(TransferError):
 
 
 class Session:
-    """One transfer over one connection, from one side. stopped: asked several times a second whether to give up."""
+    """One transfer over one connection, from one side. stopped: asked several times a second
+    whether to give up.
+    """
 
     role = ""
 
@@ -113,14 +119,17 @@ class Session:
         self._since, self._cpu_since = monotonic(), process_time()
         self._told = 0.0
         peer, files = self.channel.peer, self.total_files
-        self.tell("start", peer=peer, name=name, total_bytes=self.total_bytes, bytes=0, total_files=files)
+        self.tell(
+            "start", peer=peer, name=name, total_bytes=self.total_bytes, bytes=0, total_files=files
+        )
 
     def tell_plan(self) -> None:
         """For a dry run: what would travel."""
         size = "a stream" if self.total_bytes is None else f"{self.total_bytes} bytes"
         files = f"{self.total_files} file{'s' if self.total_files != 1 else ''}"
         self.tell(
-            "message", text=f"dry run: {files}, {size} would travel; {self.skipped_bytes} bytes are there already"
+            "message",
+            text=f"dry run: {files}, {size} would travel; {self.skipped_bytes} bytes are there already",
         )
 
     def _count(self, moved_bytes: int) -> None:
@@ -128,7 +137,9 @@ class Session:
             self.moved_bytes += moved_bytes
 
     def look(self) -> None:
-        """Between slices: stop when told to, say that we live, tell how far we are, hear what the peer says."""
+        """Between slices: stop when told to, say that we live, tell how far we are, hear what the
+        peer says.
+        """
         if self._stopped():
             raise Cancelled
         if self._fault is not None:
@@ -165,7 +176,9 @@ class Session:
         return self.trunk.await_result(work)
 
     def expect(self, kind: Kind) -> Frame:
-        """The next frame that is more than a sign of life. Raises ProtocolError, and what the peer reports."""
+        """The next frame that is more than a sign of life. Raises ProtocolError, and what the peer
+        reports.
+        """
         while True:
             frame = self.channel.read_frame(kind)
             if frame.kind == Kind.ERROR:
@@ -177,7 +190,8 @@ class Session:
     # Further connections
 
     def serve_lane(self, channel: Channel, welcome: bytes = b"") -> None:
-        """Let a further connection carry extents until the transfer is over; closes it. Runs in a thread of its own.
+        """Let a further connection carry extents until the transfer is over; closes it. Runs in a
+        thread of its own.
 
         welcome: what to say to it first, if it may.
         """
@@ -215,7 +229,9 @@ class Session:
             raise Cancelled
 
     def end_lanes(self, kindly: bool) -> None:
-        """Return when no further connection is at work. kindly: they have nothing to do any more."""
+        """Return when no further connection is at work. kindly: they have nothing to do any
+        more.
+        """
         with self.lock:
             self.is_over = True
             self.lock.notify_all()
@@ -277,7 +293,7 @@ def say_farewell(channel: Channel, error: FastnetError) -> None:
     if isinstance(error, Broken):
         return
     code = error.code if isinstance(error, TransferError) else ErrorCode.FAILED
-    fields = {"code": str(code), "text": error.message, "cure": error.cure}
+    fields = {"code": str(code), "text": error.message, "hint": error.hint}
     channel.on_slice = lambda: None
     channel.deadline = time.monotonic() + FAREWELL_S
     try:

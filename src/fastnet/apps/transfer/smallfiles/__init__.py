@@ -1,10 +1,11 @@
 """Small files, many at a time: one row a step.
 
-Facts. A file of 4 KiB is moved in a microsecond; opening, checking, making and naming it takes ten, and as many steps of an
-interpreter as much again.
-Decision: what is done with a small file between its folder and a pack is one function for all files of the pack, native where
-it can be. It does what goes well and stops before the first file with which something is wrong; what is wrong, and whether
-it can be helped, is found out by the caller, one file at a time.
+Facts. A file of 4 KiB is moved in a microsecond; opening, checking, making and naming it takes ten,
+and as many steps of an interpreter as much again.
+Decision: what is done with a small file between its folder and a pack is one function for all files
+of the pack, native where it can be. It does what goes well and stops before the first file with
+which something is wrong; what is wrong, and whether it can be helped, is found out by the caller,
+one file at a time.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 from types import ModuleType
 
 from fastnet.errors import UnsupportedError
-from fastnet.registry import BACKENDS, Row, Table
+from fastnet.registry import BACKENDS, Registry, Row
 
-SMALL: Table[Row] = Table(
+SMALL: Registry[Row] = Registry(
     __name__,
     {
         "survey": Row("what is in a folder", "survey_py", "survey_c"),
@@ -25,7 +26,9 @@ SMALL: Table[Row] = Table(
 
 
 def choose(name: str, backend: str = "auto") -> tuple[ModuleType, str]:
-    """The module of a row, and its backend. Raises UnsupportedError for a backend asked for by name and absent."""
+    """The module of a row, and its backend. Raises UnsupportedError for a backend asked for by name
+    and absent.
+    """
     missing = ""
     for candidate in BACKENDS if backend == "auto" else (backend,):
         missing = SMALL.why_not(name, candidate)

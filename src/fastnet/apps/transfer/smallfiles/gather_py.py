@@ -31,14 +31,20 @@ def gather(files: Sequence[Announced], room: bytearray, digest_of: AtOnce) -> Ga
 
 
 def read_whole(place: str, entry: Entry, content: memoryview) -> bool:
-    """Fill `content` from a file. Returns False when it is not there, not as announced, or shorter."""
+    """Fill `content` from a file. Returns False when it is not there, not as announced, or
+    shorter.
+    """
     try:
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError):
         return False
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size < entry.size or identity(found) != entry.extra:
+        if (
+            not stat.S_ISREG(found.st_mode)
+            or found.st_size < entry.size
+            or identity(found) != entry.extra
+        ):
             return False
         read = 0
         while read < len(content):

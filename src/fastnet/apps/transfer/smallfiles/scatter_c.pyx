@@ -1,6 +1,7 @@
 """A pack into files under their names, native: csrc/fn_smallfile.h. Twin: scatter_py.py.
 
-Files are made folder by folder: as many as follow one another in one folder are one run without the GIL.
+Files are made folder by folder: as many as follow one another in one folder are one run without the
+GIL.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer

@@ -1,7 +1,8 @@
 """A pack into files under their names. The contract is contract.py.
 
-Facts. A file that was opened without a name (O_TMPFILE, open(2)) is gone with its last descriptor; linkat(2) gives it its
-name at one instant. Not every file system can do that (NFS, FAT); there `make` raises OSError, as for any other reason.
+Facts. A file that was opened without a name (O_TMPFILE, open(2)) is gone with its last descriptor;
+linkat(2) gives it its name at one instant. Not every file system can do that (NFS, FAT); there
+`make` raises OSError, as for any other reason.
 """
 
 from __future__ import annotations
@@ -16,16 +17,25 @@ from fastnet.apps.transfer.smallfiles.contract import Expected, Scattered
 from fastnet.apps.transfer.target.root import Parts, Root, plain, times
 
 
-def scatter(pack: bytearray, expected: Expected, at: int, digest_bytes: int, digest_of: AtOnce) -> Scattered:
+def scatter(
+    pack: bytearray, expected: Expected, at: int, digest_bytes: int, digest_of: AtOnce
+) -> Scattered:
     """Make the files of a pack. at: which of expected.due comes first."""
     try:
         files = unpack_files(pack, digest_bytes)
     except ProtocolError:
         return Scattered(0, 0, b"")
     size, proof = 0, list[bytes]()
-    for (index, content, digest), due in zip(files, expected.due[at : at + len(files)], strict=False):
+    for (index, content, digest), due in zip(
+        files, expected.due[at : at + len(files)], strict=False
+    ):
         entry = expected.entries[due]
-        if index != due or entry.kind != FILE or len(content) != entry.size or digest_of(content) != digest:
+        if (
+            index != due
+            or entry.kind != FILE
+            or len(content) != entry.size
+            or digest_of(content) != digest
+        ):
             break
         try:
             make(expected.root, expected.places[index], entry, content)
@@ -37,7 +47,9 @@ def scatter(pack: bytearray, expected: Expected, at: int, digest_bytes: int, dig
 
 
 def make(root: Root, parts: Parts, entry: Entry, content: memoryview) -> None:
-    """A file without a name, which gets its name when it is whole. Raises OSError, and then there is nothing."""
+    """A file without a name, which gets its name when it is whole. Raises OSError, and then there
+    is nothing.
+    """
     name = plain(parts)
     folder = root.hold(parts[:-1])
     try:

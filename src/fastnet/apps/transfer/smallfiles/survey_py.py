@@ -16,7 +16,14 @@ def survey(folder: str) -> list[Found]:
             status = child.stat(follow_symlinks=False)
             data_bytes = min(status.st_size, status.st_blocks * BLOCK_BYTES)
             found.append(
-                Found(child.name, status.st_mode, status.st_mtime_ns, status.st_size, identity(status), data_bytes)
+                Found(
+                    child.name,
+                    status.st_mode,
+                    status.st_mtime_ns,
+                    status.st_size,
+                    identity(status),
+                    data_bytes,
+                )
             )
     found.sort()
     return found

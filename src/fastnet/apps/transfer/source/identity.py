@@ -9,6 +9,6 @@ BLOCK_BYTES = 512
 
 
 def identity(found: os.stat_result) -> str:
-    """What changes when a file is replaced or written to: device, inode, and the time of its last change (ctime), which
-    nobody can set."""
+    """What changes when a file is replaced or written to: device, inode, and the time of its last
+    change (ctime), which nobody can set."""
     return f"{found.st_dev:x}-{found.st_ino:x}-{found.st_ctime_ns:x}"

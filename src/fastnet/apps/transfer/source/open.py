@@ -21,13 +21,19 @@ class Unsendable(Exception):
 
 
 def open_announced(entry: Entry, place: str) -> int:
-    """Open the file at `place`. Raises Unsendable when it cannot be read, or is not the one of the manifest any more."""
+    """Open the file at `place`. Raises Unsendable when it cannot be read, or is not the one of the
+    manifest any more.
+    """
     try:
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise Unsendable(ErrorCode.SOURCE, f"cannot read {place}: {reason(error)}") from error
     found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_size < entry.size or identity(found) != entry.extra:
+    if (
+        not stat.S_ISREG(found.st_mode)
+        or found.st_size < entry.size
+        or identity(found) != entry.extra
+    ):
         os.close(fd)
         raise Unsendable(ErrorCode.CHANGED, f"{place} was changed before its turn came")
     return fd

@@ -1,7 +1,7 @@
 """Standard input, as a source of unknown length.
 
-Facts. A pipe holds 64 KiB by default, 1 MiB when asked (fcntl(2), F_SETPIPE_SZ). Setting it non-blocking would set it so for
-whoever shares it.
+Facts. A pipe holds 64 KiB by default, 1 MiB when asked (fcntl(2), F_SETPIPE_SZ). Setting it
+non-blocking would set it so for whoever shares it.
 Decision: wait with poll(2), then read once what is there.
 """
 
@@ -37,5 +37,10 @@ class StreamSource:
     def __enter__(self) -> StreamSource:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         pass

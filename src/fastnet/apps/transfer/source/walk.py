@@ -1,7 +1,8 @@
 """What to send: paths of the command line, and everything below those that are folders.
 
-Decision: what the user names is followed when it is a link, what is found below is not: a link there travels as a link.
-Sockets, FIFOs and devices are left out and told. Nothing is hashed and no file is opened before the first byte travels.
+Decision: what the user names is followed when it is a link, what is found below is not: a link
+there travels as a link. Sockets, FIFOs and devices are left out and told. Nothing is hashed and no
+file is opened before the first byte travels.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from fastnet.apps.transfer.events import ErrorCode
-from fastnet.apps.transfer.protocol.entry import FILE, FOLDER, LINK, MODE_BITS, STREAM, Entry, check_all
+from fastnet.apps.transfer.protocol.entry import (
+    FILE,
+    FOLDER,
+    LINK,
+    MODE_BITS,
+    STREAM,
+    Entry,
+    check_all,
+)
 from fastnet.apps.transfer.protocol.frames import ProtocolError
 from fastnet.apps.transfer.smallfiles import choose
 from fastnet.apps.transfer.smallfiles.contract import Found
@@ -27,10 +36,12 @@ STDIN_NAME = "stdin"
 
 
 class Filter(NamedTuple):
-    """Which paths go: those that match no pattern of `exclude`, or one of `include`; patterns of fnmatch(3).
+    """Which paths go: those that match no pattern of `exclude`, or one of `include`; patterns of
+    fnmatch(3).
 
-    A pattern with "/" is matched against the whole path in the manifest, another one against its last component.
-    With `include` given and nothing in `exclude`, files that match nothing stay behind.
+    A pattern with "/" is matched against the whole path in the manifest, another one against its
+    last component. With `include` given and nothing in `exclude`, files that match nothing stay
+    behind.
     """
 
     include: tuple[str, ...] = ()
@@ -55,11 +66,16 @@ def matches(path: str, pattern: str) -> bool:
 
 
 def walk(
-    paths: Sequence[str], chosen: Filter, leave_out: Callable[[str, str], None], backend: str = "auto"
+    paths: Sequence[str],
+    chosen: Filter,
+    leave_out: Callable[[str, str], None],
+    backend: str = "auto",
 ) -> tuple[list[Entry], list[str]]:
-    """Entries, and beside each the path to read it from ("-" for standard input). leave_out(path, why): what does not go.
+    """Entries, and beside each the path to read it from ("-" for standard input). leave_out(path,
+    why): what does not go.
 
-    Raises TransferError for a path that is not there, two of one name, or a folder that cannot be read.
+    Raises TransferError for a path that is not there, two of one name, or a folder that cannot be
+    read.
     """
     survey: Survey = choose("survey", backend)[0].survey
     entries: list[Entry] = []
@@ -71,8 +87,8 @@ def walk(
     try:
         check_all(entries)
     except ProtocolError as error:
-        cure = "Rename it, or send it with another command"
-        raise TransferError(error.message.partition(": ")[2], cure, ErrorCode.SOURCE) from error
+        hint = "Rename it, or send it with another command"
+        raise TransferError(error.message.partition(": ")[2], hint, ErrorCode.SOURCE) from error
     return entries, places
 
 
@@ -88,15 +104,17 @@ def _below(
         raise _cannot_read(path, error) from error
     name = os.path.basename(os.path.abspath(path))
     if not name:
-        raise TransferError(f"{path} has no name to send it under", "Name a folder below it", ErrorCode.SOURCE)
+        raise TransferError(
+            f"{path} has no name to send it under", "Name a folder below it", ErrorCode.SOURCE
+        )
     if stat.S_ISREG(found.st_mode):
         yield _file(name, found), path
     elif stat.S_ISDIR(found.st_mode):
         yield _folder(name, found), path
         yield from _inside(name, path, chosen, leave_out, survey)
     else:
-        cure = "Send what comes out of it as a stream: fastnet send - ... < PATH"
-        raise TransferError(f"{path} is no file and no folder", cure, ErrorCode.SOURCE)
+        hint = "Send what comes out of it as a stream: fastnet send - ... < PATH"
+        raise TransferError(f"{path} is no file and no folder", hint, ErrorCode.SOURCE)
 
 
 def _inside(
@@ -125,7 +143,15 @@ def _inside(
 
 def _file(name: str, found: os.stat_result) -> Entry:
     data_bytes = min(found.st_size, found.st_blocks * BLOCK_BYTES)
-    return Entry(FILE, name, found.st_mode & MODE_BITS, found.st_mtime_ns, found.st_size, identity(found), data_bytes)
+    return Entry(
+        FILE,
+        name,
+        found.st_mode & MODE_BITS,
+        found.st_mtime_ns,
+        found.st_size,
+        identity(found),
+        data_bytes,
+    )
 
 
 def _folder(name: str, found: os.stat_result) -> Entry:
@@ -134,4 +160,6 @@ def _folder(name: str, found: os.stat_result) -> Entry:
 
 def _cannot_read(path: str, error: OSError | ValueError) -> TransferError:
     why = reason(error) if isinstance(error, OSError) else "not a path"
-    return TransferError(f"cannot read {path}: {why}", "Check the path and its permissions", ErrorCode.SOURCE)
+    return TransferError(
+        f"cannot read {path}: {why}", "Check the path and its permissions", ErrorCode.SOURCE
+    )

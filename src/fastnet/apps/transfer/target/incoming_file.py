@@ -1,7 +1,8 @@
 """A large file on its way in: what all lanes of the transfer know of it together.
 
-Decision: lanes write to one part file wherever their extents belong, and each verifies its own. A lane cannot know what is
-still on its way in the others, so the sender's END says how many extents there were in all.
+Decision: lanes write to one part file wherever their extents belong, and each verifies its own. A
+lane cannot know what is still on its way in the others, so the sender's END says how many extents
+there were in all.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from fastnet.limits import FILE_EXTENTS_MAX, MOVER_SLICE_S
 
 
 class Incoming:
-    """One part file. arrived, proven: extents of this run, written and verified. lock: of the session.
+    """One part file. arrived, proven: extents of this run, written and verified. lock: of the
+    session.
 
     is_over: it was called off.
     """
@@ -55,11 +57,17 @@ class Incoming:
             self.part.remove()
 
     def await_all(
-        self, count: int, is_here: Callable[[Incoming], int], lane: Lane, moved_bytes: Callable[[], int]
+        self,
+        count: int,
+        is_here: Callable[[Incoming], int],
+        lane: Lane,
+        moved_bytes: Callable[[], int],
     ) -> None:
-        """Return when is_here says `count`; looks around in `lane` meanwhile. moved_bytes: grows as long as there is hope.
+        """Return when is_here says `count`; looks around in `lane` meanwhile. moved_bytes: grows as
+        long as there is hope.
 
-        Raises what the lane raises, Broken when nothing moved for its time-out, ProtocolError when there are more.
+        Raises what the lane raises, Broken when nothing moved for its time-out, ProtocolError when
+        there are more.
         """
         moved, since = moved_bytes(), monotonic()
         while is_here(self) < count:
@@ -74,7 +82,9 @@ class Incoming:
             raise ProtocolError(f"more extents of {self.part.name!a} than it says")
 
     def digest_of(self, size: int) -> bytes:
-        """The digest of the whole file. Raises ProtocolError when its extents cannot all be true."""
+        """The digest of the whole file. Raises ProtocolError when its extents cannot all be
+        true.
+        """
         try:
             return self._digest.of_size(size)
         except ValueError as error:

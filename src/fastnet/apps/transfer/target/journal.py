@@ -1,10 +1,14 @@
-"""What a receiver has of a file that is not whole yet: a .fastnet-part file and, beside it, a journal of verified extents.
+"""What a receiver has of a file that is not whole yet: a .fastnet-part file and, beside it, a
+journal
+of verified extents.
 
-Facts. A process killed with SIGKILL loses nothing that it gave to write(2): the page cache is the kernel's. A machine that
-stops loses what was not synced, in any order. A write(2) of a few bytes to the end of a file is whole or torn, never mixed.
-Decision: the journal is a header that says of which source this is, and then a record an extent, appended when the extent's
-digest was right, each with a check sum: a torn end costs its extent. A journal of the same boot of this host is believed;
-after another boot each extent is read and its digest compared, for only then may the disk hold something else.
+Facts. A process killed with SIGKILL loses nothing that it gave to write(2): the page cache is the
+kernel's. A machine that stops loses what was not synced, in any order. A write(2) of a few bytes to
+the end of a file is whole or torn, never mixed.
+Decision: the journal is a header that says of which source this is, and then a record an extent,
+appended when the extent's digest was right, each with a check sum: a torn end costs its extent. A
+journal of the same boot of this host is believed; after another boot each extent is read and its
+digest compared, for only then may the disk hold something else.
 Cost: one write(2) an extent.
 """
 
@@ -49,9 +53,13 @@ def boot() -> str:
 
 
 class Part(Unfinished):
-    """One file on its way: `commit` gives it its name, `leave` keeps what is there for a later run, `remove` drops it."""
+    """One file on its way: `commit` gives it its name, `leave` keeps what is there for a later run,
+    `remove` drops it.
+    """
 
-    def __init__(self, root: Root, parts: tuple[str, ...], entry: Entry, algorithm: Algorithm) -> None:
+    def __init__(
+        self, root: Root, parts: tuple[str, ...], entry: Entry, algorithm: Algorithm
+    ) -> None:
         self._journal_place = (*parts[:-1], journal_name(parts[-1]))
         self._algorithm = algorithm
         self._journal = -1
@@ -80,7 +88,9 @@ class Part(Unfinished):
         return json.dumps(fields).encode("ascii") + b"\n"
 
     def _read(self, entry: Entry) -> list[Extent]:
-        """What a former run has left of this very source. [] for nothing, or for what cannot be believed."""
+        """What a former run has left of this very source. [] for nothing, or for what cannot be
+        believed.
+        """
         if not self._is_resumable or self.root.lstat(self._journal_place) is None:
             return []
         self._journal = self.root.open(self._journal_place, os.O_RDWR | os.O_APPEND)
@@ -122,7 +132,9 @@ class Part(Unfinished):
 
     def _rewrite(self, entry: Entry, held: list[Extent]) -> None:
         if self._journal < 0:
-            self._journal = self.root.open(self._journal_place, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            self._journal = self.root.open(
+                self._journal_place, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600
+            )
         os.ftruncate(self._journal, 0)
         os.write(self._journal, self._header(entry))
         for extent in held:
@@ -135,7 +147,9 @@ class Part(Unfinished):
         self._has_any = True
 
     def commit(self, parts: tuple[str, ...], replace: bool) -> None:
-        """Everything is there: give it its name, forget the journal. Raises FileExistsError when it may not replace."""
+        """Everything is there: give it its name, forget the journal. Raises FileExistsError when it
+        may not replace.
+        """
         super().commit(parts, replace)
         with suppress(FileNotFoundError):
             self.root.unlink(self._journal_place)
@@ -160,7 +174,9 @@ class Part(Unfinished):
 
 
 def discard(root: Root, parts: tuple[str, ...]) -> None:
-    """Remove what a killed receiver has left of a file. What somebody is writing to, and what cannot be removed, stays."""
+    """Remove what a killed receiver has left of a file. What somebody is writing to, and what
+    cannot be removed, stays.
+    """
     with suppress(OSError, TransferRefused), closing(Unfinished(root, parts)) as file:
         with suppress(FileNotFoundError):
             root.unlink((*parts[:-1], journal_name(parts[-1])))

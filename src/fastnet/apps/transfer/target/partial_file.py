@@ -1,7 +1,8 @@
 """A file that is not whole yet, under a name of ours beside its own.
 
-Decision: it is locked (flock(2)) as long as somebody writes to it; a second receiver is refused, a killed one's lock is gone.
-So whoever receives the same file again finds what a killed receiver has left, and goes on with it or starts it over.
+Decision: it is locked (flock(2)) as long as somebody writes to it; a second receiver is refused, a
+killed one's lock is gone. So whoever receives the same file again finds what a killed receiver has
+left, and goes on with it or starts it over.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Unfinished:
         self.fd = self._open_locked()
 
     def _open_locked(self) -> int:
-        """Open and lock the part file; again when its owner finished and moved it away in between."""
+        """Open and lock the part file; again when its owner finished and moved it away in
+        between.
+        """
         while True:
             fd = self.root.open(self.place, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -39,7 +42,9 @@ class Unfinished:
             os.close(fd)
 
     def _is_lockable(self, fd: int) -> bool:
-        """Lock it. Returns False when it is to be opened anew. Raises TransferRefused for what is not ours to write to."""
+        """Lock it. Returns False when it is to be opened anew. Raises TransferRefused for what is
+        not ours to write to.
+        """
         opened = os.fstat(fd)
         if not stat.S_ISREG(opened.st_mode) or opened.st_uid != os.geteuid():
             message = f"what stands at {'/'.join(self.place)} is no unfinished file of ours"
@@ -48,9 +53,12 @@ class Unfinished:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             message = f"another receiver is writing {self.name}"
-            raise TransferRefused(message, "Wait for it, or receive elsewhere", ErrorCode.EXISTS) from error
+            raise TransferRefused(
+                message, "Wait for it, or receive elsewhere", ErrorCode.EXISTS
+            ) from error
         if os.fstat(fd).st_nlink > 1:
-            # Its owner was killed between giving it its name and taking away this one: writing would be to the whole file.
+            # Its owner was killed between giving it its name and taking away this one: writing
+            # would be to the whole file.
             self.root.unlink(self.place)
             return False
         found = self.root.lstat(self.place)

@@ -1,11 +1,13 @@
 """What a sender may call things, and what they are called while they are not whole.
 
-Facts. A Linux file name is any bytes but NUL and '/', at most 255 of them. Text stands for bytes that are no UTF-8 by lone
-surrogates (PEP 383), so two texts may be the same bytes. A name that reaches the file system unchecked broke nearly every
-tool of this kind: `..`, absolute names, a link first and then a file below it.
-Decision: a path is taken apart here and nowhere else, into components that are each one step down; what comes out is in the
-form that the file system gives back, so equal names are equal texts. Control characters are allowed: they are a matter for
-whoever shows the name (errors.printable). Names that we give to unfinished files are not a sender's to use.
+Facts. A Linux file name is any bytes but NUL and '/', at most 255 of them. Text stands for bytes
+that are no UTF-8 by lone surrogates (PEP 383), so two texts may be the same bytes. A name that
+reaches the file system unchecked broke nearly every tool of this kind: `..`, absolute names, a link
+first and then a file below it.
+Decision: a path is taken apart here and nowhere else, into components that are each one step down;
+what comes out is in the form that the file system gives back, so equal names are equal texts.
+Control characters are allowed: they are a matter for whoever shows the name (errors.printable).
+Names that we give to unfinished files are not a sender's to use.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ class BadName(ValueError):
 
 def shown(path: str) -> str:
     """A name as messages quote it, however long it is and whatever is in it."""
-    return f"'{printable(path)}'" if len(path) <= SHOWN_CHARACTERS else f"'{printable(path[:SHOWN_CHARACTERS])}'..."
+    return (
+        f"'{printable(path)}'"
+        if len(path) <= SHOWN_CHARACTERS
+        else f"'{printable(path[:SHOWN_CHARACTERS])}'..."
+    )
 
 
 def parts_of(path: str) -> tuple[str, ...]:
@@ -59,7 +65,9 @@ def parts_of(path: str) -> tuple[str, ...]:
 
 
 def is_plain(path: str, name: str) -> bool:
-    """Whether nothing speaks against `name`, the last component of `path`: true for most names, and found out quickly."""
+    """Whether nothing speaks against `name`, the last component of `path`: true for most names, and
+    found out quickly.
+    """
     return (
         path.isascii()
         and 0 < len(name) <= NAME_BYTES_MAX
@@ -101,9 +109,11 @@ def is_ours(name: str) -> bool:
 def check_link(at: tuple[str, ...], target: str) -> str | None:
     """Why a symbolic link at `at`, below the root, may not have this target; None when it may.
 
-    Fact. `a/link/..` is not `a` when `link` leads elsewhere: `..` after a name may climb out though each link looks harmless.
-    Decision: `..` stands only in front. There it climbs through folders that are known to be none but folders; after that
-    each name goes down, or through another link that was checked the same way.
+    Fact. `a/link/..` is not `a` when `link` leads elsewhere: `..` after a name may climb out though
+    each link looks harmless.
+    Decision: `..` stands only in front. There it climbs through folders that are known to be none
+    but folders; after that each name goes down, or through another link that was checked the same
+    way.
     """
     if not target:
         return "leads nowhere"
@@ -137,7 +147,9 @@ def journal_name(name: str) -> str:
 
 
 def unfinished(name: str, tail: str) -> str:
-    """`.NAME` and tail. What would be too long ends in a digest of the name, and so does what looks as if it did."""
+    """`.NAME` and tail. What would be too long ends in a digest of the name, and so does what looks
+    as if it did.
+    """
     if len(os.fsencode(name)) + 1 + len(tail) > NAME_BYTES_MAX or SHORTENED.search(name):
         from hashlib import blake2b  # here, because few names are so long
 

@@ -1,7 +1,9 @@
-"""Where received entries go: a folder that nothing leaves, one named file, or standard output; and what may be replaced.
+"""Where received entries go: a folder that nothing leaves, one named file, or standard output; and
+what may be replaced.
 
-Decision: everything is settled before the first byte travels. What is in the way refuses the whole transfer, by name, so
-that nothing half-done is left; what is there already (the same size and time) is not sent again.
+Decision: everything is settled before the first byte travels. What is in the way refuses the whole
+transfer, by name, so that nothing half-done is left; what is there already (the same size and time)
+is not sent again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ NAMES_SHOWN = 3
 
 @dataclass
 class Placed:
-    """What the receiver will do. places: by entry, where each wanted file goes. skip: files that need not travel.
+    """What the receiver will do. places: by entry, where each wanted file goes. skip: files that
+    need
+    not travel.
 
     refused: links that are not made, and why. existing: folders that are there already.
     absent: folders that are not, so nothing below them is.
@@ -42,7 +46,10 @@ class Placed:
 
     def folders_written(self) -> set[tuple[str, ...]]:
         """Folders in which something has a new name."""
-        named = (*self.places.values(), *(self.parts[index] for index in (*self.links, *self.folders)))
+        named = (
+            *self.places.values(),
+            *(self.parts[index] for index in (*self.links, *self.folders)),
+        )
         return {each[:-1] for each in named}
 
     @property
@@ -51,15 +58,21 @@ class Placed:
 
 
 class Inbox:
-    """Names and policies of one receiver. root: None for standard output. only: the name that the one file gets."""
+    """Names and policies of one receiver. root: None for standard output. only: the name that the
+    one file gets.
+    """
 
-    def __init__(self, root: Root | None, overwrite: str = "never", only: str | None = None) -> None:
+    def __init__(
+        self, root: Root | None, overwrite: str = "never", only: str | None = None
+    ) -> None:
         self.root = root
         self.overwrite = overwrite
         self.only = only
 
     def place(self, entries: list[Entry]) -> Placed:
-        """Settle where everything goes. Raises ProtocolError for names no honest sender sends, and TransferRefused."""
+        """Settle where everything goes. Raises ProtocolError for names no honest sender sends, and
+        TransferRefused.
+        """
         placed = Placed(entries, check_all(entries))
         if self.root is not None:
             self.root.forget()
@@ -73,16 +86,24 @@ class Inbox:
             if self.root is None:
                 placed.places[index] = parts
             elif entry.kind == STREAM and self.only is None:
-                cure = "Name it on this side: --output FILE, or - for standard output"
-                raise TransferRefused("the sender sends a stream, which has no name", cure, ErrorCode.REFUSED)
+                hint = "Name it on this side: --output FILE, or - for standard output"
+                raise TransferRefused(
+                    "the sender sends a stream, which has no name", hint, ErrorCode.REFUSED
+                )
             else:
                 self._place_one(self.root, placed, index, parts, in_the_way)
         if in_the_way:
             names = ", ".join(in_the_way[:NAMES_SHOWN])
-            more = f" and {len(in_the_way) - NAMES_SHOWN} more" if len(in_the_way) > NAMES_SHOWN else ""
-            cure = "Receive elsewhere, or say --overwrite always, older or rename on the receiving side"
-            exist = "exists already and differs" if len(in_the_way) == 1 else "exist already and differ"
-            raise TransferRefused(f"{names}{more} {exist}", cure, ErrorCode.EXISTS)
+            more = (
+                f" and {len(in_the_way) - NAMES_SHOWN} more"
+                if len(in_the_way) > NAMES_SHOWN
+                else ""
+            )
+            hint = "Receive elsewhere, or say --overwrite always, older or rename on the receiving side"
+            exist = (
+                "exists already and differs" if len(in_the_way) == 1 else "exist already and differ"
+            )
+            raise TransferRefused(f"{names}{more} {exist}", hint, ErrorCode.EXISTS)
         return placed
 
     def named(self, placed: Placed, index: int) -> tuple[str, ...]:
@@ -107,20 +128,29 @@ class Inbox:
             self.root.set_link_time(parts, entry.mtime_ns)
 
     def set_folders(self, placed: Placed) -> None:
-        """Modes and times, the deepest first: whatever is made in a folder changes its time. Raises OSError."""
+        """Modes and times, the deepest first: whatever is made in a folder changes its time. Raises
+        OSError.
+        """
         if self.root is None:
             return
         for index in reversed(placed.folders):
             entry, is_ours = placed.entries[index], index not in placed.existing
-            self.root.set_folder(placed.parts[index], entry.mode, entry.mtime_ns, is_ours or self.overwrite == "always")
+            self.root.set_folder(
+                placed.parts[index],
+                entry.mode,
+                entry.mtime_ns,
+                is_ours or self.overwrite == "always",
+            )
 
     def _check_single(self, entries: list[Entry]) -> None:
         if len(entries) != 1 or entries[0].kind not in (FILE, STREAM):
-            cure = "Receive into a folder: --into FOLDER"
+            hint = "Receive into a folder: --into FOLDER"
             message = f"--output takes one file, and the sender sends {len(entries)} entries"
-            raise TransferRefused(message, cure, ErrorCode.REFUSED)
+            raise TransferRefused(message, hint, ErrorCode.REFUSED)
 
-    def _place_one(self, root: Root, placed: Placed, index: int, parts: tuple[str, ...], in_the_way: list[str]) -> None:
+    def _place_one(
+        self, root: Root, placed: Placed, index: int, parts: tuple[str, ...], in_the_way: list[str]
+    ) -> None:
         entry = placed.entries[index]
         found = None if parts[:-1] in placed.absent else self._look(root, parts)
         if entry.kind == FOLDER:
@@ -156,8 +186,10 @@ class Inbox:
             return root.lstat(parts)
         except OSError as error:
             message = f"{'/'.join(parts)} would be outside of {root.path}"
-            cure = "A link or a file stands where a folder should be: remove it, or receive elsewhere"
-            raise TransferRefused(message, cure, ErrorCode.EXISTS) from error
+            hint = (
+                "A link or a file stands where a folder should be: remove it, or receive elsewhere"
+            )
+            raise TransferRefused(message, hint, ErrorCode.EXISTS) from error
 
     def _place_link(
         self,
@@ -178,7 +210,9 @@ class Inbox:
         else:
             in_the_way.append("/".join(parts))
 
-    def _free(self, root: Root, parts: tuple[str, ...], taken: set[tuple[str, ...]]) -> tuple[str, ...]:
+    def _free(
+        self, root: Root, parts: tuple[str, ...], taken: set[tuple[str, ...]]
+    ) -> tuple[str, ...]:
         """A numbered name that nothing has: nothing there, and nothing that comes."""
         n = 2
         while True:
@@ -191,7 +225,9 @@ class Inbox:
 
 def is_same(found: os.stat_result, entry: Entry) -> bool:
     """Whether what is there has the size and the time of what would come."""
-    return entry.kind == FILE and found.st_size == entry.size and found.st_mtime_ns == entry.mtime_ns
+    return (
+        entry.kind == FILE and found.st_size == entry.size and found.st_mtime_ns == entry.mtime_ns
+    )
 
 
 def check_space(root: Root, needed_bytes: int) -> None:
@@ -199,4 +235,6 @@ def check_space(root: Root, needed_bytes: int) -> None:
     free = root.free_bytes()
     if needed_bytes > free:
         message = f"{needed_bytes} bytes would come, and {root.path} has room for {free}"
-        raise TransferError(message, "Free some space, or receive to another file system", ErrorCode.DISK_FULL)
+        raise TransferError(
+            message, "Free some space, or receive to another file system", ErrorCode.DISK_FULL
+        )

@@ -1,15 +1,15 @@
 """A folder that nothing leaves: every file of a transfer is made, named and timed through it.
 
-Facts. A path is looked up anew by every system call, so a check of a path says nothing about the next call with it: another
-process may have put a link where a folder was. A descriptor of a folder stays that folder. O_NOFOLLOW looks at the last
-component only (open(2)); openat2(2) could refuse links in all of them, but Python has no call for it, and Linux none
-before 5.6.
-Decision: a folder is walked to one component at a time, each opened below the descriptor of the one before, O_NOFOLLOW and
-O_DIRECTORY; whatever is done with a file is one system call with that descriptor and a name without a slash.
-Cost: a system call for each component, once: descriptors are kept, so a file in a folder seen before is one look-up and
-one call.
-What it cannot prevent: who moves a folder of the tree elsewhere while it is open takes along what is put into it; `forget`,
-before each transfer, keeps that short.
+Facts. A path is looked up anew by every system call, so a check of a path says nothing about the
+next call with it: another process may have put a link where a folder was. A descriptor of a folder
+stays that folder. O_NOFOLLOW looks at the last component only (open(2)); openat2(2) could refuse
+links in all of them, but Python has no call for it, and Linux none before 5.6.
+Decision: a folder is walked to one component at a time, each opened below the descriptor of the one
+before, O_NOFOLLOW and O_DIRECTORY; whatever is done with a file is one system call with that
+descriptor and a name without a slash.
+Cost: a system call for each component, once: descriptors are kept, so a file in a folder seen
+before is one look-up and one call. What it cannot prevent: who moves a folder of the tree elsewhere
+while it is open takes along what is put into it; `forget`, before each transfer, keeps that short.
 """
 
 from __future__ import annotations
@@ -32,14 +32,18 @@ T = TypeVar("T")
 Parts = tuple[str, ...]
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-"""Not to wait is for the FIFO that somebody puts where a file was; a regular file does not notice."""
+"""Not to wait is for the FIFO that somebody puts where a file was; a regular file does not
+notice.
+"""
 
 PERMISSIONS = 0o777
 WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Outside(OSError):
-    """What stands on the way, or at its end, is a link or no folder. path: of that thing, below the root."""
+    """What stands on the way, or at its end, is a link or no folder. path: of that thing, below the
+    root.
+    """
 
     def __init__(self, number: int, parts: Parts) -> None:
         super().__init__(number, os.strerror(number), "/".join(parts))
@@ -60,12 +64,14 @@ def locked(method: Callable[Concatenate[Root, P], T]) -> Callable[Concatenate[Ro
 class Root:
     """An open folder and what is below it. `parts` are components as names.parts_of gives them.
 
-    For any number of threads, but the descriptor that `folder` returns is only for one that has the root for itself.
-    Raises OSError like the calls it is named after, and Outside.
+    For any number of threads, but the descriptor that `folder` returns is only for one that has the
+    root for itself. Raises OSError like the calls it is named after, and Outside.
     """
 
     def __init__(self, path: str) -> None:
-        """Open the folder; make it when only it is missing. That `path` leads through links is its owner's wish."""
+        """Open the folder; make it when only it is missing. That `path` leads through links is its
+        owner's wish.
+        """
         self.path = path
         self._lock = threading.RLock()
         try:
@@ -78,7 +84,9 @@ class Root:
 
     @locked
     def folder(self, parts: Parts, make: bool = False) -> int:
-        """The descriptor of a folder, valid until the next call. make: what is missing on the way, and itself."""
+        """The descriptor of a folder, valid until the next call. make: what is missing on the way,
+        and itself.
+        """
         if not parts:
             return self.fd
         fd = self._folders.get(parts)
@@ -110,7 +118,9 @@ class Root:
 
     @locked
     def open(self, parts: Parts, flags: int, mode: int = 0o600) -> int:
-        """open(2), never through a link and never waiting for one who opens the other end of a FIFO."""
+        """open(2), never through a link and never waiting for one who opens the other end of a
+        FIFO.
+        """
         plain(parts)
         return open_below(self.folder(parts[:-1]), parts, flags | ALWAYS, mode)
 
@@ -125,12 +135,15 @@ class Root:
 
     @locked
     def rename(self, from_parts: Parts, to_parts: Parts, replace: bool) -> None:
-        """Give a file another name. Without `replace` a name that is taken raises FileExistsError, whenever it was taken."""
+        """Give a file another name. Without `replace` a name that is taken raises FileExistsError,
+        whenever it was taken.
+        """
         source, target = plain(from_parts), plain(to_parts)
         above, below = self.folder(from_parts[:-1]), None
         try:
             if from_parts[:-1] != to_parts[:-1]:
-                above = below = os.dup(above)  # the walk to the other folder may close the one of this
+                # the walk to the other folder may close the one of this
+                above = below = os.dup(above)
             to = self.folder(to_parts[:-1])
             if replace:
                 os.rename(source, target, src_dir_fd=above, dst_dir_fd=to)
@@ -160,9 +173,12 @@ class Root:
 
     @locked
     def set_folder(self, parts: Parts, mode: int, mtime_ns: int, is_ours: bool = True) -> None:
-        """Permissions and time of a folder below the root. Its set-id and sticky bits are the host's and stay.
+        """Permissions and time of a folder below the root. Its set-id and sticky bits are the
+        host's
+        and stay.
 
-        is_ours: we made it. Another one is opened to nobody who could not enter before, and not closed to its owner.
+        is_ours: we made it. Another one is opened to nobody who could not enter before, and not
+        closed to its owner.
         """
         plain(parts)
         fd = self.folder(parts)
@@ -208,7 +224,12 @@ class Root:
     def __enter__(self) -> Root:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
 
@@ -221,7 +242,9 @@ def plain(parts: Parts) -> str:
 
 
 def open_below(above: int, parts: Parts, flags: int, mode: int = 0) -> int:
-    """Open the last component in the folder `above`. Raises Outside for a link, and for a file where a folder should be."""
+    """Open the last component in the folder `above`. Raises Outside for a link, and for a file
+    where a folder should be.
+    """
     try:
         return os.open(parts[-1], flags, mode, dir_fd=above)
     except OSError as error:
@@ -237,7 +260,8 @@ def link(source: str, target: str, above: int, to: int) -> None:
     except OSError as error:
         if error.errno not in WITHOUT_LINKS:
             raise
-        # A file system without hard links; what is lost is only the race with another writer of the same name.
+        # A file system without hard links; what is lost is only the race with another writer of the
+        # same name.
         with suppress(FileNotFoundError):
             os.stat(target, dir_fd=to, follow_symlinks=False)
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from error

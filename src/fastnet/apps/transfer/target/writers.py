@@ -1,9 +1,12 @@
-"""One file on its way in: extents arrive, are verified a little later, and at the end it gets its name.
+"""One file on its way in: extents arrive, are verified a little later, and at the end it gets its
+name.
 
-Facts. Bytes that splice(2) put into the page cache were never seen by this process; a second thread reads them there for the
-digest while the next extent arrives, unless the mover copies: then it reads along (lane.hash_along).
-Decision: at most UNPROVEN_EXTENTS are written and not yet verified. Only a verified extent enters the journal; only a file
-whose every extent was right is renamed. What comes through TLS, and what goes to a stream, is hashed in a buffer, too.
+Facts. Bytes that splice(2) put into the page cache were never seen by this process; a second thread
+reads them there for the digest while the next extent arrives, unless the mover copies: then it
+reads along (lane.hash_along).
+Decision: at most UNPROVEN_EXTENTS are written and not yet verified. Only a verified extent enters
+the journal; only a file whose every extent was right is renamed. What comes through TLS, and what
+goes to a stream, is hashed in a buffer, too.
 """
 
 from __future__ import annotations
@@ -43,7 +46,9 @@ class Unproven:
 
 
 class ExtentWriter:
-    """What writing to a part file and to a stream have in common: extents in order, and their proofs."""
+    """What writing to a part file and to a stream have in common: extents in order, and their
+    proofs.
+    """
 
     def take(self, offset: int, count: int) -> None:
         """The next bytes of the connection are this extent. Raises OSError of the file."""
@@ -78,7 +83,9 @@ class ExtentWriter:
         return hasher.digest()
 
     def finish(self, size: int) -> bytes:
-        """All of it is here. Returns the digest of the whole. Raises TransferError when a part is not what was sent."""
+        """All of it is here. Returns the digest of the whole. Raises TransferError when a part is
+        not what was sent.
+        """
         raise NotImplementedError
 
     def __init__(self, session: Session, lane: Lane, entry: Entry, name: str) -> None:
@@ -103,7 +110,9 @@ class ExtentWriter:
         if last is None or last.said is not None or (last.offset, last.count) != (offset, count):
             raise ProtocolError(f"a digest of {self.name!a} belongs to nothing")
         last.said = digest
-        while len(self._unproven) > UNPROVEN_EXTENTS or (self._unproven and self._is_known(self._unproven[0])):
+        while len(self._unproven) > UNPROVEN_EXTENTS or (
+            self._unproven and self._is_known(self._unproven[0])
+        ):
             self._settle()
 
     def _is_known(self, extent: Unproven) -> bool:
@@ -115,8 +124,10 @@ class ExtentWriter:
         found = oldest.found if oldest.work is None else self.lane.await_result(oldest.work)
         if found != oldest.said:
             where = f"bytes {oldest.offset} to {oldest.offset + oldest.count} of {self.name}"
-            cure = "The source was written to meanwhile, or the data was damaged on its way; send it again"
-            raise TransferError(f"{where} are not what was sent: their digests differ", cure, ErrorCode.MISMATCH)
+            hint = "The source was written to meanwhile, or the data was damaged on its way; send it again"
+            raise TransferError(
+                f"{where} are not what was sent: their digests differ", hint, ErrorCode.MISMATCH
+            )
         extent = Extent(oldest.offset, oldest.count, found)
         self._keep(extent)
         return extent
@@ -201,9 +212,11 @@ class PartWriter(ExtentWriter):
 
 
 class StreamWriter(ExtentWriter):
-    """To standard output, or to a file that is none (a FIFO, /dev/null): as it comes, holes as zeros.
+    """To standard output, or to a file that is none (a FIFO, /dev/null): as it comes, holes as
+    zeros.
 
-    A pipe that poll(2) calls writable takes PIPE_BUF bytes without waiting (pipe(7)), and perhaps not one more.
+    A pipe that poll(2) calls writable takes PIPE_BUF bytes without waiting (pipe(7)), and perhaps
+    not one more.
     """
 
     def __init__(self, session: Session, lane: Lane, entry: Entry, name: str, fd: int) -> None:
@@ -236,7 +249,9 @@ class StreamWriter(ExtentWriter):
             self.ends += count
 
     def write(self, view: memoryview) -> None:
-        """Whoever reads this may take hours: meanwhile the sender hears that we live, and we hear that it does not."""
+        """Whoever reads this may take hours: meanwhile the sender hears that we live, and we hear
+        that it does not.
+        """
         while view:
             if not self._poll.poll(MOVER_SLICE_S * 1000):
                 self.lane.look()
@@ -251,14 +266,19 @@ class StreamWriter(ExtentWriter):
 
 
 def patient(stack: ExitStack, fd: int) -> int:
-    """A descriptor of the same pipe or terminal that never waits; `fd` itself for what is neither, or cannot be had twice.
+    """A descriptor of the same pipe or terminal that never waits; `fd` itself for what is neither,
+    or
+    cannot be had twice.
 
-    Setting O_NONBLOCK on `fd` would set it for every process that shares it, and opening it anew does not.
+    Setting O_NONBLOCK on `fd` would set it for every process that shares it, and opening it anew
+    does not.
     """
     mode = os.fstat(fd).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         with suppress(OSError):
-            fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            fd = os.open(
+                f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+            )
             stack.callback(os.close, fd)
     return fd
 

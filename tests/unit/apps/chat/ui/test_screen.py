@@ -1,4 +1,6 @@
-"""The screen of a chat, painted on a terminal in memory (pyte): layout, keys, scrolling and sizes."""
+"""The screen of a chat, painted on a terminal in memory (pyte): layout, keys, scrolling and
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -154,14 +156,18 @@ def test_only_rows_that_changed_are_painted(glass: Glass) -> None:
         st.one_of(
             st.tuples(st.just("add"), TEXT),
             st.tuples(st.just("feed"), st.binary(max_size=20) | TEXT.map(str.encode)),
-            st.tuples(st.just("key"), st.sampled_from(["5~", "6~", "A", "B", "C", "D", "H", "F", "3~"])),
+            st.tuples(
+                st.just("key"), st.sampled_from(["5~", "6~", "A", "B", "C", "D", "H", "F", "3~"])
+            ),
             st.tuples(st.just("size"), st.tuples(st.integers(1, 90), st.integers(1, 30))),
         ),
         max_size=30,
     )
 )
 @settings(max_examples=150)
-def test_whatever_is_said_typed_and_resized_the_screen_holds_together(steps: list[tuple[str, object]]) -> None:
+def test_whatever_is_said_typed_and_resized_the_screen_holds_together(
+    steps: list[tuple[str, object]],
+) -> None:
     glass = Glass()
     for kind, value in steps:
         try:
@@ -251,7 +257,12 @@ def test_keys_edit_the_line(keys: bytes, text: str) -> None:
     assert typed(keys) == text
 
 
-@given(st.lists(st.sampled_from(["a", "日", "é", "\x1b[D", "\x1b[5~", "\x1bOH", "\x7f", "\x1b[3~", "\r"])), st.data())
+@given(
+    st.lists(
+        st.sampled_from(["a", "日", "é", "\x1b[D", "\x1b[5~", "\x1bOH", "\x7f", "\x1b[3~", "\r"])
+    ),
+    st.data(),
+)
 def test_keys_are_the_same_however_they_are_cut(keys: list[str], data: st.DataObject) -> None:
     whole = "".join(keys).encode()
     expected = Keys().feed(whole)

@@ -1,4 +1,6 @@
-"""Whatever bytes a peer says, each side of a transfer answers with an error of its own kind, soon, and keeps to its folder.
+"""Whatever bytes a peer says, each side of a transfer answers with an error of its own kind, soon,
+and
+keeps to its folder.
 
 Two ways to make them: from nothing, and from what honest sides said, changed a little.
 """
@@ -44,11 +46,23 @@ EXAMPLES = int(os.environ.get("FASTNET_TEST_EXAMPLES", "150"))
 SLOW = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 SCALAR = st.one_of(
-    *(st.none(), st.booleans(), st.integers(), st.integers(-(1 << 70), 1 << 70), st.floats(), st.text(max_size=20)),
-    st.sampled_from(["f", "d", "l", "s", "..", "../a", "/a", "a", "a/b", ".a.fastnet-part", "\0", "\ud800"]),
+    *(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.integers(-(1 << 70), 1 << 70),
+        st.floats(),
+        st.text(max_size=20),
+    ),
+    st.sampled_from(
+        ["f", "d", "l", "s", "..", "../a", "/a", "a", "a/b", ".a.fastnet-part", "\0", "\ud800"]
+    ),
 )
 VALUE = st.recursive(
-    SCALAR, lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    SCALAR,
+    lambda inner: (
+        st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
 )
 NAMES = (
     *(
@@ -66,13 +80,39 @@ NAMES = (
         "entry",
         "size",
     ),
-    *("code", "text", "cure", "proof", "files", "bytes", "cpu_seconds", "refused", "why", "mover", "mover_reason"),
+    *(
+        "code",
+        "text",
+        "hint",
+        "proof",
+        "files",
+        "bytes",
+        "cpu_seconds",
+        "refused",
+        "why",
+        "mover",
+        "mover_reason",
+    ),
 )
 FIELDS = st.dictionaries(st.sampled_from(NAMES), VALUE, max_size=8)
 ROW = st.tuples(
     st.sampled_from("fdls"),
     st.sampled_from(
-        ["a", "b", "a/b", "a/b/c", "..", "../a", "/a", "a/..", "", ".a.fastnet-part", "a\0", "é", "\ud800"]
+        [
+            "a",
+            "b",
+            "a/b",
+            "a/b/c",
+            "..",
+            "../a",
+            "/a",
+            "a/..",
+            "",
+            ".a.fastnet-part",
+            "a\0",
+            "é",
+            "\ud800",
+        ]
     ),
     st.integers(-1, 1 << 16),
     st.sampled_from([0, 1, -1, 10**18, 10**18, 1 << 62, 1 << 64]),
@@ -119,13 +159,18 @@ def proof_of(*files: tuple[int, int, bytes]) -> str:
 ROWS = [folder_row("a"), file_row("a/b", b"x"), link_row("l", "a"), file_row("big", BIG)]
 HONEST_SENDER = [
     as_frame(Kind.MANIFEST, {"entries": ROWS[:2]}),
-    as_frame(Kind.MANIFEST, {"entries": ROWS[2:], "last": True, "data": 1 + len(BIG), "dry_run": False}),
+    as_frame(
+        Kind.MANIFEST, {"entries": ROWS[2:], "last": True, "data": 1 + len(BIG), "dry_run": False}
+    ),
     pack((1, b"x")),
     extent(3, 0, BIG[:1000]),
     HEAD.pack(Kind.ALIVE, 0),
     extent(3, 1000, BIG[1000:]),
     as_frame(Kind.END, {"entry": 3, "size": len(BIG), "digest": whole_of_big().hex()}),
-    as_frame(Kind.FINISH, {"proof": proof_of((1, 1, digest_of(b"x")), (3, len(BIG), whole_of_big())), "files": 2}),
+    as_frame(
+        Kind.FINISH,
+        {"proof": proof_of((1, 1, digest_of(b"x")), (3, len(BIG), whole_of_big())), "files": 2},
+    ),
     as_frame(Kind.FINISH, {}),
 ]
 SENT = proof_of((1, 1, digest_of(b"x")), (2, len(BIG), digest_of(BIG)))
@@ -137,7 +182,15 @@ HONEST_RECEIVER = [
 HONEST_WORD = [
     as_frame(Kind.ALIVE, {"bytes": 5}),
     as_frame(
-        Kind.DONE, {"files": 2, "bytes": 1 + len(BIG), "proof": SENT, "refused": 0, "why": "", "cpu_seconds": 0.1}
+        Kind.DONE,
+        {
+            "files": 2,
+            "bytes": 1 + len(BIG),
+            "proof": SENT,
+            "refused": 0,
+            "why": "",
+            "cpu_seconds": 0.1,
+        },
     ),
 ]
 
@@ -189,7 +242,9 @@ def talk(honest: list[bytes]) -> st.SearchStrategy[bytes]:
 
 @contextlib.contextmanager
 def saying(data: bytes, later: bytes = b"") -> Iterator[Channel]:
-    """A channel whose peer says `data`, then `later` when it has heard FINISH, and ends; it reads all that it is told."""
+    """A channel whose peer says `data`, then `later` when it has heard FINISH, and ends; it reads
+    all that it is told.
+    """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.settimeout(DEADLINE_S)
@@ -263,7 +318,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @SLOW
-@given(said=st.one_of(st.just(b"".join(HONEST_RECEIVER)), talk(HONEST_RECEIVER)), word=talk(HONEST_WORD))
+@given(
+    said=st.one_of(st.just(b"".join(HONEST_RECEIVER)), talk(HONEST_RECEIVER)),
+    word=talk(HONEST_WORD),
+)
 @example(said=b"".join(HONEST_RECEIVER), word=b"".join(HONEST_WORD))
 def test_a_sender_ends_every_talk(source: Path, said: bytes, word: bytes) -> None:
     entries, places = walk([str(source)], Filter(), lambda path, why: None)
@@ -278,14 +336,18 @@ def test_a_sender_ends_every_talk(source: Path, said: bytes, word: bytes) -> Non
         )
 
 
-HELLO = as_frame(Kind.HELLO, {"version": 1, "role": "send", "nonce": "00" * 32, "auth": True, "digest": "none"})
+HELLO = as_frame(
+    Kind.HELLO, {"version": 1, "role": "send", "nonce": "00" * 32, "auth": True, "digest": "none"}
+)
 HONEST_HELLO = [MAGIC + HELLO, as_frame(Kind.TOKEN, {"proof": "00" * 32}), HEAD.pack(Kind.ALIVE, 0)]
 
 
 @SLOW
 @given(talk(HONEST_HELLO), st.booleans(), st.sampled_from([b"", b"a token of ours"]))
 @example(b"".join(HONEST_HELLO), False, b"a token of ours")
-def test_a_greeting_ends_every_talk_and_no_talk_has_our_token(said: bytes, dialled: bool, token: bytes) -> None:
+def test_a_greeting_ends_every_talk_and_no_talk_has_our_token(
+    said: bytes, dialled: bool, token: bytes
+) -> None:
     with saying(said) as channel:
         with contextlib.suppress(TransferError):
             peer = greet(channel, Greeting("recv", token), dialled)
@@ -295,15 +357,22 @@ def test_a_greeting_ends_every_talk_and_no_talk_has_our_token(said: bytes, diall
 
 @given(st.one_of(st.binary(max_size=300), VALUE.map(lambda value: json.dumps(value).encode())))
 def test_every_payload_is_unpacked_or_refused(payload: bytes) -> None:
-    for unpack in (frames.unpack_json, frames.unpack_proof, lambda data: frames.unpack_files(data, 16)):
+    for unpack in (
+        frames.unpack_json,
+        frames.unpack_proof,
+        lambda data: frames.unpack_files(data, 16),
+    ):
         with contextlib.suppress(ProtocolError):
             unpack(payload)
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, (1 << 32) - 1), st.binary(max_size=50)), max_size=9), st.sampled_from([0, 16, 32])
+    st.lists(st.tuples(st.integers(0, (1 << 32) - 1), st.binary(max_size=50)), max_size=9),
+    st.sampled_from([0, 16, 32]),
 )
-def test_packed_files_are_unpacked_as_they_were(files: list[tuple[int, bytes]], digest_bytes: int) -> None:
+def test_packed_files_are_unpacked_as_they_were(
+    files: list[tuple[int, bytes]], digest_bytes: int
+) -> None:
     packed = [(entry, content, bytes(digest_bytes)) for entry, content in files]
     frame = b"".join(frames.pack_files(packed))
     kind, length = frames.unpack_head(frame[: HEAD.size])

@@ -1,4 +1,6 @@
-"""The connection of fastnet/1: frames stay whole, whatever is said meanwhile, and deadlines hold, whatever the peer says."""
+"""The connection of fastnet/1: frames stay whole, whatever is said meanwhile, and deadlines hold,
+whatever the peer says.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def pair() -> Iterator[tuple[Channel, socket.socket]]:
         yield Channel(ours, "peer", DEADLINE_S), theirs
 
 
-def test_no_sign_of_life_gets_into_the_middle_of_a_frame(pair: tuple[Channel, socket.socket]) -> None:
+def test_no_sign_of_life_gets_into_the_middle_of_a_frame(
+    pair: tuple[Channel, socket.socket],
+) -> None:
     channel, theirs = pair
     session = Session(channel, Algorithm("none"), Options(), lambda event: None)
     waits = threading.Event()
@@ -62,7 +66,9 @@ def read_for_ever(channel: Channel) -> None:
         channel.read(1 << 16)
 
 
-def test_a_deadline_holds_although_the_peer_never_lets_us_wait(pair: tuple[Channel, socket.socket]) -> None:
+def test_a_deadline_holds_although_the_peer_never_lets_us_wait(
+    pair: tuple[Channel, socket.socket],
+) -> None:
     channel, theirs = pair
     stop = threading.Event()
 

@@ -1,4 +1,6 @@
-"""Names: what a sender may call things, and that what we call unfinished things is never taken for one of them."""
+"""Names: what a sender may call things, and that what we call unfinished things is never taken for
+one of them.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastnet.apps.transfer.target.paths import BadName, check_link, is_ours, journal_name, numbered, part_name, parts_of
+from fastnet.apps.transfer.target.paths import (
+    BadName,
+    check_link,
+    is_ours,
+    journal_name,
+    numbered,
+    part_name,
+    parts_of,
+)
 from fastnet.limits import DEPTH_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX
 
 BYTES = st.binary(min_size=1, max_size=300).filter(lambda raw: b"\0" not in raw)
-COMPONENT = BYTES.filter(lambda raw: b"/" not in raw and len(raw) <= 255 and raw not in (b".", b"..")).map(os.fsdecode)
+COMPONENT = BYTES.filter(
+    lambda raw: b"/" not in raw and len(raw) <= 255 and raw not in (b".", b"..")
+).map(os.fsdecode)
 
 REFUSED = {
     "empty": "",
@@ -80,7 +92,9 @@ def test_a_name_that_leads_down_is_taken_as_it_is(path: str) -> None:
 
 
 @given(st.lists(COMPONENT, min_size=1, max_size=8).map("/".join), st.text(max_size=50))
-def test_whatever_is_taken_goes_down_and_comes_back_from_the_file_system_the_same(real: str, wild: str) -> None:
+def test_whatever_is_taken_goes_down_and_comes_back_from_the_file_system_the_same(
+    real: str, wild: str
+) -> None:
     for path in (real, wild, f"{real}/{wild}"):
         try:
             parts = parts_of(path)
@@ -118,7 +132,14 @@ def test_a_link_that_could_lead_out_is_refused(at: tuple[str, ...], target: str)
 
 @pytest.mark.parametrize(
     ("at", "target"),
-    [(("a",), "b"), (("a",), "b/c"), (("a", "b"), ".."), (("a", "b"), "../c"), (("a",), "."), (("a",), "./b/./c")],
+    [
+        (("a",), "b"),
+        (("a",), "b/c"),
+        (("a", "b"), ".."),
+        (("a", "b"), "../c"),
+        (("a",), "."),
+        (("a",), "./b/./c"),
+    ],
 )
 def test_a_link_that_stays_inside_is_taken(at: tuple[str, ...], target: str) -> None:
     assert check_link(at, target) is None
@@ -129,13 +150,18 @@ STEP = st.sampled_from(["..", ".", "", "l0", "l1", "l2", "d0", "d1"])
 
 @given(
     st.lists(
-        st.tuples(st.lists(st.sampled_from(["d0", "d1"]), max_size=2), st.lists(STEP, min_size=1, max_size=5)),
+        st.tuples(
+            st.lists(st.sampled_from(["d0", "d1"]), max_size=2),
+            st.lists(STEP, min_size=1, max_size=5),
+        ),
         min_size=1,
         max_size=3,
     )
 )
 @example([(["d0"], [".."]), (["d0"], ["l0", ".."])])
-def test_no_set_of_links_that_were_taken_leads_out(links: list[tuple[list[str], list[str]]]) -> None:
+def test_no_set_of_links_that_were_taken_leads_out(
+    links: list[tuple[list[str], list[str]]],
+) -> None:
     """Follows every link as a kernel would: `..` is the parent of where the walk really is."""
     taken = {}
     for i, (folder, steps) in enumerate(links):

@@ -1,4 +1,6 @@
-"""The rooted folder: what is done below it, and that nothing is ever done outside, whoever swaps folders for links."""
+"""The rooted folder: what is done below it, and that nothing is ever done outside, whoever swaps
+folders for links.
+"""
 
 from __future__ import annotations
 
@@ -85,8 +87,12 @@ def test_a_file_is_made_looked_at_renamed_and_removed(root: Root, inside: Path) 
     assert root.lstat(("not", "there", "at all")) is None
 
 
-@pytest.mark.parametrize("names", [("new", "old"), ("new", "f/old")], ids=["one folder", "two folders"])
-def test_a_rename_without_leave_to_replace_never_does(root: Root, inside: Path, names: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "names", [("new", "old"), ("new", "f/old")], ids=["one folder", "two folders"]
+)
+def test_a_rename_without_leave_to_replace_never_does(
+    root: Root, inside: Path, names: tuple[str, str]
+) -> None:
     new, old = (tuple(name.split("/")) for name in names)
     write(root, new, b"new")
     write(root, old, b"old")
@@ -194,8 +200,12 @@ def test_nothing_is_done_by_a_name_that_is_no_step_down(
 
 
 @pytest.mark.parametrize("name", ["open", "read", "set_folder", "sync", "folder"])
-def test_a_link_at_the_end_is_not_followed_either(root: Root, inside: Path, outside: Path, name: str) -> None:
-    (inside / "link").symlink_to(outside if name in ("set_folder", "sync", "folder") else outside / "kept")
+def test_a_link_at_the_end_is_not_followed_either(
+    root: Root, inside: Path, outside: Path, name: str
+) -> None:
+    (inside / "link").symlink_to(
+        outside if name in ("set_folder", "sync", "folder") else outside / "kept"
+    )
     before = seen(outside)
     with pytest.raises((Outside, FileExistsError)):
         DEEDS[name](root, ("link",))
@@ -223,7 +233,9 @@ class Calls:
         monkeypatch.setattr(os, "open", counted)
 
 
-def test_a_folder_seen_before_is_not_walked_to_again(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_seen_before_is_not_walked_to_again(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root.folder(("a", "b", "c"), make=True)
     calls = Calls(monkeypatch)
     for i in range(50):
@@ -277,7 +289,9 @@ def test_a_folder_that_becomes_a_link_at_any_moment_leads_nothing_out(
 def test_threads_that_share_a_root_never_put_a_file_into_the_folder_of_another(
     root: Root, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With so few folders kept open each thread's walks close what the others have just been given."""
+    """With so few folders kept open each thread's walks close what the others have just been
+    given.
+    """
     monkeypatch.setattr(root_module, "OPEN_FOLDERS_MAX", 2)
 
     def fill(name: str) -> None:
@@ -296,7 +310,9 @@ def test_threads_that_share_a_root_never_put_a_file_into_the_folder_of_another(
     assert len(found) == 4000
 
 
-def test_a_folder_that_was_moved_away_is_another_one_after_forgetting(root: Root, inside: Path, outside: Path) -> None:
+def test_a_folder_that_was_moved_away_is_another_one_after_forgetting(
+    root: Root, inside: Path, outside: Path
+) -> None:
     write(root, ("a", "first"))
     os.rename(inside / "a", outside / "a")
     root.forget()
@@ -305,7 +321,9 @@ def test_a_folder_that_was_moved_away_is_another_one_after_forgetting(root: Root
     assert os.listdir(inside / "a") == ["second"]
 
 
-def test_a_folder_that_is_not_ours_is_opened_to_nobody_and_stays_its_owners(root: Root, inside: Path) -> None:
+def test_a_folder_that_is_not_ours_is_opened_to_nobody_and_stays_its_owners(
+    root: Root, inside: Path
+) -> None:
     root.folder(("f",), make=True)
     for now, wanted, then in (
         (0o700, 0o777, 0o700),

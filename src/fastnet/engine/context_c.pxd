@@ -1,5 +1,5 @@
 from fastnet.cdefs.service cimport fn_service
-from fastnet.cdefs.work cimport fn_work
+from fastnet.cdefs.context cimport fn_context
 
 
 cdef class NativeService:
@@ -7,6 +7,6 @@ cdef class NativeService:
     cdef bytes text
 
 
-cdef class NativeWork:
-    cdef fn_work c
+cdef class NativeLoopContext:
+    cdef fn_context c
     cdef tuple keep

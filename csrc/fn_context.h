@@ -1,6 +1,7 @@
-/* What one loop is given: numbers and pointers, read-only but for its own counters (the contract is engine/stream/contract.py). */
-#ifndef FN_WORK_H
-#define FN_WORK_H
+/* What one loop is given: numbers and pointers, read-only but for its own counters (the contract is
+ * engine/stream/contract.py). */
+#ifndef FN_CONTEXT_H
+#define FN_CONTEXT_H
 
 #include <stdint.h>
 
@@ -13,7 +14,7 @@
 /* The word that tells loops to stop; shared by threads and processes. */
 enum fn_stop { FN_RUN, FN_DRAIN, FN_NOW };
 
-struct fn_work {
+struct fn_context {
     int listener[FN_LISTENERS_MAX];
     int listeners;
     const struct fn_service *service;
@@ -28,18 +29,18 @@ struct fn_work {
     uint32_t pool_size, pool_queue_max, thread_stack_bytes;
     uint32_t read_bytes;
     int answer_any_port;            /* datagrams: also ports that may answer back for ever */
-    uint32_t unproven_reply_bytes;  /* datagrams: longest reply to a shorter request */
+    uint32_t unvalidated_reply_bytes_max;  /* datagrams: longest reply to a shorter request */
     uint32_t datagram_bytes_max;    /* datagrams: longest that is taken and sent */
     uint64_t busy_poll_ns;          /* look that long before sleeping; 0: sleep at once */
-    uint64_t parked_bytes_max;
+    uint64_t write_buffer_bytes_max;
 };
 
-static inline uint32_t fn_stop_now(const struct fn_work *work) {
-    return __atomic_load_n(work->stop, __ATOMIC_ACQUIRE);
+static inline uint32_t fn_stop_state(const struct fn_context *context) {
+    return __atomic_load_n(context->stop, __ATOMIC_ACQUIRE);
 }
 
-static inline struct fn_counters *fn_row(const struct fn_work *work, uint32_t index) {
-    return (struct fn_counters *)(work->rows + (uint64_t)index * work->row_bytes);
+static inline struct fn_counters *fn_row(const struct fn_context *context, uint32_t index) {
+    return (struct fn_counters *)(context->rows + (uint64_t)index * context->row_bytes);
 }
 
 #endif

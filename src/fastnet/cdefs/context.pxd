@@ -1,10 +1,10 @@
-"""csrc/fn_work.h and csrc/fn_access.h"""
+"""csrc/fn_context.h and csrc/fn_access.h"""
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastnet.cdefs.counters cimport fn_counters
 from fastnet.cdefs.service cimport fn_service
 
-cdef extern from "fn_work.h" nogil:
+cdef extern from "fn_context.h" nogil:
     enum:
         FN_LISTENERS_MAX
     enum fn_stop:
@@ -17,7 +17,7 @@ cdef extern from "fn_work.h" nogil:
         const fn_network *network
         uint32_t networks
         uint32_t any_allow
-    struct fn_work:
+    struct fn_context:
         int *listener
         int listeners
         const fn_service *service
@@ -39,9 +39,9 @@ cdef extern from "fn_work.h" nogil:
         uint32_t thread_stack_bytes
         uint32_t read_bytes
         int answer_any_port
-        uint32_t unproven_reply_bytes
+        uint32_t unvalidated_reply_bytes_max
         uint32_t datagram_bytes_max
         uint64_t busy_poll_ns
-        uint64_t parked_bytes_max
-    uint32_t fn_stop_now(const fn_work *work)
-    fn_counters *fn_row(const fn_work *work, uint32_t index)
+        uint64_t write_buffer_bytes_max
+    uint32_t fn_stop_state(const fn_context *context)
+    fn_counters *fn_row(const fn_context *context, uint32_t index)

@@ -1,8 +1,8 @@
-"""A server in a process of its own, ruled through its standard input: `python -m tests.support.served_transfer '{"engine": ...}'`.
+"""A server in a process of its own, ruled through its standard input: `python -m
+tests.support.server_process '{"engine": ...}'`.
 
-Prints its endpoint. Each line of input is answered with one line of JSON: statistics, descriptors, anonymous
-memory. At the end
-of input it closes the server and prints the same once more.
+Prints its endpoint. Each line of input is answered with one line of JSON: statistics, descriptors,
+anonymous memory. At the end of input it closes the server and prints the same once more.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def state(server: Server) -> dict[str, Any]:
 def main() -> None:
     options = json.loads(sys.argv[1])
     soft = options.pop("descriptors", resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
     if options.pop("sigpipe_kills", False):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     with fastnet.serve(**options) as server:

@@ -1,13 +1,15 @@
-"""Work (engine/stream/contract.py) unpacked into plain numbers and pointers, and the holder of a native service's table.
+"""LoopContext (engine/stream/contract.py) unpacked into plain numbers and pointers, and the holder
+of
+a native service's table.
 
-The structs point into Python objects: the mapping of the stop word, the counter rows, the packed networks, a service's
-text. `keep` holds those objects, so they live as long as the struct.
+The structs point into Python objects: the mapping of the stop word, the counter rows, the packed
+networks, a service's text. `keep` holds those objects, so they live as long as the struct.
 """
 
 from libc.stdint cimport uint32_t
 
 from fastnet.cdefs.counters cimport fn_counter_names
-from fastnet.cdefs.work cimport FN_LISTENERS_MAX, fn_network
+from fastnet.cdefs.context cimport FN_LISTENERS_MAX, fn_network
 
 from fastnet.transport import access
 from fastnet.metrics import counters
@@ -26,26 +28,26 @@ cdef class NativeService:
         self.c.own = <void *>self
 
 
-cdef class NativeWork:
-    """A struct fn_work."""
+cdef class NativeLoopContext:
+    """A struct fn_context."""
 
-    def __cinit__(self, work):
-        cdef const unsigned char[::1] stop = work.stop.memory
-        cdef unsigned char[::1] rows = work.counters.memory
-        cdef bytes networks = work.access.packed()
-        cdef NativeService service = work.service
-        limits = work.limits
-        if len(work.listeners) > FN_LISTENERS_MAX:
+    def __cinit__(self, context):
+        cdef const unsigned char[::1] stop = context.stop.memory
+        cdef unsigned char[::1] rows = context.counters.memory
+        cdef bytes networks = context.access.packed()
+        cdef NativeService service = context.service
+        limits = context.limits
+        if len(context.listeners) > FN_LISTENERS_MAX:
             raise ValueError(f"a loop takes at most {FN_LISTENERS_MAX} listeners")
-        for i, listener in enumerate(work.listeners):
+        for i, listener in enumerate(context.listeners):
             self.c.listener[i] = listener.fileno()
-        self.c.listeners = len(work.listeners)
+        self.c.listeners = len(context.listeners)
         self.c.service = &service.c
         self.c.access.network = <const fn_network *><const char *>networks
         self.c.access.networks = len(networks) // access.RECORD.size
-        self.c.access.any_allow = any(allow for _, _, allow in work.access.networks)
+        self.c.access.any_allow = any(allow for _, _, allow in context.access.networks)
         self.c.stop = <const uint32_t *>&stop[0]
-        self.c.drain_fd, self.c.now_fd, self.c.trace_fd = work.stop.drain_fd, work.stop.now_fd, work.trace_fd
+        self.c.drain_fd, self.c.now_fd, self.c.trace_fd = context.stop.drain_fd, context.stop.now_fd, context.trace_fd
         self.c.rows = <char *>&rows[0]
         self.c.row_bytes = counters.ROW_BYTES
         self.c.max_connections, self.c.accept_burst = limits.max_connections, limits.accept_burst
@@ -57,11 +59,11 @@ cdef class NativeWork:
         self.c.thread_stack_bytes = limits.thread_stack_bytes
         self.c.read_bytes = limits.read_bytes
         self.c.answer_any_port = limits.answer_any_port
-        self.c.unproven_reply_bytes = limits.unproven_reply_bytes
+        self.c.unvalidated_reply_bytes_max = limits.unvalidated_reply_bytes_max
         self.c.datagram_bytes_max = limits.datagram_bytes_max
         self.c.busy_poll_ns = limits.busy_poll_us * 1000
-        self.c.parked_bytes_max = limits.parked_bytes_max
-        self.keep = (work, networks, stop, rows)
+        self.c.write_buffer_bytes_max = limits.write_buffer_bytes_max
+        self.keep = (context, networks, stop, rows)
 
 
 cdef uint32_t milliseconds(double seconds):
