@@ -71,7 +71,7 @@ def send(
     """
     from fastnet.apps.transfer.session.sender import Sender
     from fastnet.apps.transfer.source.walk import Filter, walk
-    from fastnet.ratelimit import Pace
+    from fastnet.ratelimit import ByteRateLimiter
 
     settled, chosen = _options(options, "send"), chosen or Filter()
     names = [
@@ -97,7 +97,7 @@ def send(
             )
         entries, places = walk(names, chosen, leave_out, settled.backend) if keep_open else walked
         algorithm = Algorithm(settled.digest)
-        pace = Pace(limit_rate_bytes_s)
+        pace = ByteRateLimiter(limit_rate_bytes_s)
         return Sender(
             *(
                 opened.channel,

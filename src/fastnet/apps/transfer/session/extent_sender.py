@@ -22,7 +22,7 @@ from fastnet.apps.transfer.target.journal import Extent
 from fastnet.errors import reason
 from fastnet.limits import EXTENT_BYTES, EXTENTS_MAX, FILE_EXTENTS_MAX, MIB
 from fastnet.mover.contract import Mover
-from fastnet.ratelimit import Pace
+from fastnet.ratelimit import ByteRateLimiter
 
 ZEROS = bytes(MIB)
 
@@ -140,7 +140,7 @@ class LaneSender:
         self,
         lane: Lane,
         algorithm: Algorithm,
-        pace: Pace,
+        pace: ByteRateLimiter,
         compressor: Compressor | None,
         look: Callable[[], None],
     ) -> None:

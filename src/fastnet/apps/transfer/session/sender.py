@@ -37,7 +37,7 @@ from fastnet.apps.transfer.source.stdin import StreamSource
 from fastnet.apps.transfer.target.journal import Extent
 from fastnet.errors import FastnetError, TransferError, TransferUnconfirmed, reason
 from fastnet.limits import COMPRESSED_EXTENT_BYTES, MOVER_SLICE_S, SECONDS_MAX
-from fastnet.ratelimit import Pace
+from fastnet.ratelimit import ByteRateLimiter
 
 HEARD_AT_ONCE = 16
 """Signs of life taken before something is sent again: one that gives nothing else does not hold us
@@ -57,7 +57,7 @@ class Sender(Session):
         *args: Any,
         entries: list[Entry],
         places: list[str],
-        pace: Pace,
+        pace: ByteRateLimiter,
         compressor: Compressor | None = None,
         **more: Any,
     ) -> None:

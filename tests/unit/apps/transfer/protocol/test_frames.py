@@ -36,7 +36,7 @@ from fastnet.apps.transfer.source.walk import Filter, walk
 from fastnet.apps.transfer.target.placement import Inbox
 from fastnet.apps.transfer.target.root import Root
 from fastnet.errors import TransferError
-from fastnet.ratelimit import Pace
+from fastnet.ratelimit import ByteRateLimiter
 from tests.support.clients import DEADLINE_S
 from tests.support.forged_peer import digest_of, extent, file_row, folder_row, link_row, pack
 
@@ -331,7 +331,7 @@ def test_a_sender_ends_every_talk(source: Path, said: bytes, word: bytes) -> Non
                 *(channel, Algorithm("xxh3-128"), OPTIONS, lambda event: event.as_json()),
                 entries=entries,
                 places=places,
-                pace=Pace(None),
+                pace=ByteRateLimiter(None),
             )
         )
 
