@@ -98,7 +98,6 @@ UPWARD_STILL = {
     ("server", "fastnet.apps.dictionary.file"),
     ("probes", "fastnet.transport.tls"),
     ("probes", "fastnet.engine.stream.uring_c"),
-    ("security", "fastnet.apps.exec.wire"),
 }
 """Arrows that still point up; each is to go."""
 

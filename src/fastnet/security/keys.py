@@ -14,9 +14,9 @@ import os
 import secrets
 import stat
 
-from fastnet.apps.exec.wire import KEY_ID
 from fastnet.errors import ConfigError, printable, reason
 from fastnet.limits import EXEC_KEYS_MAX, MIB
+from fastnet.security.mac import KEY_ID
 
 SECRET_BYTES = 32
 """Length of a new secret, and the least of an old one: the output of SHA-256 (RFC 2104,

@@ -51,13 +51,13 @@ from dataclasses import dataclass, field
 
 from fastnet.apps.chat import wire
 from fastnet.apps.chat.server_protocol import Hall, Sent
-from fastnet.apps.exec.wire import KEY_ID, MAC_BYTES, is_signed, mac
 from fastnet.limits import (
     CHAT_COMPLAINT_S,
     CHAT_COOKIE_S,
     CHAT_DATAGRAM_BYTES_MAX,
     CHAT_SESSIONS_MAX,
 )
+from fastnet.security.mac import KEY_ID, MAC_BYTES, is_authentic, mac
 from fastnet.udp.server import Peer
 
 log = logging.getLogger("fastnet")
@@ -132,7 +132,7 @@ class Seal:
             magic != MAGIC
             or kind not in (CHALLENGE, SEALED)
             or nonce != self.nonce
-            or not is_signed(datagram, key)
+            or not is_authentic(datagram, key)
         ):
             return None
         body = datagram[REPLY.size : -MAC_BYTES]
@@ -220,7 +220,7 @@ class Gate:
         if said is None or secret is None:
             return self._stranger(peer)
         key = session_key(secret, said.key_id, said.nonce, said.servers_nonce)
-        if not is_signed(datagram, key):
+        if not is_authentic(datagram, key):
             return self._stranger(peer)
         session = self._session(said, key, peer)
         if session is None:

@@ -38,7 +38,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fastnet.apps.exec.wire import KEY_ID, Refusal
+from fastnet.apps.exec.wire import Refusal
 from fastnet.config.server import suggestion
 from fastnet.errors import ConfigError
 from fastnet.limits import (
@@ -51,6 +51,7 @@ from fastnet.limits import (
     EXEC_TIME_LIMIT_S,
 )
 from fastnet.security.keys import read_private
+from fastnet.security.mac import KEY_ID
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}", re.ASCII)
 PLACE = re.compile(r"\{([0-9]+)\}", re.ASCII)

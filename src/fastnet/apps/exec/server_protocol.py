@@ -52,6 +52,7 @@ from fastnet.limits import (
     EXEC_RESULT_S,
     EXEC_STRANGERS_ANSWERED,
 )
+from fastnet.security.mac import MAC_BYTES, is_authentic, mac
 from fastnet.udp.server import DatagramServerStatistics, Peer, counted
 
 log = logging.getLogger("fastnet")
@@ -127,7 +128,7 @@ class Desk:
         """Whether what was logged last has been written. While it is not, nothing runs; each
         refusal is a line that tries.
         """
-        self._cookie_secret = secrets.token_bytes(wire.MAC_BYTES)
+        self._cookie_secret = secrets.token_bytes(MAC_BYTES)
         self._complain_s = -EXEC_COMPLAINT_S
         self._complained_of = 0
         self._rests_until_s: dict[str, float] = {}
@@ -142,7 +143,7 @@ class Desk:
             self.statistics.junk += 1
             return []
         secret = self.keys.get(request.key_id)
-        if not wire.is_signed(datagram, secret or self._cookie_secret) or secret is None:
+        if not is_authentic(datagram, secret or self._cookie_secret) or secret is None:
             return self._stranger(request, peer)
         if request.cookie not in self._cookies(peer):
             self.statistics.challenged += 1
@@ -185,7 +186,7 @@ class Desk:
         minute = int(self.steady() / EXEC_COOKIE_S)
         address = ipaddress.ip_address(peer[0].partition("%")[0]).packed + peer[1].to_bytes(2)
         packed = [address + (minute - age).to_bytes(8, signed=True) for age in (0, 1)]
-        return [wire.mac(self._cookie_secret, data)[: wire.COOKIE_BYTES] for data in packed]
+        return [mac(self._cookie_secret, data)[: wire.COOKIE_BYTES] for data in packed]
 
     def _proven(self, request: Request, peer: Peer) -> list[Reply]:
         """A request of somebody we know, from an address that receives what we send there. Raises

@@ -43,12 +43,11 @@ A reply, server to client:
 
 from __future__ import annotations
 
-import hmac
-import re
 import struct
 from dataclasses import dataclass
 
 from fastnet.limits import EXEC_DATAGRAM_BYTES_MAX, EXEC_PART_BYTES, EXEC_PARTS_PER_FETCH
+from fastnet.security.mac import KEY_ID, MAC_BYTES, is_authentic, mac
 
 MAGIC = b"FNX1"
 RUN, FETCH, DONE = 1, 2, 3
@@ -71,10 +70,8 @@ CODES = {
 
 CODE_OF = {word: code for code, word in CODES.items()}
 
-KEY_ID = re.compile(r"[A-Za-z0-9_.@-]{1,32}", re.ASCII)
 NONCE_BYTES = 16
 COOKIE_BYTES = 16
-MAC_BYTES = 32
 NO_COOKIE = bytes(COOKIE_BYTES)
 REFUSAL_TEXT_BYTES_MAX = 200
 
@@ -141,17 +138,6 @@ class Refusal:
     number: int = 0
 
 
-def mac(secret: bytes, data: bytes) -> bytes:
-    return hmac.digest(secret, data, "sha256")
-
-
-def is_signed(datagram: bytes, secret: bytes) -> bool:
-    """Whether its last 32 bytes are the MAC of the others. Takes the same time however wrong they
-    are.
-    """
-    return hmac.compare_digest(mac(secret, datagram[:-MAC_BYTES]), datagram[-MAC_BYTES:])
-
-
 def pack_request(request: Request, secret: bytes) -> bytes:
     key_id = request.key_id.encode("ascii")
     head = HEAD.pack(MAGIC, request.kind, len(key_id)) + key_id
@@ -193,7 +179,7 @@ def unpack_reply(datagram: bytes, secret: bytes) -> Reply:
         return Reply(kind, nonce, sequence, b"")
     if kind not in (CHALLENGE, REFUSED, STATUS, PART) or len(datagram) < REPLY.size + MAC_BYTES:
         raise WireError("not a reply")
-    if not is_signed(datagram, secret):
+    if not is_authentic(datagram, secret):
         raise WireError("not signed with our key")
     return Reply(kind, nonce, sequence, datagram[REPLY.size : -MAC_BYTES])
 

@@ -12,13 +12,13 @@ from fastnet.apps.chat import authentication, wire
 from fastnet.apps.chat.authentication import Gate, Numbers, Seal, session_key
 from fastnet.apps.chat.client_protocol import Talking
 from fastnet.apps.chat.server_protocol import Hall
-from fastnet.apps.exec.wire import mac
 from fastnet.limits import (
     CHAT_COOKIE_S,
     CHAT_DATAGRAM_BYTES_MAX,
     CHAT_SILENT_S,
     CHAT_TEXT_BYTES_MAX,
 )
+from fastnet.security.mac import mac
 from fastnet.transport.access import AccessList
 from fastnet.udp.server import Peer
 from tests.support.chat import Clock, Network, until
