@@ -1,43 +1,57 @@
-"""A seam of fastnet is a small table; this is the shape of its rows and how a row becomes a module.
+"""Registry of the implementations of an axis: rows by name, and the choice among them.
 
-An axis package (engine, service, transport, load) holds one file a value and backend, `epoll_py.py`
-and `epoll_c.pyx`, and its `__init__` holds one Table. Whoever needs a value asks the table by name;
-nobody else writes the names down.
+An axis package (engine, service, transport, load) holds one file per value and backend,
+`epoll_py.py` and `epoll_c.pyx`, and its `__init__` holds one Registry. Other code looks a value up
+by name; the names are written down nowhere else.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+
+from fastnet.errors import UnsupportedError
 
 BACKENDS = ("native", "python")
 
+DOCTOR_HINT = "`fastnet doctor` lists what works here and why the rest does not"
+
 BUILD_NOTE = os.path.join(os.path.dirname(__file__), "_native_build.json")
-"""Written by setup.py: why an extension was not built."""
+"""Written by setup.py: why an extension was not built, by module."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One value of an axis. python, native: module names in the axis package, "" for a hole.
-
-    needs: asks the host; returns why the value cannot work here, or "" if it can.
-    """
+    """One value of an axis."""
 
     about: str
+    """What it is, for help texts and tables in documents."""
     python: str = ""
+    """Name of the pure-Python module in the axis package; "" if there is none."""
     native: str = ""
+    """Name of the compiled module; "" if there is none."""
     needs: Callable[[], str] | None = None
+    """Probes the host; returns why the value cannot work here, or "" if it can."""
 
     def module(self, backend: str) -> str:
         return self.native if backend == "native" else self.python
 
 
 R = TypeVar("R", bound=Row)
+
+
+class Selection(NamedTuple):
+    """A row and a backend that work here."""
+
+    name: str
+    backend: str
+    reason: str
+    """Why the first candidate was not selected, or ""."""
 
 
 class Registry(Mapping[str, R]):
@@ -73,9 +87,41 @@ class Registry(Mapping[str, R]):
             return build_note(f"{self.package}.{row.module(backend)}") or str(error)
         return ""
 
+    def choose(
+        self,
+        names: Iterable[str],
+        backend: str = "auto",
+        *,
+        purpose: str = "",
+        why_not: Callable[[str, str], str] | None = None,
+    ) -> Selection:
+        """Select the first candidate that works here, native ones before pure-Python ones.
+
+        Args:
+            names: Candidates, best first.
+            backend: "native", "python", or "auto" for either.
+            purpose: Start of the error message, such as "cannot move a file".
+            why_not: Further conditions on (name, backend), with the result of `why_not`; the
+                default has none.
+        Raises:
+            UnsupportedError: No candidate works; the message has the reason of the first one.
+        """
+        candidates = tuple(names)
+        refused: list[str] = []
+        for form in BACKENDS if backend == "auto" else (backend,):
+            for name in candidates:
+                if len(candidates) > 1 and not self._rows[name].module(form):
+                    continue  # among alternatives, a missing form needs no explanation
+                cause = (why_not(name, form) if why_not else "") or self.why_not(name, form)
+                if not cause:
+                    return Selection(name, form, refused[0] if refused else "")
+                refused.append(f"no {form} {name}: {cause}")
+        cause = refused[0] if refused else f"there is no {backend} form"
+        raise UnsupportedError(f"{purpose}: {cause}" if purpose else cause, DOCTOR_HINT)
+
 
 def build_note(module: str) -> str:
-    """What the build said about an extension that is not there, or ""."""
+    """The build's reason for an extension that is missing, or ""."""
     try:
         with open(BUILD_NOTE, encoding="utf-8") as file:
             notes = json.load(file)

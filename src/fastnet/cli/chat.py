@@ -7,7 +7,6 @@ event is an object on standard output.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import ExitStack, closing
@@ -22,12 +21,11 @@ from fastnet.apps.chat.server import PORT, ChatConfig, words
 from fastnet.apps.chat.server import run as run_server
 from fastnet.apps.chat.ui.view import Place, Plain, on_a_screen
 from fastnet.apps.chat.wire import ChatError
-from fastnet.cli.exec import read_server
+from fastnet.cli.endpoints import read_server
 from fastnet.cli.options import collect, parameters
-from fastnet.cli.servers import say
+from fastnet.cli.output import event_printer
 from fastnet.config.server import ProcessConfig
 from fastnet.limits import CHAT_TIMEOUT_S, CLIENT_TIMEOUT_MAX_S
-from fastnet.process.run import Tell
 from fastnet.security.keys import read_keys
 
 HELP = """Group chat over UDP, for fastnet and for textbook programs.
@@ -78,17 +76,7 @@ def group() -> None:
 
 def serve(**typed: Any) -> int:
     process = collect(ProcessConfig, typed, {})
-    return run_server(collect(ChatConfig, typed, {}), process, teller(process.json))
-
-
-def teller(as_json: bool) -> Tell:
-    """How the server's events reach whoever started it."""
-
-    def tell(events: list[dict[str, Any]]) -> None:
-        for event in events:
-            say(sys.stdout, json.dumps(event) if as_json else words(event))
-
-    return tell
+    return run_server(collect(ChatConfig, typed, {}), process, event_printer(process.json, words))
 
 
 group.add_command(

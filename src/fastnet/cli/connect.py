@@ -6,18 +6,17 @@ Standard output carries the server's bytes and nothing else.
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from contextlib import closing
-from dataclasses import replace
 
 import click
 
 from fastnet.apps.connect.datagram import DatagramConversation
 from fastnet.apps.connect.stdio import Input, Output, interruptible
 from fastnet.apps.connect.stream import Conversation, Outcome, Watch
+from fastnet.cli.endpoints import read_endpoint
+from fastnet.cli.output import print_note
 from fastnet.endpoint import Endpoint
-from fastnet.errors import ConfigError
 from fastnet.limits import BUSY_POLL_US_MAX, CLIENT_TIMEOUT_MAX_S, CONNECT_TIMEOUT_S, LAST_REPLIES_S
 from fastnet.transport import TRANSPORTS
 from fastnet.transport.connect import dial, resolve
@@ -84,26 +83,6 @@ def commands() -> dict[str, click.Command]:
     return {"connect": connect}
 
 
-def read_endpoint(text: str, port: str | None, udp: bool) -> Endpoint:
-    """Both spellings, `HOST:PORT` and `HOST PORT`. Raises click.UsageError and ConfigError."""
-    if port is not None:
-        if text.lower().startswith(("unix:", "unixgram:")):
-            raise click.UsageError(f"{text} is a path, it has no port")
-        text = f"{bracketed(text)}:{port}"
-    endpoint = Endpoint.parse(text, default="udp" if udp else "tcp")
-    if udp and endpoint.transport == "unix":
-        return replace(endpoint, transport="unixgram")
-    if udp and not TRANSPORTS[endpoint.transport].datagrams:
-        raise ConfigError(f"--udp does not go with {endpoint}", "Leave one of them out")
-    return endpoint
-
-
-def bracketed(host: str) -> str:
-    """An IPv6 address in the brackets that a port needs."""
-    is_bare_ipv6 = host.count(":") > 1 and "[" not in host and "://" not in host
-    return f"[{host}]" if is_bare_ipv6 else host
-
-
 Timeout = float | None
 
 
@@ -112,10 +91,10 @@ def talk_in_stream(
 ) -> None:
     with dial(endpoint, timeout_s=timeout_s or CONNECT_TIMEOUT_S) as sock:
         if source.is_terminal:
-            note(f"connected to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
+            print_note(f"connected to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
         outcome = Conversation(sock, endpoint, source, target, timeout_s, watch).run()
     if source.is_terminal and outcome.ended_by == "server":
-        note(f"{endpoint} closed the connection {counts(outcome)}")
+        print_note(f"{endpoint} closed the connection {counts(outcome)}")
 
 
 def talk_in_datagrams(
@@ -125,7 +104,7 @@ def talk_in_datagrams(
     last_s = timeout_s or LAST_REPLIES_S
     with closing(DatagramConversation(endpoint, addresses, source, target, last_s, watch)) as talk:
         if source.is_terminal:
-            note(
+            print_note(
                 f"each line is a datagram to {endpoint}; q alone on a line, or Ctrl-D, ends the input"
             )
         talk.run()
@@ -133,7 +112,3 @@ def talk_in_datagrams(
 
 def counts(outcome: Outcome) -> str:
     return f"after {outcome.sent_bytes} bytes sent and {outcome.received_bytes} received"
-
-
-def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

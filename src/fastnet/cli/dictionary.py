@@ -16,13 +16,13 @@ from typing import Any
 import click
 
 from fastnet.apps.dictionary.client import Answer, Lookup, unfit
-from fastnet.cli.options import collect, parameters
-from fastnet.cli.servers import SIGNALS, teller
+from fastnet.cli.options import SIGNALS, collect, parameters
+from fastnet.cli.output import event_printer, print_error
 from fastnet.config.server import ProcessConfig, ServerConfig, from_environment
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError, printable
 from fastnet.limits import CLIENT_TIMEOUT_MAX_S, LOOKUP_TIMEOUT_S
-from fastnet.process.run import run
+from fastnet.process.run import run, words
 from fastnet.service.dictionary_py import UNKNOWN
 
 RELOADS = SIGNALS.replace(
@@ -74,7 +74,7 @@ def serve(tcp: bool, **typed: Any) -> int:
         raise click.UsageError("--tcp and --udp exclude each other")
     udp = not tcp and (chosen.get("udp", False) or chosen.get("unix") is None)
     config = collect(ServerConfig, typed, {"service": "dictionary", "udp": udp})
-    return run([config], process, teller(process.json))
+    return run([config], process, event_printer(process.json, words))
 
 
 dictionary.add_command(
@@ -168,7 +168,7 @@ def converse(server: Lookup, as_json: bool) -> None:
                 raise NetworkError(f"{word!r} is no word: {why}")
             show(server.ask(word), as_json)
         except NetworkError as error:
-            print(f"fastnet: {printable(str(error)).rstrip('.')}.", file=sys.stderr, flush=True)
+            print_error(str(error))
 
 
 def show(answer: Answer, as_json: bool) -> None:

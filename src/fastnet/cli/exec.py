@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import sys
 from functools import partial
 from typing import Any
@@ -25,9 +24,9 @@ from fastnet.apps.exec.client_protocol import Result
 from fastnet.apps.exec.server import PORT, ExecConfig, words
 from fastnet.apps.exec.server import run as run_server
 from fastnet.apps.exec.server_protocol import ending, signal_name
-from fastnet.cli.connect import bracketed
+from fastnet.cli.endpoints import read_server
 from fastnet.cli.options import collect, parameters
-from fastnet.cli.servers import say
+from fastnet.cli.output import event_printer
 from fastnet.config.server import ProcessConfig
 from fastnet.endpoint import Endpoint
 from fastnet.errors import (
@@ -40,7 +39,6 @@ from fastnet.errors import (
     printable,
 )
 from fastnet.limits import EXEC_CLOCK_S, EXEC_TIMEOUT_S
-from fastnet.process.run import Tell
 from fastnet.security.keys import KEYS_FILE, new_line, read_keys
 
 HELP = """Remote commands over UDP: only those the server's allow file names, only for who has a key.
@@ -111,18 +109,7 @@ def group() -> None:
 
 def serve(**typed: Any) -> int:
     process = collect(ProcessConfig, typed, {})
-    return run_server(collect(ExecConfig, typed, {}), process, teller(process.json))
-
-
-def teller(as_json: bool) -> Tell:
-    """How the server's events reach whoever started it."""
-
-    def tell(events: list[dict[str, Any]]) -> None:
-        for event in events:
-            stream = sys.stderr if event["event"] == "draining" and not as_json else sys.stdout
-            say(stream, json.dumps(event) if as_json else words(event))
-
-    return tell
+    return run_server(collect(ExecConfig, typed, {}), process, event_printer(process.json, words))
 
 
 group.add_command(
@@ -183,15 +170,6 @@ def run(
     result = run_remote(endpoint, [name, *args], chosen, timeout_s)
     (show_json if as_json else partial(show, endpoint))([name, *args], result)
     return exit_code(result)
-
-
-def read_server(text: str, port: int) -> Endpoint:
-    """HOST:PORT, or a HOST with this port. Raises ConfigError."""
-    has_port = "://" in text or re.fullmatch(r"[^:]*:[^:]*|\[.*\]:.*", text)
-    endpoint = Endpoint.parse(text if has_port else f"{bracketed(text)}:{port}", default="udp")
-    if endpoint.transport != "udp":
-        raise ConfigError(f"this does not go over {endpoint.transport}", "Write HOST or HOST:PORT")
-    return endpoint
 
 
 def choose(path: str, key_id: str | None) -> Key:

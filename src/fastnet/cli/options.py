@@ -10,6 +10,16 @@ import click
 
 from fastnet.config.server import build, from_environment, options, value_type
 
+SIGNALS = """\b
+Signals: INT and TERM stop accepting and let connections finish for up to
+--drain seconds; a second one stops at once. HUP opens log files anew.
+USR1 logs the statistics.
+
+\b
+Exit codes: 0 stopped, 2 usage, 3 configuration, 4 network (address in use,
+not permitted), 7 not supported here, 130 interrupted while draining."""
+"""Ends the help text of serving commands."""
+
 
 def parameter(config: type[Any], each: dataclasses.Field[Any]) -> click.Option:
     """The click option of one field. Its default is None: only what was typed is passed on."""

@@ -15,11 +15,13 @@ import click
 
 from fastnet.apps.transfer.session.listen import dial_endpoint, is_open_to_others, listen_endpoint
 from fastnet.apps.transfer.target.placement import OVERWRITE
-from fastnet.cli.send import check_sides, common_fields, run_until_signal
+from fastnet.cli.signals import interrupted_by, run_until_signal
 from fastnet.cli.transfer_options import (
     SIDE_OPTIONS,
     as_options,
     bytes_of,
+    check_sides,
+    common_fields,
     proven_options,
     refuse_in_raw_mode,
     warn_if_open,
@@ -28,7 +30,6 @@ from fastnet.cli.transfer_output import (
     Show,
     ask_person,
     common_options,
-    interrupted_by,
     warn_of_strangers,
 )
 from fastnet.limits import LAST_WORDS_BYTES, MANIFEST_FILES_MAX

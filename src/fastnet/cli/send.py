@@ -15,10 +15,13 @@ import click
 
 from fastnet.apps.transfer.digest import ALGORITHMS
 from fastnet.apps.transfer.session.listen import dial_endpoint, is_open_to_others, listen_endpoint
+from fastnet.cli.signals import interrupted_by, run_until_signal
 from fastnet.cli.transfer_options import (
     SIDE_OPTIONS,
     as_options,
     bytes_of,
+    check_sides,
+    common_fields,
     proven_options,
     refuse_in_raw_mode,
     warn_if_open,
@@ -26,8 +29,6 @@ from fastnet.cli.transfer_options import (
 from fastnet.cli.transfer_output import (
     Show,
     common_options,
-    interrupted_by,
-    two_signals,
     warn_of_strangers,
 )
 from fastnet.limits import STREAMS_MAX
@@ -172,20 +173,6 @@ def send_proven(
     run_until_signal(run, keep_open)
 
 
-def run_until_signal(run: Callable[[Callable[[], bool]], None], keep_open: bool) -> None:
-    """With keep_open the first signal asks to finish; without, any is an interrupt."""
-    if keep_open:
-        with interrupted_by(signal.SIGHUP), two_signals() as stopped:
-            run(stopped)
-    else:
-        with interrupted_by(signal.SIGTERM, signal.SIGHUP):
-            run(lambda: False)
-
-
-def common_fields(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in ("stall_s", "congestion", "mover", "backend")}
-
-
 def send_raw(
     path: str, to: str, listen: str | None, keep_open: bool, given: dict[str, Any], show: Show
 ) -> None:
@@ -208,16 +195,6 @@ def send_raw(
         offer(path, where, options, show, keep_open=keep_open, wait_s=wait_s, stopped=stopped)
 
     run_until_signal(run, keep_open)
-
-
-def check_sides(
-    listen: str | None, keep_open: bool, wait_s: float | None, retry_s: float | None
-) -> None:
-    """Options of the other side are a mistake worth telling. Raises click.UsageError."""
-    if listen is None and (keep_open or wait_s is not None):
-        raise click.UsageError("--keep-open and --wait go with --listen")
-    if listen is not None and retry_s is not None:
-        raise click.UsageError("--retry goes with an ENDPOINT to connect to, not with --listen")
 
 
 def commands() -> dict[str, click.Command]:

@@ -6,28 +6,15 @@ with --json the same as one JSON object a line. Everything else is on standard e
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import sys
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
-from fastnet.cli.options import collect, parameters
+from fastnet.cli.options import SIGNALS, collect, parameters
+from fastnet.cli.output import event_printer
 from fastnet.config.server import ProcessConfig, ServerConfig
-from fastnet.errors import printable
-from fastnet.process.run import Tell, run, words
+from fastnet.process.run import run, words
 from fastnet.service import SERVICES, ServiceRow
-
-SIGNALS = """\b
-Signals: INT and TERM stop accepting and let connections finish for up to
---drain seconds; a second one stops at once. HUP opens log files anew.
-USR1 logs the statistics.
-
-\b
-Exit codes: 0 stopped, 2 usage, 3 configuration, 4 network (address in use,
-not permitted), 7 not supported here, 130 interrupted while draining."""
 
 
 def commands() -> dict[str, click.Command]:
@@ -39,7 +26,11 @@ def command(name: str, row: ServiceRow) -> click.Command:
 
     def callback(**typed: Any) -> int:
         process = collect(ProcessConfig, typed, {})
-        return run([collect(ServerConfig, typed, {"service": name})], process, teller(process.json))
+        return run(
+            [collect(ServerConfig, typed, {"service": name})],
+            process,
+            event_printer(process.json, words),
+        )
 
     return click.Command(
         name,
@@ -48,30 +39,3 @@ def command(name: str, row: ServiceRow) -> click.Command:
         help=f"{name.capitalize()} server (RFC {row.rfc}): {row.about}.\n\n{SIGNALS}",
         epilog=f"Example: fastnet {name} --port {8000 + row.port} --idle-timeout 60",
     )
-
-
-def teller(as_json: bool) -> Tell:
-    """How events reach whoever started the command."""
-
-    def tell(events: list[dict[str, Any]]) -> None:
-        for event in events:
-            if as_json:
-                say(sys.stdout, json.dumps(event))
-            elif event["event"] == "draining":
-                say(sys.stderr, f"fastnet: {words(event)}")
-            else:
-                say(sys.stdout, words(event))
-
-    return tell
-
-
-def say(stream: TextIO, text: str) -> None:
-    """Write a line. If whoever read it is gone, or there is no output (`>&-`), peers are not:
-    serving goes on unheard.
-    """
-    try:
-        print(printable(text), file=stream, flush=True)
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO, errno.EBADF):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -109,3 +109,17 @@ def warn_if_open(where: object, is_open: bool, options: Options, what: str) -> N
     if options.tls is None:
         lacks.append("what travels can be read and changed on its way: give both sides --tls")
     print(f"warning: {'; '.join(lacks)}", file=sys.stderr, flush=True)
+
+
+def common_fields(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in ("stall_s", "congestion", "mover", "backend")}
+
+
+def check_sides(
+    listen: str | None, keep_open: bool, wait_s: float | None, retry_s: float | None
+) -> None:
+    """Options of the other side are a mistake worth telling. Raises click.UsageError."""
+    if listen is None and (keep_open or wait_s is not None):
+        raise click.UsageError("--keep-open and --wait go with --listen")
+    if listen is not None and retry_s is not None:
+        raise click.UsageError("--retry goes with an ENDPOINT to connect to, not with --listen")

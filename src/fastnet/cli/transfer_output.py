@@ -8,10 +8,9 @@ characters escaped.
 from __future__ import annotations
 
 import select
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -249,41 +248,6 @@ def described(entry: Entry) -> str:
     """A line of a list, as `ls -F` would mark it."""
     how = {FOLDER: "/", LINK: f" -> {entry.extra}", STREAM: "  a stream"}
     return entry.path + how.get(entry.kind, f"  {entry.size} bytes")
-
-
-@contextmanager
-def interrupted_by(*numbers: int) -> Iterator[None]:
-    """These signals are an interrupt too, so that nothing half-written stays behind."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = [(number, signal.signal(number, interrupt)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
-
-
-@contextmanager
-def two_signals() -> Iterator[Callable[[], bool]]:
-    """The first signal asks to finish, which the yielded function tells; the second one is an
-    interrupt.
-    """
-    seen: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    before = [(number, signal.signal(number, note)) for number in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
 
 
 def warn_of_strangers(what: str) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from fastnet.cli.options import parameters
-from fastnet.cli.servers import SIGNALS, teller
+from fastnet.cli.options import SIGNALS, parameters
+from fastnet.cli.output import event_printer
 from fastnet.config.file import read
 from fastnet.config.server import ProcessConfig, build, from_environment, options
-from fastnet.process.run import run
+from fastnet.process.run import run, words
 
 HELP = f"""Run a set of servers from a TOML file.
 
@@ -36,7 +36,7 @@ def callback(file: str, **typed: Any) -> int:
     process = build(
         ProcessConfig, from_environment(ProcessConfig, os.environ) | found.process | given, ""
     )
-    return run(found.servers, process, teller(process.json))
+    return run(found.servers, process, event_printer(process.json, words))
 
 
 command = click.Command(

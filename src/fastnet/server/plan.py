@@ -14,7 +14,7 @@ from fastnet.engine import affinity
 from fastnet.engine.stream import EngineRow
 from fastnet.limits import SPARE_DESCRIPTORS, UNVALIDATED_REPLY_BYTES_MAX, Limits
 from fastnet.registry import Registry
-from fastnet.server.selection import Choice, choose, engines_for
+from fastnet.server.selection import EngineChoice, choose, engines_for
 from fastnet.service import SERVICES
 from fastnet.transport import TRANSPORTS
 from fastnet.transport.access import AccessList
@@ -30,7 +30,7 @@ class Plan:
 
     config: ServerConfig
     endpoint: Endpoint
-    choice: Choice
+    choice: EngineChoice
     limits: Limits
     access: AccessList
     workers: int
