@@ -22,7 +22,7 @@ from fastnet.config.server import ProcessConfig, ServerConfig, from_environment
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError, printable
 from fastnet.limits import CLIENT_TIMEOUT_MAX_S, LOOKUP_TIMEOUT_S
-from fastnet.process.run import run, words
+from fastnet.process.run import format_event, run_process
 from fastnet.service.dictionary_py import UNKNOWN
 
 RELOADS = SIGNALS.replace(
@@ -74,7 +74,7 @@ def serve(tcp: bool, **typed: Any) -> int:
         raise click.UsageError("--tcp and --udp exclude each other")
     udp = not tcp and (chosen.get("udp", False) or chosen.get("unix") is None)
     config = collect(ServerConfig, typed, {"service": "dictionary", "udp": udp})
-    return run([config], process, event_printer(process.json, words))
+    return run_process([config], process, event_printer(process.json, format_event))
 
 
 dictionary.add_command(

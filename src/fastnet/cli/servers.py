@@ -13,7 +13,7 @@ import click
 from fastnet.cli.options import SIGNALS, collect, parameters
 from fastnet.cli.output import event_printer
 from fastnet.config.server import ProcessConfig, ServerConfig
-from fastnet.process.run import run, words
+from fastnet.process.run import format_event, run_process
 from fastnet.service import SERVICES, ServiceRow
 
 
@@ -26,10 +26,10 @@ def command(name: str, row: ServiceRow) -> click.Command:
 
     def callback(**typed: Any) -> int:
         process = collect(ProcessConfig, typed, {})
-        return run(
+        return run_process(
             [collect(ServerConfig, typed, {"service": name})],
             process,
-            event_printer(process.json, words),
+            event_printer(process.json, format_event),
         )
 
     return click.Command(

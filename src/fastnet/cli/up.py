@@ -11,7 +11,7 @@ from fastnet.cli.options import SIGNALS, parameters
 from fastnet.cli.output import event_printer
 from fastnet.config.file import read
 from fastnet.config.server import ProcessConfig, build, from_environment, options
-from fastnet.process.run import run, words
+from fastnet.process.run import format_event, run_process
 
 HELP = f"""Run a set of servers from a TOML file.
 
@@ -36,7 +36,7 @@ def callback(file: str, **typed: Any) -> int:
     process = build(
         ProcessConfig, from_environment(ProcessConfig, os.environ) | found.process | given, ""
     )
-    return run(found.servers, process, event_printer(process.json, words))
+    return run_process(found.servers, process, event_printer(process.json, format_event))
 
 
 command = click.Command(

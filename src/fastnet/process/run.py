@@ -1,21 +1,8 @@
-"""Run servers as a process: from the first check to the exit code.
-
-What a signal does:
-
-    SIGINT, SIGTERM    no new connections; established ones may finish for up to `drain` seconds each server; then exit 0
-    a second one       every connection is closed and the process exits at once, with 130
-    a third one        ends the process on the spot, should a loop hang
-    SIGHUP             log files are opened anew, and the file of a dictionary is read again; nothing else of these services
-                       can change while they run. When it comes because the terminal was closed, it is a SIGTERM, or a
-                       server nobody sees would keep the port
-    SIGUSR1            the statistics so far, one line in the log for each server
-    SIGPIPE            nothing
+"""Process of one or several planned servers: from the first check to the exit code.
 
 Everything that can fail does so before the first "listening": files, addresses, engines. Several
-servers start all or none. A server whose loop fails later ends the others too, with a drain, and
-the process ends with the exit code of the failure: half of a set of services is not what was asked
-for. The main thread waits here and serves nobody; the order of the opening in `serve` is the
-reverse of that of the closing.
+servers start all or none. The main thread runs the supervisor (process/supervisor.py), which has
+the meaning of each signal; the loops of the servers run in threads or processes of their own.
 """
 
 from __future__ import annotations
@@ -24,34 +11,35 @@ import dataclasses
 import logging
 import os
 import resource
-import select
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from fastnet.config.server import ProcessConfig, ServerConfig
-from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, FastnetError, NetworkError, reason
+from fastnet.errors import EXIT_OK, FastnetError, NetworkError, reason
 from fastnet.limits import DESCRIPTORS_WANTED
-from fastnet.process.daemon import Events, launch
-from fastnet.process.logs import TOLD, Logs
-from fastnet.process.pidfile import Pidfile
-from fastnet.process.signals import RELOAD, REPORT, STOP, Signals
+from fastnet.process.daemon import launch
+from fastnet.process.supervisor import Event, OnEvents, supervise
 from fastnet.server.plan import Plan, how, make_plan
 from fastnet.server.server import Server
 from fastnet.transport import TRANSPORTS
 
 log = logging.getLogger("fastnet")
 
-Tell = Callable[[Events], None]
-"""What the command line prints. Called with everything there is to say at once: first all that
-listens.
-"""
 
+def run_process(
+    configs: Sequence[ServerConfig], process: ProcessConfig, on_events: OnEvents
+) -> int:
+    """Serve until a signal ends it, in the foreground or as a daemon.
 
-def run(configs: Sequence[ServerConfig], process: ProcessConfig, tell: Tell) -> int:
-    """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises
-    FastnetError.
+    Args:
+        configs: One for each server.
+        process: Daemon, pidfile, logs, metrics.
+        on_events: Called with each list of events: first all that listens.
+    Returns:
+        The exit code.
+    Raises:
+        FastnetError: A server could not start, or failed.
     """
     raise_descriptor_limit()
     if process.daemon:
@@ -59,9 +47,9 @@ def run(configs: Sequence[ServerConfig], process: ProcessConfig, tell: Tell) -> 
         process = from_root(process, "pidfile", "log_file", "error_log")
     plans = [make_plan(config) for config in configs]
     if process.daemon:
-        tell(launch(lambda to_launcher: serve(plans, process, to_launcher)))
+        on_events(launch(lambda to_launcher: serve_plans(plans, process, to_launcher)))
         return EXIT_OK
-    return serve(plans, process, tell)
+    return serve_plans(plans, process, on_events)
 
 
 def raise_descriptor_limit() -> None:
@@ -85,33 +73,17 @@ def from_root(config: Any, *names: str) -> Any:
     return dataclasses.replace(config, **absolute)
 
 
-def serve(plans: Sequence[Plan], process: ProcessConfig, tell: Tell) -> int:
+def serve_plans(plans: Sequence[Plan], process: ProcessConfig, on_events: OnEvents) -> int:
     """Open everything, serve, close everything. Returns the exit code."""
-    with ExitStack() as stack:
-        logs = stack.enter_context(Logs(process))
-        try:
-            signals = stack.enter_context(Signals())
-            if process.pidfile is not None:
-                stack.enter_context(Pidfile(process.pidfile))
-            metrics = None
-            if process.metrics_endpoint is not None:
-                from fastnet.metrics.prometheus import MetricsServer
-
-                metrics = stack.enter_context(MetricsServer(process.metrics_endpoint))
-            servers = [stack.enter_context(server) for server in start(plans, trace_fd(stack))]
-            events = [listening(server) for server in servers]
-            if metrics is not None:
-                metrics.start([(labels(server), server.statistics) for server in servers])
-                events.append({"event": "metrics", "url": metrics.url})
-            tell(events)
-            note(events)
-            return Watch(servers, signals, logs, tell).run()
-        except FastnetError as error:
-            log.error("%s", error, exc_info=True, extra=TOLD)
-            raise
-        except Exception:
-            log.exception("unexpected", extra=TOLD)
-            raise
+    with supervise(process, format_event, on_events) as supervisor:
+        trace = trace_fd(supervisor.stack)
+        servers = [supervisor.stack.enter_context(server) for server in start_servers(plans, trace)]
+        events = [listening(server) for server in servers]
+        sources = [(labels(server), server.statistics) for server in servers]
+        if url := supervisor.start_metrics(sources):
+            events.append({"event": "metrics", "url": url})
+        supervisor.emit(*events)
+        return supervisor.run([ServerUnit(server) for server in servers])
 
 
 def trace_fd(stack: ExitStack) -> int:
@@ -125,8 +97,8 @@ def trace_fd(stack: ExitStack) -> int:
     return trace.fd
 
 
-def start(plans: Sequence[Plan], trace_fd: int) -> list[Server]:
-    """All servers, or none and an error."""
+def start_servers(plans: Sequence[Plan], trace_fd: int) -> list[Server]:
+    """Start all servers; if one fails, close the others and raise its error."""
     started: list[Server] = []
     try:
         for plan in plans:
@@ -142,7 +114,7 @@ def labels(server: Server) -> dict[str, str]:
     return {"service": server.plan.config.service, "endpoint": str(server.endpoint)}
 
 
-def listening(server: Server) -> dict[str, Any]:
+def listening(server: Server) -> Event:
     plan = server.plan
     return {
         "event": "listening",
@@ -157,12 +129,12 @@ def listening(server: Server) -> dict[str, Any]:
     }
 
 
-def stopped(server: Server) -> dict[str, Any]:
+def stopped(server: Server) -> Event:
     return {"event": "stopped", **labels(server), "statistics": server.statistics().as_dict()}
 
 
-def words(event: dict[str, Any]) -> str:
-    """An event as a line to read."""
+def format_event(event: Event) -> str:
+    """An event as one line of text."""
     match event["event"]:
         case "listening":
             names = ("engine", "backend", "workers", "worker_processes", "reason")
@@ -175,7 +147,7 @@ def words(event: dict[str, Any]) -> str:
                 f"draining {many} for up to {event['seconds']:g} s; interrupt again to stop at once"
             )
     transport, _, _ = event["endpoint"].partition(":")
-    text = numbers(event["statistics"], TRANSPORTS[transport].datagrams)
+    text = format_statistics(event["statistics"], TRANSPORTS[transport].datagrams)
     return f"stopped {event['service']} on {event['endpoint']}: {text}"
 
 
@@ -190,17 +162,17 @@ LOST = (
 """Counters of what went wrong with datagrams."""
 
 
-def numbers(statistics: dict[str, Any], datagrams: bool) -> str:
+def format_statistics(statistics: dict[str, Any], datagrams: bool) -> str:
     """Statistics in one line."""
     if datagrams:
         lost = {name: statistics[name] for name in LOST}
         text = "{messages} datagrams in, {replies} out, {bytes_in} bytes in, {bytes_out} bytes out".format(
             **statistics
         )
-        words = ", ".join(
+        losses = ", ".join(
             f"{count} {name.replace('_', ' ')}" for name, count in lost.items() if count
         )
-        return f"{text}; {words}" if words else text
+        return f"{text}; {losses}" if losses else text
     ends = ", ".join(f"{count} {why}" for why, count in statistics["closed"].items() if count)
     text = "{accepted} accepted, {open} open, {bytes_in} bytes in, {bytes_out} bytes out".format(
         **statistics
@@ -209,119 +181,62 @@ def numbers(statistics: dict[str, Any], datagrams: bool) -> str:
 
 
 def report(server: Server) -> str:
-    return numbers(server.statistics().as_dict(), TRANSPORTS[server.endpoint.transport].datagrams)
+    return format_statistics(
+        server.statistics().as_dict(), TRANSPORTS[server.endpoint.transport].datagrams
+    )
 
 
-def note(events: Events) -> None:
-    """Log events that were told."""
-    for event in events:
-        log.info("%s", words(event), extra=TOLD)
+class ServerUnit:
+    """A started server, as the supervisor sees it."""
 
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.drain_s = server.plan.config.drain
+        self.failure: FastnetError | None = None
+        self._has_ended = False
 
-class Watch:
-    """The life of the main thread while the servers serve."""
+    def is_running(self) -> bool:
+        return not self._has_ended
 
-    def __init__(self, servers: Sequence[Server], signals: Signals, logs: Logs, tell: Tell) -> None:
-        self.servers = servers
-        self.signals = signals
-        self.logs = logs
-        self.tell = tell
-        self.code = EXIT_OK
-        self.stop_asked = 0
-        self.failure: BaseException | None = None
-        self.running = {server.ended_fd: server for server in servers}
-        """By the descriptor that tells of its end."""
-        self.deadlines_s: dict[Server, float] = {}
-        """When the patience with each draining server ends."""
+    def watched(self) -> dict[int, Callable[[int], None]]:
+        return {self.server.ended_fd: self._on_ended}
 
-    def run(self) -> int:
-        running = self.running
-        while running:
-            poll = select.poll()
-            for fd in (self.signals.fd, *running):
-                poll.register(fd, select.POLLIN)
-            for fd, _ in poll.poll(self.patience_ms()):
-                if fd in running:
-                    self.ended(running.pop(fd))
-            for number in self.signals.read():
-                self.on_signal(number)
-            self.lose_patience()
-        events = [stopped(server) for server in self.servers]
-        note(events)
-        self.tell(events)
-        if self.failure is not None:
-            raise self.failure
-        return self.code
+    def _on_ended(self, fd: int) -> None:
+        """All loops have ended: on request, or because one failed."""
+        self._has_ended = True
+        try:
+            self.server.wait()
+        except Exception as error:
+            self.failure = failed(self.server, error)
 
-    def on_signal(self, number: int) -> None:
-        if number == RELOAD and self.signals.hung_up():
-            log.info("SIGHUP: the terminal is gone")
-            number = STOP[0]
-        if number in STOP:
-            self.stop_asked += 1
-            if self.stop_asked == 1:
-                self.drain()
-            else:
-                self.stop_at_once()
-        elif number == RELOAD:
-            self.logs.reopen()
-            files = [path for server in self.servers if (path := server.reload())]
-            rest = (
-                f"reading {', '.join(files)} again"
-                if files
-                else "the services have nothing else to reload"
-            )
-            log.info("SIGHUP: log files opened again; %s", rest)
-        elif number == REPORT:
-            for server in self.servers:
-                log.info("%s on %s: %s", *labels(server).values(), report(server))
+    def timers(self) -> list[float]:
+        return []
+
+    def handle_timer(self) -> None:
+        """Its loops have timers of their own."""
+
+    def pending(self) -> int:
+        return self.server.statistics().open
 
     def drain(self) -> None:
-        """Take no more connections, and say so if somebody is still being served."""
-        now_s = time.monotonic()
-        for server in self.running.values():
-            server.drain()
-            self.deadlines_s.setdefault(server, now_s + server.plan.config.drain)
-        still_open = sum(server.statistics().open for server in self.servers)
-        if still_open:
-            seconds = max(server.plan.config.drain for server in self.servers)
-            event = {"event": "draining", "open": still_open, "seconds": seconds}
-            note([event])
-            self.tell([event])
+        self.server.drain()
 
-    def stop_at_once(self) -> None:
-        self.code = EXIT_INTERRUPTED
-        self.signals.let_kill()
-        for server in self.servers:
-            server.stop_now()
+    def stop_now(self) -> None:
+        self.server.stop_now()
 
-    def patience_ms(self) -> int | None:
-        if not self.deadlines_s:
-            return None
-        return max(0, int((min(self.deadlines_s.values()) - time.monotonic()) * 1000) + 1)
+    def reload(self) -> str:
+        path = self.server.reload()
+        return f"reading {path} again" if path else ""
 
-    def lose_patience(self) -> None:
-        """Close what is left of the servers that have drained long enough."""
-        now_s = time.monotonic()
-        for server in [
-            server for server, deadline_s in self.deadlines_s.items() if deadline_s <= now_s
-        ]:
-            del self.deadlines_s[server]
-            server.stop_now()
+    def report(self) -> str:
+        service, endpoint = labels(self.server).values()
+        return f"{service} on {endpoint}: {report(self.server)}"
 
-    def ended(self, server: Server) -> None:
-        """All loops of a server have ended: because they were told to, or because one failed."""
-        self.deadlines_s.pop(server, None)
-        try:
-            server.wait()
-        except Exception as error:
-            if self.failure is None:
-                self.failure = failed(server, error)
-        if not self.stop_asked:
-            self.failure = self.failure or FastnetError(
-                f"the server on {server.endpoint} ended by itself"
-            )
-            self.drain()
+    def stopped(self) -> Event:
+        return stopped(self.server)
+
+    def __str__(self) -> str:
+        return f"the server on {self.server.endpoint}"
 
 
 def failed(server: Server, error: Exception) -> FastnetError:

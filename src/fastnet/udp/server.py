@@ -31,8 +31,8 @@ from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, FastnetError
 from fastnet.limits import ANSWERED_PORTS_FROM, DATAGRAMS_PER_TURN, DRAIN_S, TICK_S
 from fastnet.process.logs import TOLD, Logs
 from fastnet.process.pidfile import Pidfile
-from fastnet.process.run import Tell
 from fastnet.process.signals import RELOAD, REPORT, STOP, Signals
+from fastnet.process.supervisor import OnEvents
 from fastnet.transport import udp
 from fastnet.transport.access import AccessList
 from fastnet.transport.contract import SocketOptions
@@ -122,7 +122,7 @@ class DatagramServer:
     """What is longer arrives one byte longer than this, for the desk to refuse."""
 
     def __init__(
-        self, config: DatagramServerConfig, statistics: DatagramServerStatistics, tell: Tell
+        self, config: DatagramServerConfig, statistics: DatagramServerStatistics, tell: OnEvents
     ) -> None:
         self.config = config
         self.statistics = statistics

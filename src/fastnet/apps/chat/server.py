@@ -24,7 +24,8 @@ from fastnet.config.server import ProcessConfig, option
 from fastnet.errors import EXIT_OK, ConfigError
 from fastnet.limits import CHAT_DATAGRAM_BYTES_MAX, CHAT_RATE, DATAGRAMS_PER_TURN
 from fastnet.process.daemon import launch
-from fastnet.process.run import Tell, from_root
+from fastnet.process.run import from_root
+from fastnet.process.supervisor import OnEvents
 from fastnet.security.keys import read_keys
 from fastnet.transport.access import AccessList
 from fastnet.udp.server import DatagramServer, DatagramServerConfig, Outgoing, Peer
@@ -69,7 +70,7 @@ class ChatConfig(DatagramServerConfig):
         check(self.backplane)
 
 
-def run(config: ChatConfig, process: ProcessConfig, tell: Tell) -> int:
+def run(config: ChatConfig, process: ProcessConfig, tell: OnEvents) -> int:
     """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises
     FastnetError.
     """
@@ -92,7 +93,7 @@ class ChatServer(DatagramServer):
     gate: Gate | None = None
     datagram_bytes_max = CHAT_DATAGRAM_BYTES_MAX
 
-    def __init__(self, config: ChatConfig, tell: Tell) -> None:
+    def __init__(self, config: ChatConfig, tell: OnEvents) -> None:
         super().__init__(config, Statistics(), tell)
 
     def open(self, stack: ExitStack) -> None:

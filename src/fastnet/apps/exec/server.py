@@ -24,7 +24,8 @@ from fastnet.config.server import ProcessConfig, option
 from fastnet.errors import EXIT_OK, ConfigError
 from fastnet.limits import EXEC_DATAGRAM_BYTES_MAX
 from fastnet.process.daemon import launch
-from fastnet.process.run import Tell, from_root
+from fastnet.process.run import from_root
+from fastnet.process.supervisor import OnEvents
 from fastnet.security.keys import KEYS_FILE, read_keys
 from fastnet.udp.server import DatagramServer, DatagramServerConfig, Outgoing, Peer
 
@@ -61,7 +62,7 @@ class ExecConfig(DatagramServerConfig):
         return keys, read_policy(self.allow_file or "", list(keys))
 
 
-def run(config: ExecConfig, process: ProcessConfig, tell: Tell) -> int:
+def run(config: ExecConfig, process: ProcessConfig, tell: OnEvents) -> int:
     """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises
     FastnetError.
     """
@@ -93,7 +94,7 @@ class ExecServer(DatagramServer):
     desk: Desk
     datagram_bytes_max = EXEC_DATAGRAM_BYTES_MAX
 
-    def __init__(self, config: ExecConfig, tell: Tell) -> None:
+    def __init__(self, config: ExecConfig, tell: OnEvents) -> None:
         super().__init__(config, Statistics(), tell)
 
     def open(self, stack: ExitStack) -> None:
