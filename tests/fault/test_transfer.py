@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 import fastnet
-from fastnet.apps.transfer.session.receiver import Policy
+from fastnet.apps.transfer.session.receiver import ReceivePolicy
 from fastnet.apps.transfer.target import journal
 from fastnet.errors import TransferError, TransferRefused
 from fastnet.limits import EXTENT_BYTES, MIB
@@ -334,7 +334,7 @@ def test_a_disk_that_takes_longer_than_the_time_out_is_no_silence(
     slow = threading.Event()
     monkeypatch.setattr(os, "fsync", lambda fd: slow.wait(1.5))
     options = {"stall_s": 1.2, "limit_rate_bytes_s": None}
-    transfer([folder], into=inbox, stall_s=1.2, policy=Policy(fsync=True), sending=options)
+    transfer([folder], into=inbox, stall_s=1.2, policy=ReceivePolicy(fsync=True), sending=options)
     assert same_tree(folder, inbox / "source")
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import fastnet
 from fastnet.apps.transfer.protocol import handshake
-from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, Kind, pack_json
+from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, FrameKind, pack_json
 from fastnet.errors import TransferError
 from fastnet.limits import STRANGERS_MAX
 from fastnet.transport.tls import TlsOptions
@@ -50,18 +50,18 @@ STRANGERS: dict[str, Callable[[socket.socket], object]] = {
     "garbage": lambda sock: sock.sendall(b"\0\xff" * 1000),
     "HTTP": lambda sock: sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
     "TLS": lambda sock: sock.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32)),
-    "half a hello": lambda sock: sock.sendall(MAGIC + HEAD.pack(Kind.HELLO, 100) + b"{"),
+    "half a hello": lambda sock: sock.sendall(MAGIC + HEAD.pack(FrameKind.HELLO, 100) + b"{"),
     "a hello of 2^32 bytes": lambda sock: sock.sendall(
-        MAGIC + HEAD.pack(Kind.HELLO, (1 << 32) - 1)
+        MAGIC + HEAD.pack(FrameKind.HELLO, (1 << 32) - 1)
     ),
     "an extent for a hello": lambda sock: sock.sendall(
-        MAGIC + HEAD.pack(Kind.EXTENT, 1 << 30) + bytes(1000)
+        MAGIC + HEAD.pack(FrameKind.EXTENT, 1 << 30) + bytes(1000)
     ),
-    "a hello without a word": lambda sock: sock.sendall(MAGIC + pack_json(Kind.HELLO, {})),
+    "a hello without a word": lambda sock: sock.sendall(MAGIC + pack_json(FrameKind.HELLO, {})),
     "a hello of another version": lambda sock: Forger(sock, "send", version=2),
     "a hello of our own role": lambda sock: Forger(sock, "recv"),
     "a hello with a nonce of one byte": lambda sock: Forger(sock, "send", nonce="00"),
-    "a hello with a token": lambda sock: Forger(sock, "send", auth=True),
+    "a hello with a token": lambda sock: Forger(sock, "send", has_token=True),
     "a second sender": lambda sock: Forger(sock, "send"),
 }
 
@@ -72,7 +72,7 @@ def test_a_transfer_that_runs_is_not_disturbed(
 ) -> None:
     with receiving(tmp_path) as side, Forger(side.dial(), "send").greeted() as forger:
         forger.manifest(file_row("big", BIG))
-        forger.hear_until(Kind.PLAN)
+        forger.hear_until(FrameKind.PLAN)
         forger.say(extent(0, 0, BIG[:HALF]))
         with crowd((side.where.host, side.where.port), 5) as strangers:
             for sock in strangers:
@@ -85,21 +85,21 @@ def test_a_transfer_that_runs_is_not_disturbed(
 def finish_big(forger: Forger) -> None:
     """The second half, the end, and the receiver's word."""
     from fastnet.apps.transfer.digest import Algorithm, FileDigest
-    from fastnet.apps.transfer.protocol.transcript import Proof
+    from fastnet.apps.transfer.protocol.transcript import Transcript
     from tests.support.forged_peer import digest_of
 
-    digest, proof = FileDigest(Algorithm("xxh3-128")), Proof(Algorithm("xxh3-128"))
+    digest, proof = FileDigest(Algorithm("xxh3-128")), Transcript(Algorithm("xxh3-128"))
     for start in (0, HALF):
         digest.add(start, HALF, digest_of(BIG[start : start + HALF]))
     whole = digest.of_size(len(BIG))
     proof.add(0, len(BIG), whole)
     forger.say(
         extent(0, HALF, BIG[HALF:]),
-        pack_json(Kind.END, {"entry": 0, "size": len(BIG), "digest": whole.hex()}),
+        pack_json(FrameKind.END, {"entry": 0, "size": len(BIG), "digest": whole.hex()}),
     )
-    forger.frame(Kind.FINISH, {"proof": proof.digest().hex(), "files": 1})
-    forger.hear_until(Kind.DONE)
-    forger.frame(Kind.FINISH, {})
+    forger.frame(FrameKind.FINISH, {"transcript": proof.digest().hex(), "files": 1})
+    forger.hear_until(FrameKind.ACK)
+    forger.frame(FrameKind.FINISH, {})
 
 
 BEFORE = {name: stranger for name, stranger in STRANGERS.items() if name != "a second sender"}
@@ -123,9 +123,9 @@ def test_a_listener_that_waits_goes_on_waiting(
 def test_a_second_peer_is_told_that_the_listener_is_busy(tmp_path: Path) -> None:
     with receiving(tmp_path) as side, Forger(side.dial(), "send").greeted() as forger:
         forger.manifest(file_row("a"))
-        forger.hear_until(Kind.PLAN)
+        forger.hear_until(FrameKind.PLAN)
         with Forger(side.dial(), "send").greeted() as second:
-            assert b"busy" in second.hear_until(Kind.ERROR)
+            assert b"busy" in second.hear_until(FrameKind.ERROR)
             second.drain()
         forger.say(finish())
         forger.drain()
@@ -209,7 +209,7 @@ def test_a_hello_that_comes_byte_by_byte_is_cut_off(
     monkeypatch.setattr(handshake, "HELLO_S", 0.5)
     with receiving(tmp_path) as side, side.dial() as sock:
         sock.settimeout(0.02)
-        for byte in MAGIC + HEAD.pack(Kind.HELLO, 4000) + b" " * 4000:
+        for byte in MAGIC + HEAD.pack(FrameKind.HELLO, 4000) + b" " * 4000:
             try:
                 sock.send(bytes([byte]))
                 sock.recv(1)
@@ -225,12 +225,12 @@ def test_a_hello_that_comes_byte_by_byte_is_cut_off(
 def test_a_listening_sender_tells_a_stranger_nothing(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"x")
     with sending([tmp_path / "secret"], token=b"a token of sixteen bytes") as side:
-        for hello in ({}, {"auth": True}):
+        for hello in ({}, {"has_token": True}):
             with Forger(side.dial(), "recv", **hello).greeted() as forger:
                 if hello:
-                    forger.frame(Kind.TOKEN, {"proof": "00" * 32})
+                    forger.frame(FrameKind.TOKEN, {"mac": "00" * 32})
                 kind, payload = forger.hear()
-                assert kind == Kind.ERROR
+                assert kind == FrameKind.ERROR
                 assert b"secret" not in payload
                 forger.drain()
         assert not side.is_over()
@@ -254,9 +254,9 @@ def test_a_peer_that_sends_our_own_proof_back_is_not_let_in(tmp_path: Path) -> N
                 while b"}" not in peek:
                     peek += sock.recv(4096)
                 nonce = peek[peek.index(b'"nonce":"') + 9 :][:64].decode()
-                forger = Forger(sock, "recv", nonce=nonce, auth=True)
-                proof = forger.hear_until(Kind.TOKEN)
-                forger.say(HEAD.pack(Kind.TOKEN, len(proof)), proof)
+                forger = Forger(sock, "recv", nonce=nonce, has_token=True)
+                proof = forger.hear_until(FrameKind.TOKEN)
+                forger.say(HEAD.pack(FrameKind.TOKEN, len(proof)), proof)
                 forger.drain()
             error = victim.end()
     assert isinstance(error, TransferError)
@@ -272,7 +272,7 @@ def test_strangers_that_use_up_the_descriptors_end_no_transfer(tmp_path: Path) -
         sock = socket.create_connection((where.host, where.port), DEADLINE_S)
         with Forger(sock, "send").greeted() as forger:
             forger.manifest(file_row("big", BIG))
-            forger.hear_until(Kind.PLAN)
+            forger.hear_until(FrameKind.PLAN)
             forger.say(extent(0, 0, BIG[:HALF]))
             with crowd((where.host, where.port), 60):
                 finish_big(forger)

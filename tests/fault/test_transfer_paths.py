@@ -14,8 +14,8 @@ from time import monotonic
 import pytest
 
 import fastnet
-from fastnet.apps.transfer.protocol.frames import Kind
-from fastnet.apps.transfer.session.receiver import Policy
+from fastnet.apps.transfer.protocol.frames import FrameKind
+from fastnet.apps.transfer.session.receiver import ReceivePolicy
 from fastnet.errors import FastnetError, TransferError
 from tests.support.clients import DEADLINE_S
 from tests.support.forged_peer import (
@@ -126,7 +126,7 @@ def test_ten_thousand_folders_that_nobody_named_are_not_made(inside: Path) -> No
     them.
     """
     rows = [file_row("/".join([f"{i:x}", *"abcdefgh", "file"])) for i in range(1000)]
-    with receiving(inside, policy=Policy(files_max=1000)) as side:
+    with receiving(inside, policy=ReceivePolicy(files_max=1000)) as side:
         refused(offer(side, *rows))
     assert tree(inside) == {}
 
@@ -149,9 +149,9 @@ def test_a_link_that_leads_out_is_not_made_and_the_rest_is(
     with receiving(inside) as side:
         with Forger(side.dial(), "send").greeted() as forger:
             forger.manifest(link_row("bad", target), link_row("here", "."), file_row("a"))
-            forger.hear_until(Kind.PLAN)
+            forger.hear_until(FrameKind.PLAN)
             forger.say(pack((2, b"x")), finish((2, b"x")))
-            forger.hear_until(Kind.DONE)
+            forger.hear_until(FrameKind.ACK)
         assert isinstance(side.end(), TransferError)
     assert tree(inside) == {"here": ".", "a": b"x"}
 
@@ -185,7 +185,7 @@ def test_a_folder_that_exists_is_opened_to_nobody(inside: Path, overwrite: str) 
                 folder_row("private", 0o777), folder_row("shared", 0o007), folder_row("new", 0o707)
             )
             forger.say(finish())
-            forger.hear_until(Kind.DONE)
+            forger.hear_until(FrameKind.ACK)
         assert side.end() is None
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in inside.iterdir()} == {
         "private": 0o700,
@@ -201,7 +201,7 @@ def test_no_entry_brings_a_privilege(inside: Path) -> None:
                 folder_row("d", 0o7777), file_row("f", mode=0o6755), file_row("g", mode=-1)
             )
             forger.say(pack((1, b"x"), (2, b"x")), finish((1, b"x"), (2, b"x")))
-            forger.hear_until(Kind.DONE)
+            forger.hear_until(FrameKind.ACK)
         assert side.end() is None
     assert [path for path in inside.iterdir() if path.stat().st_mode & 0o7000] == []
 
@@ -213,7 +213,7 @@ def test_a_file_and_the_number_that_another_one_would_get_both_arrive(inside: Pa
             forger.manifest(file_row("a.jpg", b"one"), file_row("a (2).jpg", b"two"))
             files = (0, b"one"), (1, b"two")
             forger.say(pack(*files), finish(*files))
-            forger.hear_until(Kind.DONE)
+            forger.hear_until(FrameKind.ACK)
         assert side.end() is None
     assert tree(inside) == {"a.jpg": b"old", "a (3).jpg": b"one", "a (2).jpg": b"two"}
 

@@ -17,12 +17,12 @@ from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.protocol.frames import (
     HEAD,
     MAGIC,
-    Kind,
+    FrameKind,
+    pack_digest,
     pack_extent,
     pack_json,
-    pack_proof,
 )
-from fastnet.apps.transfer.session.receiver import Policy
+from fastnet.apps.transfer.session.receiver import ReceivePolicy
 from fastnet.errors import NetworkError, TransferError
 from fastnet.limits import FAREWELL_S
 from tests.support.clients import DEADLINE_S, eventually
@@ -58,12 +58,12 @@ def head(kind: int, length: int) -> bytes:
 
 GIB = 1 << 30
 HEADS = {
-    "an extent of a GiB": head(Kind.EXTENT, GIB),
-    "a compressed extent": head(Kind.COMPRESSED, GIB),
-    "a pack": head(Kind.PACK, 1 << 20),
-    "a plan": head(Kind.PLAN, 1 << 20),
-    "a word of done": head(Kind.DONE, 10),
-    "2^32 - 1 bytes": head(Kind.MANIFEST, (1 << 32) - 1),
+    "an extent of a GiB": head(FrameKind.EXTENT, GIB),
+    "a compressed extent": head(FrameKind.COMPRESSED, GIB),
+    "a pack": head(FrameKind.PACK, 1 << 20),
+    "a plan": head(FrameKind.PLAN, 1 << 20),
+    "a word of done": head(FrameKind.ACK, 10),
+    "2^32 - 1 bytes": head(FrameKind.MANIFEST, (1 << 32) - 1),
     "no kind": head(0, 0),
     "another kind": head(ord("Q"), 5),
     "all ones": b"\xff" * 5,
@@ -106,14 +106,14 @@ def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(
     assert tree(inside) == {}
 
 
-ALIVE = head(Kind.ALIVE, 0) * 1000
+KEEPALIVE = head(FrameKind.KEEPALIVE, 0) * 1000
 
 
 def test_a_peer_that_floods_with_signs_of_life_instead_of_a_manifest_is_left(inside: Path) -> None:
     with (
         receiving(inside, stall_s=1.0) as side,
         Forger(side.dial(), "send") as forger,
-        flooding(forger, ALIVE),
+        flooding(forger, KEEPALIVE),
     ):
         error = side.end()
     refused(error, ErrorCode.STALLED)
@@ -122,8 +122,8 @@ def test_a_peer_that_floods_with_signs_of_life_instead_of_a_manifest_is_left(ins
 def test_a_transfer_that_is_flooded_with_signs_of_life_can_be_stopped(inside: Path) -> None:
     with receiving(inside) as side, Forger(side.dial(), "send").greeted() as forger:
         forger.manifest(file_row("a"))
-        forger.hear_until(Kind.PLAN)
-        with flooding(forger, ALIVE):
+        forger.hear_until(FrameKind.PLAN)
+        with flooding(forger, KEEPALIVE):
             side.stop()
             refused(side.end(), ErrorCode.INTERRUPTED)
 
@@ -136,7 +136,7 @@ def test_a_refused_peer_that_talks_on_for_ever_is_left(inside: Path) -> None:
 
 
 def test_a_manifest_that_comes_byte_by_byte_is_not_waited_for(inside: Path) -> None:
-    frame = pack_json(Kind.MANIFEST, {"entries": [file_row("a" * 200)] * 100})
+    frame = pack_json(FrameKind.MANIFEST, {"entries": [file_row("a" * 200)] * 100})
     with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send") as forger:
         waited = threading.Event()
         for i in range(len(frame)):
@@ -151,8 +151,8 @@ def test_a_sender_that_has_our_word_and_never_ends_does_not_hold_us(inside: Path
     with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send").greeted() as forger:
         forger.manifest(file_row("a"))
         forger.say(pack((0, b"x")), finish((0, b"x")))
-        forger.hear_until(Kind.DONE)
-        with flooding(forger, ALIVE):
+        forger.hear_until(FrameKind.ACK)
+        with flooding(forger, KEEPALIVE):
             assert side.end() is None
     assert tree(inside) == {"a": b"x"}
 
@@ -199,33 +199,37 @@ def test_more_bytes_than_the_disk_has_are_refused_however_they_are_summed(inside
 
 BOMBS = {
     "too many files": (
-        Policy(files_max=100),
+        ReceivePolicy(files_max=100),
         [file_row(f"{i}") for i in range(101)],
         ErrorCode.LIMIT,
     ),
     "too many folders": (
-        Policy(files_max=100),
+        ReceivePolicy(files_max=100),
         [folder_row(f"{i}") for i in range(101)],
         ErrorCode.LIMIT,
     ),
     "too many links": (
-        Policy(files_max=100),
+        ReceivePolicy(files_max=100),
         [link_row(f"{i}", "x") for i in range(101)],
         ErrorCode.LIMIT,
     ),
-    "too many bytes": (Policy(bytes_max=100), [["f", "a", 0o644, 1, 101, ""]], ErrorCode.LIMIT),
+    "too many bytes": (
+        ReceivePolicy(bytes_max=100),
+        [["f", "a", 0o644, 1, 101, ""]],
+        ErrorCode.LIMIT,
+    ),
     "too many bytes together": (
-        Policy(bytes_max=100),
+        ReceivePolicy(bytes_max=100),
         [file_row("a", b"x" * 60), file_row("b", b"x" * 60)],
         ErrorCode.LIMIT,
     ),
-    "nothing at all": (Policy(), [], ErrorCode.PROTOCOL),
+    "nothing at all": (ReceivePolicy(), [], ErrorCode.PROTOCOL),
 }
 
 
 @pytest.mark.parametrize(("policy", "rows", "code"), BOMBS.values(), ids=BOMBS.keys())
 def test_a_manifest_beyond_the_limits_is_refused(
-    inside: Path, policy: Policy, rows: list[Row], code: str
+    inside: Path, policy: ReceivePolicy, rows: list[Row], code: str
 ) -> None:
     with receiving(inside, policy=policy) as side:
         refused(offer(side, *rows), code)
@@ -233,9 +237,9 @@ def test_a_manifest_beyond_the_limits_is_refused(
 
 
 def test_a_manifest_of_endless_parts_is_refused_at_its_limit(inside: Path) -> None:
-    part = pack_json(Kind.MANIFEST, {"entries": [file_row("a")] * 1000})
+    part = pack_json(FrameKind.MANIFEST, {"entries": [file_row("a")] * 1000})
     with (
-        receiving(inside, policy=Policy(files_max=5000)) as side,
+        receiving(inside, policy=ReceivePolicy(files_max=5000)) as side,
         Forger(side.dial(), "send") as forger,
     ):
         with flooding(forger, part):
@@ -263,7 +267,7 @@ JSON = {
 def test_a_control_frame_that_is_no_such_object_is_refused(inside: Path, payload: bytes) -> None:
     with receiving(inside) as side:
         with Forger(side.dial(), "send") as forger:
-            forger.say(head(Kind.MANIFEST, len(payload)), payload)
+            forger.say(head(FrameKind.MANIFEST, len(payload)), payload)
             forger.drain()
         refused(side.end())
     assert tree(inside) == {}
@@ -278,33 +282,35 @@ LIES = {
     "far beyond its end": pack_extent(0, (1 << 64) - 1, 10) + bytes(10),
     "an offset of 2^63": pack_extent(0, 1 << 63, 10) + bytes(10),
     "no bytes": pack_extent(0, 0, 0),
-    "a head cut short": head(Kind.EXTENT, 5) + bytes(5),
+    "a head cut short": head(FrameKind.EXTENT, 5) + bytes(5),
     "twice the same": extent(0, 0, BIG[:10]) * 2,
     "without a digest": pack_extent(0, 0, 10) + bytes(10) + pack_extent(0, 10, 10) + bytes(10),
-    "a digest of nothing": pack_proof(0, 0, 10, bytes(16)),
+    "a digest of nothing": pack_digest(0, 0, 10, bytes(16)),
     "a digest of another extent": pack_extent(0, 0, 10)
     + bytes(10)
-    + pack_proof(0, 0, 11, bytes(16)),
-    "a digest cut short": head(Kind.PROOF, 3) + bytes(3),
+    + pack_digest(0, 0, 11, bytes(16)),
+    "a digest cut short": head(FrameKind.DIGEST, 3) + bytes(3),
     "the end before all of it": pack_json(
-        Kind.END, {"entry": 0, "size": 10, "digest": digest_of(BIG[:10]).hex()}
+        FrameKind.END, {"entry": 0, "size": 10, "digest": digest_of(BIG[:10]).hex()}
     ),
-    "an end without a size": pack_json(Kind.END, {"entry": 0}),
-    "an end of 2^64 bytes": pack_json(Kind.END, {"entry": 0, "size": 1 << 64, "digest": ""}),
+    "an end without a size": pack_json(FrameKind.END, {"entry": 0}),
+    "an end of 2^64 bytes": pack_json(FrameKind.END, {"entry": 0, "size": 1 << 64, "digest": ""}),
     "the end of another one": pack_json(
-        Kind.END, {"entry": 1, "size": 1, "digest": digest_of(b"x").hex()}
+        FrameKind.END, {"entry": 1, "size": 1, "digest": digest_of(b"x").hex()}
     ),
     "all over": finish(),
-    "all over, with the proof of nothing": pack_json(Kind.FINISH, {"proof": "", "files": 2}),
+    "all over, with the proof of nothing": pack_json(
+        FrameKind.FINISH, {"transcript": "", "files": 2}
+    ),
     "a pack out of order": pack((1, b"x")),
     "a pack of another size": pack((0, b"x")),
-    "a pack with a table of 2^32 files": head(Kind.PACK, 4) + b"\xff" * 4,
-    "a pack shorter than its files": head(Kind.PACK, 28)
+    "a pack with a table of 2^32 files": head(FrameKind.PACK, 4) + b"\xff" * 4,
+    "a pack shorter than its files": head(FrameKind.PACK, 28)
     + (1).to_bytes(4, "big")
     + bytes(4)
     + b"\xff" * 4
     + bytes(16),
-    "a pack longer than its files": head(Kind.PACK, 10) + bytes(10),
+    "a pack longer than its files": head(FrameKind.PACK, 10) + bytes(10),
 }
 
 
@@ -315,7 +321,7 @@ def test_data_that_is_not_what_was_announced_is_refused_and_nothing_has_its_name
     with receiving(inside) as side:
         with Forger(side.dial(), "send").greeted() as forger:
             forger.manifest(BIG_ROW, file_row("small"))
-            forger.hear_until(Kind.PLAN)
+            forger.hear_until(FrameKind.PLAN)
             forger.say(frames)
             forger.drain()
         refused(side.end())
@@ -327,12 +333,13 @@ SMALL[-1] ^= 1
 WRONG = {
     "an extent": (
         BIG_ROW,
-        pack_extent(0, 0, len(BIG)) + BIG + pack_proof(0, 0, len(BIG), bytes(16)),
+        pack_extent(0, 0, len(BIG)) + BIG + pack_digest(0, 0, len(BIG), bytes(16)),
     ),
     "a packed file": (file_row("a"), bytes(SMALL)),
     "the whole": (
         BIG_ROW,
-        extent(0, 0, BIG) + pack_json(Kind.END, {"entry": 0, "size": len(BIG), "digest": "00"}),
+        extent(0, 0, BIG)
+        + pack_json(FrameKind.END, {"entry": 0, "size": len(BIG), "digest": "00"}),
     ),
 }
 
@@ -344,7 +351,9 @@ def test_bytes_with_another_digest_get_no_name(inside: Path, row: Row, frames: b
             forger.manifest(row)
             forger.say(
                 frames,
-                pack_json(Kind.END, {"entry": 0, "size": row[4], "digest": digest_of(BIG).hex()}),
+                pack_json(
+                    FrameKind.END, {"entry": 0, "size": row[4], "digest": digest_of(BIG).hex()}
+                ),
             )
             forger.drain()
         refused(side.end(), ErrorCode.MISMATCH)
@@ -358,10 +367,10 @@ def test_reasons_for_files_that_do_not_come_are_kept_short(inside: Path) -> None
             forger.manifest(*(file_row(f"{i}") for i in range(many)))
             for i in range(many):
                 forger.frame(
-                    Kind.END, {"entry": i, "code": "source", "text": "\x1b[2J" + "x" * 100_000}
+                    FrameKind.END, {"entry": i, "code": "source", "text": "\x1b[2J" + "x" * 100_000}
                 )
             forger.say(finish())
-            forger.hear_until(Kind.DONE)
+            forger.hear_until(FrameKind.ACK)
         error = side.end()
     assert isinstance(error, TransferError)
     assert f"and {many - 1} more" in str(error)
@@ -387,7 +396,7 @@ def test_a_stream_whose_reader_reads_nothing_holds_nobody(tmp_path: Path, how: s
             Forger(side.dial(), "send").greeted() as forger,
         ):
             forger.manifest(["s", "stdin", 0o600, 1, 0, ""])
-            forger.hear_until(Kind.PLAN)
+            forger.hear_until(FrameKind.PLAN)
             forger.say(extent(0, 0, bytes(1 << 20))[: 1 << 20])
             eventually(
                 lambda: (

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fastnet.apps.transfer.events import ErrorCode
-from fastnet.apps.transfer.protocol.frames import HEAD, Kind, pack_json
+from fastnet.apps.transfer.protocol.frames import HEAD, FrameKind, pack_json
 from fastnet.errors import TransferError, TransferUnconfirmed
 from fastnet.limits import EXTENT_BYTES, PLAN_BYTES_MAX
 from tests.support.clients import DEADLINE_S
@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Path:
 def asked(source: Path, **given: Any) -> Iterator[tuple[Victim, Forger]]:
     """A sender that has said what it would send, and waits for a plan."""
     with sending([source], **given) as side, Forger(side.dial(), "recv").greeted() as forger:
-        forger.hear_until(Kind.MANIFEST)
+        forger.hear_until(FrameKind.MANIFEST)
         yield side, forger
 
 
@@ -80,20 +80,20 @@ PLANS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("lie", PLANS.values(), ids=PLANS.keys())
 def test_a_plan_out_of_all_range_is_refused(source: Path, lie: dict[str, Any]) -> None:
     with asked(source) as (side, forger):
-        forger.frame(Kind.PLAN, PLAN | lie)
+        forger.frame(FrameKind.PLAN, PLAN | lie)
         forger.drain()
         refused(side.end())
 
 
 NO_PLANS = {
-    "larger than a plan may be": HEAD.pack(Kind.PLAN, PLAN_BYTES_MAX + 1),
-    "2^32 - 1 bytes": HEAD.pack(Kind.PLAN, (1 << 32) - 1),
-    "an extent": HEAD.pack(Kind.EXTENT, 1 << 30),
-    "the last word first": HEAD.pack(Kind.DONE, 100),
+    "larger than a plan may be": HEAD.pack(FrameKind.PLAN, PLAN_BYTES_MAX + 1),
+    "2^32 - 1 bytes": HEAD.pack(FrameKind.PLAN, (1 << 32) - 1),
+    "an extent": HEAD.pack(FrameKind.EXTENT, 1 << 30),
+    "the last word first": HEAD.pack(FrameKind.ACK, 100),
     "another kind": b"\0" * 5,
-    "no JSON": HEAD.pack(Kind.PLAN, 5) + b"{nope",
-    "no object": HEAD.pack(Kind.PLAN, 2) + b"[]",
-    "nested": HEAD.pack(Kind.PLAN, 500_000) + b"[" * 500_000,
+    "no JSON": HEAD.pack(FrameKind.PLAN, 5) + b"{nope",
+    "no object": HEAD.pack(FrameKind.PLAN, 2) + b"[]",
+    "nested": HEAD.pack(FrameKind.PLAN, 500_000) + b"[" * 500_000,
 }
 
 
@@ -105,28 +105,34 @@ def test_what_is_no_plan_is_refused_before_more_of_it_is_read(source: Path, fram
         refused(side.end())
 
 
-DONE = {"files": 2, "bytes": LARGE + len(SMALL), "proof": "", "refused": 0, "why": ""}
+ACK = {
+    "files": 2,
+    "bytes": LARGE + len(SMALL),
+    "transcript": "",
+    "refused": 0,
+    "refused_reason": "",
+}
 
 
 def test_a_word_that_comes_before_the_data_is_no_confirmation(source: Path) -> None:
     with asked(source) as (side, forger):
-        forger.frame(Kind.PLAN, PLAN)
-        forger.frame(Kind.DONE, DONE)
+        forger.frame(FrameKind.PLAN, PLAN)
+        forger.frame(FrameKind.ACK, ACK)
         forger.drain()
         refused(side.end())
 
 
 def taken(forger: Forger) -> str:
     """Give the right plan, take everything to its end, and return the sender's proof."""
-    forger.frame(Kind.PLAN, PLAN)
-    proof: str = json.loads(forger.hear_until(Kind.FINISH))["proof"]
+    forger.frame(FrameKind.PLAN, PLAN)
+    proof: str = json.loads(forger.hear_until(FrameKind.FINISH))["transcript"]
     return proof
 
 
 WORDS: dict[str, dict[str, Any]] = {
     "without a proof": {},
-    "with another proof": {"proof": "00" * 16},
-    "with a proof that is none": {"proof": 5},
+    "with another proof": {"transcript": "00" * 16},
+    "with a proof that is none": {"transcript": 5},
 }
 
 
@@ -134,7 +140,7 @@ WORDS: dict[str, dict[str, Any]] = {
 def test_a_word_without_the_proof_is_no_confirmation(source: Path, lie: dict[str, Any]) -> None:
     with asked(source) as (side, forger):
         taken(forger)
-        forger.frame(Kind.DONE, DONE | lie)
+        forger.frame(FrameKind.ACK, ACK | lie)
         forger.drain()
         assert isinstance(side.end(), TransferError)
         assert side.report is None
@@ -154,7 +160,7 @@ def test_a_true_word_with_odd_numbers_is_a_confirmation_without_them(
 ) -> None:
     with asked(source) as (side, forger):
         proof = taken(forger)
-        forger.frame(Kind.DONE, DONE | {"proof": proof} | odd)
+        forger.frame(FrameKind.ACK, ACK | {"transcript": proof} | odd)
         forger.drain()
         assert side.end() is None
     assert side.report is not None
@@ -182,7 +188,7 @@ def test_without_a_word_everything_sent_is_unconfirmed(source: Path, how: str) -
 
 def test_a_receiver_that_takes_nothing_is_left_at_the_time_out(source: Path) -> None:
     with asked(source, stall_s=1.0) as (side, forger):
-        forger.frame(Kind.PLAN, PLAN)
+        forger.frame(FrameKind.PLAN, PLAN)
         refused(side.end(), ErrorCode.STALLED)
 
 
@@ -193,8 +199,8 @@ def test_a_receiver_that_says_nothing_is_left_at_the_time_out(source: Path) -> N
 
 def test_a_receiver_that_begins_a_frame_and_stops_is_left_at_the_time_out(source: Path) -> None:
     with asked(source, stall_s=1.0) as (side, forger):
-        forger.frame(Kind.PLAN, PLAN)
-        forger.say(HEAD.pack(Kind.ERROR, 100)[:3])
+        forger.frame(FrameKind.PLAN, PLAN)
+        forger.say(HEAD.pack(FrameKind.ERROR, 100)[:3])
         reading = threading.Thread(target=forger.drain)
         reading.start()
         try:
@@ -204,18 +210,18 @@ def test_a_receiver_that_begins_a_frame_and_stops_is_left_at_the_time_out(source
 
 
 def test_a_receiver_that_floods_while_it_takes_does_not_stop_the_transfer(source: Path) -> None:
-    alive = HEAD.pack(Kind.ALIVE, 0) * 1000
+    alive = HEAD.pack(FrameKind.KEEPALIVE, 0) * 1000
     with asked(source) as (side, forger):
-        forger.frame(Kind.PLAN, PLAN)
+        forger.frame(FrameKind.PLAN, PLAN)
         with flooding(forger, alive):
-            forger.hear_until(Kind.FINISH)
+            forger.hear_until(FrameKind.FINISH)
             side.stop()
             refused(side.end(), ErrorCode.INTERRUPTED)
 
 
 def test_a_receiver_that_talks_on_after_it_was_refused_is_left(source: Path) -> None:
     with asked(source) as (side, forger):
-        forger.frame(Kind.PLAN, PLAN | {"skip": [99]})
+        forger.frame(FrameKind.PLAN, PLAN | {"skip": [99]})
         with flooding(forger, bytes(1 << 16)):
             refused(side.end())
 
@@ -223,7 +229,7 @@ def test_a_receiver_that_talks_on_after_it_was_refused_is_left(source: Path) -> 
 def test_what_a_receiver_says_is_kept_short_and_told(source: Path) -> None:
     with asked(source) as (side, forger):
         forger.frame(
-            Kind.ERROR,
+            FrameKind.ERROR,
             {"code": "no such code", "text": "\x1b[2J" + "x" * 500_000, "hint": "y" * 500_000},
         )
         forger.drain()
@@ -240,6 +246,6 @@ def test_an_error_that_is_badly_told_is_an_error_all_the_same(
     source: Path, fields: dict[str, Any]
 ) -> None:
     with asked(source) as (side, forger):
-        forger.say(pack_json(Kind.ERROR, fields))
+        forger.say(pack_json(FrameKind.ERROR, fields))
         forger.drain()
         assert isinstance(side.end(), TransferError)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, Kind, ProtocolError, pack_json
+from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, FrameKind, ProtocolError, pack_json
 from fastnet.errors import TransferError
 from fastnet.limits import EXTENT_BYTES, STREAMS_MAX
 from tests.support.clients import eventually
@@ -34,28 +34,30 @@ TCP_CLOSE = 7
 
 
 class Liar(Forger):
-    """A sender whose manifest was accepted. ticket: for further connections."""
+    """A sender whose manifest was accepted. session_id: for further connections."""
 
     def __init__(self, victim: Victim, *rows: list[object], streams: int = STREAMS_MAX) -> None:
         super().__init__(victim.dial(), "send", streams=streams)
         assert self.exactly(len(MAGIC)) == MAGIC
-        self.ticket = json.loads(self.hear_until(Kind.HELLO))["ticket"]
-        self.manifest(*(rows or [file_row(NAME, DATA)]), data=FILE_BYTES)
-        self.hear_until(Kind.PLAN)
+        self.session_id = json.loads(self.hear_until(FrameKind.HELLO))["session_id"]
+        self.manifest(*(rows or [file_row(NAME, DATA)]), data_bytes=FILE_BYTES)
+        self.hear_until(FrameKind.PLAN)
 
     def end(self, extents: int) -> None:
-        self.frame(Kind.END, {"entry": 0, "size": FILE_BYTES, "digest": "", "extents": extents})
+        self.frame(
+            FrameKind.END, {"entry": 0, "size": FILE_BYTES, "digest": "", "extents": extents}
+        )
 
     def finish(self, *files: tuple[int, bytes]) -> None:
         """An honest end."""
         self.say(finish(*files))
-        self.hear_until(Kind.DONE)
-        self.frame(Kind.FINISH, {})
+        self.hear_until(FrameKind.ACK)
+        self.frame(FrameKind.FINISH, {})
 
 
-def lane(victim: Victim, ticket: str) -> Forger:
+def lane(victim: Victim, session_id: str) -> Forger:
     """A further connection."""
-    return Forger(victim.dial(), "send", joins=ticket).greeted()
+    return Forger(victim.dial(), "send", joins_session=session_id).greeted()
 
 
 def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(
@@ -63,9 +65,9 @@ def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(
 ) -> None:
     data = b"small"
     with receiving(tmp_path / "in") as victim, Liar(victim, file_row(NAME, data)) as liar:
-        for ticket in ("no ticket", liar.ticket[:-1], liar.ticket + "0"):
-            with lane(victim, ticket) as stranger:
-                assert b"no such transfer" in stranger.hear_until(Kind.ERROR)
+        for session_id in ("no session_id", liar.session_id[:-1], liar.session_id + "0"):
+            with lane(victim, session_id) as stranger:
+                assert b"no such transfer" in stranger.hear_until(FrameKind.ERROR)
         liar.say(pack((0, data)))
         liar.finish((0, data))
         assert victim.end() is None
@@ -75,15 +77,15 @@ def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(
 def test_one_that_comes_before_the_transfer_has_begun_belongs_to_it(tmp_path: Path) -> None:
     with receiving(tmp_path / "in") as victim, Forger(victim.dial(), "send", streams=2) as one:
         assert one.exactly(len(MAGIC)) == MAGIC
-        with lane(victim, json.loads(one.hear_until(Kind.HELLO))["ticket"]) as other:
+        with lane(victim, json.loads(one.hear_until(FrameKind.HELLO))["session_id"]) as other:
             kind, _ = HEAD.unpack(other.exactly(HEAD.size))
-            assert kind == Kind.ALIVE
+            assert kind == FrameKind.KEEPALIVE
 
 
 def test_connections_beyond_the_most_are_closed(tmp_path: Path) -> None:
     with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
-        lanes = [lane(victim, liar.ticket) for _ in range(STREAMS_MAX - 1)]
-        with lane(victim, liar.ticket) as one_more, pytest.raises((EOFError, ConnectionError)):
+        lanes = [lane(victim, liar.session_id) for _ in range(STREAMS_MAX - 1)]
+        with lane(victim, liar.session_id) as one_more, pytest.raises((EOFError, ConnectionError)):
             one_more.hear()
         for each in lanes:
             each.sock.close()
@@ -93,11 +95,11 @@ def test_connections_beyond_the_most_are_closed(tmp_path: Path) -> None:
     "what",
     [
         pack((0, b"x")),
-        pack_json(Kind.FINISH, {}),
-        pack_json(Kind.END, {"entry": 0, "size": 0, "digest": ""}),
+        pack_json(FrameKind.FINISH, {}),
+        pack_json(FrameKind.END, {"entry": 0, "size": 0, "digest": ""}),
         extent(1, 0, b"of an entry that there is not"),
         extent(0, FILE_BYTES, b"beyond the end"),
-        HEAD.pack(Kind.EXTENT, 0),
+        HEAD.pack(FrameKind.EXTENT, 0),
         b"GET / HTTP/1.0\r\n\r\n",
     ],
     ids=[
@@ -114,7 +116,7 @@ def test_what_no_further_connection_may_say_ends_the_transfer(what, tmp_path: Pa
     with (
         receiving(tmp_path / "in") as victim,
         Liar(victim) as liar,
-        lane(victim, liar.ticket) as other,
+        lane(victim, liar.session_id) as other,
     ):
         other.say(what)
         assert isinstance(victim.end(), ProtocolError)
@@ -125,7 +127,7 @@ def test_a_wrong_digest_in_a_further_connection_is_found(tmp_path: Path) -> None
     with (
         receiving(tmp_path / "in") as victim,
         Liar(victim) as liar,
-        lane(victim, liar.ticket) as other,
+        lane(victim, liar.session_id) as other,
     ):
         right = extent(0, 0, DATA[:1000])
         other.say(right[:-1], b"!")
@@ -139,7 +141,7 @@ def test_extents_that_overlap_in_two_connections_are_found(tmp_path: Path) -> No
     with (
         receiving(tmp_path / "in") as victim,
         Liar(victim) as liar,
-        lane(victim, liar.ticket) as other,
+        lane(victim, liar.session_id) as other,
     ):
         liar.say(extent(0, 0, DATA[: EXTENT_BYTES + 1]))
         other.say(extent(0, EXTENT_BYTES, DATA[EXTENT_BYTES:]))
@@ -156,7 +158,7 @@ def test_an_extent_that_is_promised_and_never_comes_is_not_waited_for_longer_tha
     with (
         receiving(tmp_path / "in", stall_s=0.5) as victim,
         Liar(victim) as liar,
-        lane(victim, liar.ticket),
+        lane(victim, liar.session_id),
     ):
         liar.say(extent(0, 0, DATA))
         liar.end(2)
@@ -178,11 +180,11 @@ def test_a_further_connection_that_says_nothing_holds_nobody_up(tmp_path: Path) 
     with (
         receiving(tmp_path / "in", stall_s=0.5) as victim,
         Liar(victim) as liar,
-        lane(victim, liar.ticket),
+        lane(victim, liar.session_id),
     ):
         liar.say(extent(0, 0, DATA))
         liar.frame(
-            Kind.END,
+            FrameKind.END,
             {"entry": 0, "size": FILE_BYTES, "digest": digest_of(DATA).hex(), "extents": 1},
         )
         liar.finish((0, DATA))
@@ -193,13 +195,13 @@ def test_a_further_connection_that_says_nothing_holds_nobody_up(tmp_path: Path) 
 def test_a_further_connection_needs_the_token_too(tmp_path: Path) -> None:
     with (
         receiving(tmp_path / "in", token=b"a token of sixteen") as victim,
-        Forger(victim.dial(), "send", auth=True) as one,
+        Forger(victim.dial(), "send", has_token=True) as one,
     ):
         assert one.exactly(len(MAGIC)) == MAGIC
-        ticket = json.loads(one.hear_until(Kind.HELLO))["ticket"]
-        with Forger(victim.dial(), "send", joins=ticket) as other:
+        session_id = json.loads(one.hear_until(FrameKind.HELLO))["session_id"]
+        with Forger(victim.dial(), "send", joins_session=session_id) as other:
             assert other.exactly(len(MAGIC)) == MAGIC
-            assert b"token" in other.hear_until(Kind.ERROR)
+            assert b"token" in other.hear_until(FrameKind.ERROR)
 
 
 def test_a_receiver_that_gives_up_resets_and_does_not_merely_end(tmp_path: Path) -> None:
@@ -207,9 +209,11 @@ def test_a_receiver_that_gives_up_resets_and_does_not_merely_end(tmp_path: Path)
     minute.
     """
     with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
-        with lane(victim, liar.ticket) as further:
+        with lane(victim, liar.session_id) as further:
             kind, length = HEAD.unpack(further.exactly(HEAD.size))
-            assert (kind, len(further.exactly(length))) == (Kind.ALIVE, length), "it has joined"
+            assert (kind, len(further.exactly(length))) == (FrameKind.KEEPALIVE, length), (
+                "it has joined"
+            )
             liar.sock.close()
             eventually(
                 lambda: (

@@ -15,7 +15,7 @@ import pytest
 from fastnet.apps.transfer.digest import ALGORITHMS, Algorithm
 from fastnet.apps.transfer.protocol.entry import FILE, Entry
 from fastnet.apps.transfer.protocol.frames import HEAD, pack_files, pack_head
-from fastnet.apps.transfer.protocol.transcript import Proof
+from fastnet.apps.transfer.protocol.transcript import Transcript
 from fastnet.apps.transfer.smallfiles import SMALL
 from fastnet.apps.transfer.smallfiles.contract import Announced, Expected, Gathered, Scattered
 from fastnet.apps.transfer.source.identity import identity
@@ -122,14 +122,14 @@ def test_a_gathered_pack_is_the_one_of_the_protocol(
     assert pack_head(got.files, got.table, got.size) + room[: got.size] == b"".join(
         pack_files(triples)
     )
-    one, other = Proof(algorithm), Proof(algorithm)
+    one, other = Transcript(algorithm), Transcript(algorithm)
     one.add_rows(got.proof, got.files)
     for number, content, digest in triples:
         other.add(number, len(content), digest)
-    assert (one.digest(), one.files, one.only(name)) == (
+    assert (one.digest(), one.files, one.only_digest(name)) == (
         other.digest(),
         other.files,
-        other.only(name),
+        other.only_digest(name),
     )
 
 
@@ -217,7 +217,7 @@ def test_a_scattered_pack_is_there_with_modes_and_times(
                 entry.mode,
                 entry.mtime_ns,
             )
-    one, other = Proof(arrival.algorithm), Proof(arrival.algorithm)
+    one, other = Transcript(arrival.algorithm), Transcript(arrival.algorithm)
     one.add_rows(done.proof, done.files)
     for number, content in enumerate(CONTENTS):
         other.add(number, len(content), arrival.algorithm.of(content))

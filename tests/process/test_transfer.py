@@ -13,7 +13,7 @@ import pytest
 
 import fastnet
 from fastnet.apps.transfer.digest import ALGORITHMS
-from fastnet.apps.transfer.session.receiver import Policy
+from fastnet.apps.transfer.session.receiver import ReceivePolicy
 from fastnet.apps.transfer.smallfiles import SMALL
 from fastnet.apps.transfer.source.walk import Filter
 from fastnet.errors import ConfigError, TransferError, TransferRefused
@@ -345,9 +345,9 @@ def test_what_is_no_file_is_left_out_and_told(source, inbox) -> None:
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
-        (Policy(bytes_max=100), "100 are allowed"),
-        (Policy(files_max=3), "more than 3"),
-        (Policy(ask=lambda *_: False), "said no"),
+        (ReceivePolicy(bytes_max=100), "100 are allowed"),
+        (ReceivePolicy(files_max=3), "more than 3"),
+        (ReceivePolicy(ask=lambda *_: False), "said no"),
     ],
 )
 def test_a_receiver_takes_no_more_than_it_allows(policy, says, tree, inbox) -> None:
@@ -359,7 +359,7 @@ def test_a_receiver_takes_no_more_than_it_allows(policy, says, tree, inbox) -> N
 def test_with_fsync_everything_is_synced_before_the_word(tree, inbox, monkeypatch) -> None:
     synced = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(stat.S_ISDIR(os.fstat(fd).st_mode)))
-    transfer([tree], into=inbox, policy=Policy(fsync=True))
+    transfer([tree], into=inbox, policy=ReceivePolicy(fsync=True))
     assert synced.count(False) == 5
     assert True in synced
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastnet.apps.transfer.session import pack_receiver
-from fastnet.apps.transfer.session.receiver import Policy
+from fastnet.apps.transfer.session.receiver import ReceivePolicy
 from fastnet.apps.transfer.smallfiles.contract import Scattered
 from fastnet.apps.transfer.target.paths import PART_TAIL, part_name
 from tests.support.cli_process import running
@@ -72,7 +72,7 @@ def test_what_a_killed_receiver_left_under_our_name_is_used_by_the_next(
     left = inbox / "source" / "0" / part_name("0")
     left.parent.mkdir(parents=True)
     left.write_bytes(b"longer than what comes" * 1000)
-    transfer([source], into=inbox, policy=Policy(fsync=True))
+    transfer([source], into=inbox, policy=ReceivePolicy(fsync=True))
     assert same_tree(source, inbox / "source")
 
 

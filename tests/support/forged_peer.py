@@ -23,13 +23,13 @@ from fastnet.apps.transfer.protocol.frames import (
     HEAD,
     MAGIC,
     VERSION,
-    Kind,
+    FrameKind,
+    pack_digest,
     pack_extent,
     pack_files,
     pack_json,
-    pack_proof,
 )
-from fastnet.apps.transfer.protocol.transcript import Proof
+from fastnet.apps.transfer.protocol.transcript import Transcript
 from fastnet.endpoint import Endpoint
 from fastnet.errors import TransferError
 from fastnet.security.token import nonce
@@ -97,20 +97,22 @@ class Forger:
             "program": "forger",
             "role": role,
             "nonce": nonce().hex(),
-            "auth": False,
+            "has_token": False,
         }
-        self.say(MAGIC + pack_json(Kind.HELLO, mine | {"digest": digest, "dry_run": False} | hello))
+        self.say(
+            MAGIC + pack_json(FrameKind.HELLO, mine | {"digest": digest, "dry_run": False} | hello)
+        )
 
     def say(self, *data: bytes) -> None:
         """Send, as far as the other side lets us: one that has had enough resets."""
         with contextlib.suppress(ConnectionError):
             self.sock.sendall(b"".join(data))
 
-    def frame(self, kind: Kind, fields: dict[str, Any]) -> None:
+    def frame(self, kind: FrameKind, fields: dict[str, Any]) -> None:
         self.say(pack_json(kind, fields))
 
     def manifest(self, *rows: Row, **more: Any) -> None:
-        self.frame(Kind.MANIFEST, {"entries": list(rows), "last": True} | more)
+        self.frame(FrameKind.MANIFEST, {"entries": list(rows), "last": True} | more)
 
     def exactly(self, count: int) -> bytes:
         data = b""
@@ -126,21 +128,21 @@ class Forger:
         while True:
             kind, length = HEAD.unpack(self.exactly(HEAD.size))
             payload = self.exactly(length)
-            if kind != Kind.ALIVE:
+            if kind != FrameKind.KEEPALIVE:
                 return kind, payload
 
-    def hear_until(self, wanted: Kind) -> bytes:
+    def hear_until(self, wanted: FrameKind) -> bytes:
         """The payload of the next frame of that kind, which must come."""
         while True:
             kind, payload = self.hear()
-            assert kind != Kind.ERROR or wanted == Kind.ERROR, payload
+            assert kind != FrameKind.ERROR or wanted == FrameKind.ERROR, payload
             if kind == wanted:
                 return payload
 
     def greeted(self) -> Forger:
         """Read the other side's hello."""
         assert self.exactly(len(MAGIC)) == MAGIC
-        self.hear_until(Kind.HELLO)
+        self.hear_until(FrameKind.HELLO)
         return self
 
     def drain(self) -> bool:
@@ -192,16 +194,16 @@ def extent(entry: int, offset: int, data: bytes) -> bytes:
     return (
         pack_extent(entry, offset, len(data))
         + data
-        + pack_proof(entry, offset, len(data), digest_of(data))
+        + pack_digest(entry, offset, len(data), digest_of(data))
     )
 
 
 def finish(*files: tuple[int, bytes]) -> bytes:
     """The end of a transfer of these files, with the right proof."""
-    proof = Proof(Algorithm("xxh3-128"))
+    proof = Transcript(Algorithm("xxh3-128"))
     for entry, data in files:
         proof.add(entry, len(data), digest_of(data))
-    return pack_json(Kind.FINISH, {"proof": proof.digest().hex(), "files": len(files)})
+    return pack_json(FrameKind.FINISH, {"transcript": proof.digest().hex(), "files": len(files)})
 
 
 def tree(folder: Path) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def receive_proven(
     show: Show,
 ) -> None:
     from fastnet.apps.transfer.api import receive
-    from fastnet.apps.transfer.session.receiver import Policy
+    from fastnet.apps.transfer.session.receiver import ReceivePolicy
 
     if given["into"] is not None and output is not None:
         raise click.UsageError(
@@ -137,7 +137,9 @@ def receive_proven(
     common = common_fields(given)
     options = as_options(given, retry_s=given["retry_s"] or 0.0, wait_s=given["wait_s"], **common)
     most = bytes_of(given["max_bytes"]) if given["max_bytes"] else None
-    policy = Policy(most, given["max_files"], given["fsync"], ask_person if given["ask"] else None)
+    policy = ReceivePolicy(
+        most, given["max_files"], given["fsync"], ask_person if given["ask"] else None
+    )
     where = dial_endpoint(endpoint or "") if listen is None else listen_endpoint(listen)
     if listen is not None:
         warn_if_open(

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from fastnet.apps.transfer import compression
 from fastnet.apps.transfer.digest import ALGORITHMS, Algorithm
 from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
-from fastnet.apps.transfer.protocol.handshake import Greeting
+from fastnet.apps.transfer.protocol.handshake import Hello
 from fastnet.apps.transfer.report import TransferReport
 from fastnet.apps.transfer.session.listen import dial_endpoint, listen_endpoint
 from fastnet.apps.transfer.session.manager import Host, Opened, never
-from fastnet.apps.transfer.session.session import Options
+from fastnet.apps.transfer.session.session import SessionOptions
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, TransferError, TransferRefused, UnsupportedError, reason
 from fastnet.limits import STREAMS_MAX
@@ -30,7 +30,7 @@ from fastnet.mover import choose
 from fastnet.transport.congestion import check
 
 if TYPE_CHECKING:
-    from fastnet.apps.transfer.session.receiver import Policy, Receiver
+    from fastnet.apps.transfer.session.receiver import ReceivePolicy, Receiver
     from fastnet.apps.transfer.session.sender import Sender
     from fastnet.apps.transfer.source.walk import Filter
     from fastnet.apps.transfer.target.placement import Inbox
@@ -64,7 +64,7 @@ def send(
     ("tcp://127.0.0.1:0" picks a port, which the event `listening` tells). keep_open: listening,
     serve any number of receivers until `stopped` says True. chosen: which files below the folders
     go, None for all. limit_rate_bytes_s: bytes a second, None for no limit. options: fields of
-    fastnet.apps.transfer.session.session.Options, such as token=b"...", digest="blake2b",
+    fastnet.apps.transfer.session.session.SessionOptions, such as token=b"...", digest="blake2b",
     stall_s=30.0. Returns the report (of the last transfer, with keep_open; None when there was
     none). Raises TransferRefused (the receiver said no), TransferUnconfirmed (all sent, no answer),
     TransferError, NetworkError, ConfigError.
@@ -100,7 +100,7 @@ def send(
         pace = ByteRateLimiter(limit_rate_bytes_s)
         return Sender(
             *(
-                opened.channel,
+                opened.connection,
                 algorithm,
                 settled,
                 on_event,
@@ -114,14 +114,14 @@ def send(
             compressor=compression.Compressor() if settled.compress else None,
         )
 
-    greeting = Greeting(
+    hello = Hello(
         *("send", settled.token),
         digest=settled.digest,
         dry_run=settled.dry_run,
         compress=settled.compress,
         streams=settled.streams,
     )
-    host = Host(greeting, settled, make, on_event, stopped, keep_open)
+    host = Host(hello, settled, make, on_event, stopped, keep_open)
     return _run(host, endpoint, listen)
 
 
@@ -133,7 +133,7 @@ def receive(
     listen: bool = True,
     keep_open: bool = False,
     overwrite: str = "never",
-    policy: Policy | None = None,
+    policy: ReceivePolicy | None = None,
     on_event: OnEvent = ignore,
     stopped: Callable[[], bool] = never,
     **options: Any,
@@ -147,10 +147,10 @@ def receive(
     another name. policy: limits, fsync, who is asked; None for the usual limits. keep_open,
     on_event, stopped, options, the report and what is raised: as for `send`.
     """
-    from fastnet.apps.transfer.session.receiver import Policy, Receiver
+    from fastnet.apps.transfer.session.receiver import ReceivePolicy, Receiver
     from fastnet.apps.transfer.target.placement import OVERWRITE
 
-    settled, policy = _options(options, "receive"), policy or Policy()
+    settled, policy = _options(options, "receive"), policy or ReceivePolicy()
     if overwrite not in OVERWRITE:
         raise ConfigError(f"overwrite is {overwrite!r}", f"It is one of {', '.join(OVERWRITE)}")
     if into is not None and output is not None:
@@ -171,7 +171,7 @@ def receive(
             algorithm = Algorithm(opened.peer.digest)
             return Receiver(
                 *(
-                    opened.channel,
+                    opened.connection,
                     algorithm,
                     settled,
                     on_event,
@@ -184,21 +184,21 @@ def receive(
                 out_fd=out_fd,
             )
 
-        greeting = Greeting(
+        hello = Hello(
             *("recv", settled.token),
             dry_run=settled.dry_run,
             compress="" if compression.why_not() else compression.NAME,
             streams=1 if inbox.root is None else STREAMS_MAX,
         )
-        host = Host(greeting, settled, make, on_event, stopped, keep_open)
+        host = Host(hello, settled, make, on_event, stopped, keep_open)
         return _run(host, endpoint, listen)
 
 
-def _options(given: dict[str, Any], direction: str) -> Options:
+def _options(given: dict[str, Any], direction: str) -> SessionOptions:
     try:
-        options = Options(**given)
+        options = SessionOptions(**given)
     except TypeError as error:
-        raise ConfigError(str(error).replace("Options.__init__()", "a transfer")) from None
+        raise ConfigError(str(error).replace("SessionOptions.__init__()", "a transfer")) from None
     if options.digest not in ALGORITHMS:
         raise ConfigError(
             f"there is no digest {options.digest!r}", f"Known are {', '.join(ALGORITHMS)}"

@@ -14,15 +14,15 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from fastnet.apps.transfer.protocol.frames import HEAD, Kind, ProtocolError
+from fastnet.apps.transfer.protocol.frames import HEAD, FrameKind, ProtocolError
 from fastnet.errors import UnsupportedError
 from fastnet.limits import PACK_BYTES_MAX
 
 INNER = HEAD
-"""Kind and length of the frame inside, before its compressed payload."""
+"""FrameKind and length of the frame inside, before its compressed payload."""
 NAME = "zstd"
 LEVEL = 3
-INSIDE = (Kind.EXTENT, Kind.PACK)
+INSIDE = (FrameKind.EXTENT, FrameKind.PACK)
 
 
 def why_not() -> str:
@@ -54,7 +54,7 @@ class Compressor:
         packed = INNER.pack(kind, length) + self._compressor.compress(
             memoryview(frame)[HEAD.size :]
         )
-        return bytes(HEAD.pack(Kind.COMPRESSED, len(packed)) + packed)
+        return bytes(HEAD.pack(FrameKind.COMPRESSED, len(packed)) + packed)
 
 
 class Decompressor:
@@ -68,8 +68,8 @@ class Decompressor:
             max_window_size=max(1 << 23, PACK_BYTES_MAX)
         )
 
-    def frame(self, payload: bytes) -> tuple[Kind, bytes]:
-        """Kind and payload of the frame inside. Raises ProtocolError."""
+    def frame(self, payload: bytes) -> tuple[FrameKind, bytes]:
+        """FrameKind and payload of the frame inside. Raises ProtocolError."""
         if len(payload) < INNER.size:
             raise ProtocolError("a compressed frame is cut short")
         number, length = INNER.unpack_from(payload)
@@ -84,4 +84,4 @@ class Decompressor:
             raise ProtocolError("a compressed frame cannot be unpacked") from error
         if len(content) != length:
             raise ProtocolError("a compressed frame is shorter than it claims")
-        return Kind(number), content
+        return FrameKind(number), content

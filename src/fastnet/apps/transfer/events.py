@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from fastnet.apps.transfer.report import TransferReport
 
-Kind = Literal["listening", "start", "progress", "file", "message", "ack", "error", "report"]
+EventKind = Literal["listening", "start", "progress", "file", "message", "ack", "error", "report"]
 
 
 class ErrorCode(enum.StrEnum):
@@ -55,7 +55,7 @@ class TransferEvent:
     from 1.
     """
 
-    kind: Kind
+    kind: EventKind
     session: int = 1
     peer: str | None = None
     endpoint: str | None = None

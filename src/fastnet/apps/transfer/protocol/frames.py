@@ -35,41 +35,41 @@ GREETING = MAGIC + b"H\0\0"
 this.
 """
 HEAD = struct.Struct("!BI")
-"""Kind and payload length."""
+"""FrameKind and payload length."""
 EXTENT = struct.Struct("!IQ")
 """Entry and offset, before the bytes of an extent."""
-PROOF = struct.Struct("!IQI")
+DIGEST = struct.Struct("!IQI")
 """Entry, offset and length, before the digest of an extent."""
 PACKED = struct.Struct("!II")
 """Entry and size, one for each file of a pack."""
 COUNT = struct.Struct("!I")
 
 
-class Kind(enum.IntEnum):
+class FrameKind(enum.IntEnum):
     """The first byte of a frame: a letter, so that a capture can be read."""
 
     HELLO = ord("H")  # both: who speaks; JSON
-    TOKEN = ord("A")  # both: proof of the token; JSON
+    TOKEN = ord("T")  # both: proof of the token; JSON
     MANIFEST = ord("M")  # sender: a part of what will be sent; JSON
     PLAN = ord("P")  # receiver: what it wants of it; JSON
-    EXTENT = ord("D")  # sender: entry, offset, and bytes as they are in the file
+    EXTENT = ord("E")  # sender: entry, offset, and bytes as they are in the file
     COMPRESSED = ord("Z")  # sender: an EXTENT or PACK frame, compressed
-    PROOF = ord("T")  # sender: the digest of the extent just sent
+    DIGEST = ord("D")  # sender: the digest of the extent just sent
     PACK = ord("K")  # sender: small files, whole, with their digests
-    END = ord("E")  # sender: a file is over; JSON
+    END = ord("C")  # sender: a file is over; JSON
     FINISH = ord("F")  # sender: that was all, and later: your word arrived; JSON
-    ALIVE = ord("B")  # both: still here, working; JSON
-    DONE = ord("C")  # receiver: all is under its final name; JSON
+    KEEPALIVE = ord("L")  # both: still here, working; JSON
+    ACK = ord("A")  # receiver: all is under its final name; JSON
     ERROR = ord("X")  # both: over, and why; JSON
 
 
 PAYLOAD_MAX = {
-    Kind.HELLO: HELLO_BYTES_MAX,
-    Kind.TOKEN: HELLO_BYTES_MAX,
-    Kind.PLAN: PLAN_BYTES_MAX,
-    Kind.EXTENT: EXTENT.size + EXTENT_BYTES_MAX,
-    Kind.COMPRESSED: HEAD.size + 2 * PACK_BYTES_MAX,
-    Kind.PACK: PACK_BYTES_MAX,
+    FrameKind.HELLO: HELLO_BYTES_MAX,
+    FrameKind.TOKEN: HELLO_BYTES_MAX,
+    FrameKind.PLAN: PLAN_BYTES_MAX,
+    FrameKind.EXTENT: EXTENT.size + EXTENT_BYTES_MAX,
+    FrameKind.COMPRESSED: HEAD.size + 2 * PACK_BYTES_MAX,
+    FrameKind.PACK: PACK_BYTES_MAX,
 }
 """Bound of each kind; CONTROL_BYTES_MAX for the rest."""
 
@@ -77,7 +77,7 @@ PAYLOAD_MAX = {
 class Frame(NamedTuple):
     """One whole frame."""
 
-    kind: Kind
+    kind: FrameKind
     payload: bytes
 
     def json(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class ProtocolError(TransferError):
         super().__init__(f"the other side breaks the protocol: {what}", hint, ErrorCode.PROTOCOL)
 
 
-def pack_json(kind: Kind, fields: dict[str, Any]) -> bytes:
+def pack_json(kind: FrameKind, fields: dict[str, Any]) -> bytes:
     """A control frame."""
     payload = json.dumps(fields, separators=(",", ":")).encode("ascii")
     return HEAD.pack(kind, len(payload)) + payload
@@ -109,11 +109,11 @@ def unpack_json(payload: bytes | bytearray) -> dict[str, Any]:
     return fields
 
 
-def unpack_head(head: bytes) -> tuple[Kind, int]:
-    """Kind and payload length, both within bounds. Raises ProtocolError."""
+def unpack_head(head: bytes) -> tuple[FrameKind, int]:
+    """FrameKind and payload length, both within bounds. Raises ProtocolError."""
     number, length = HEAD.unpack(head)
     try:
-        kind = Kind(number)
+        kind = FrameKind(number)
     except ValueError:
         raise ProtocolError(f"there is no frame of kind {number}") from None
     if length > PAYLOAD_MAX.get(kind, CONTROL_BYTES_MAX):
@@ -123,21 +123,23 @@ def unpack_head(head: bytes) -> tuple[Kind, int]:
 
 def pack_extent(entry: int, offset: int, count: int) -> bytes:
     """What comes before the bytes of an extent."""
-    return HEAD.pack(Kind.EXTENT, EXTENT.size + count) + EXTENT.pack(entry, offset)
+    return HEAD.pack(FrameKind.EXTENT, EXTENT.size + count) + EXTENT.pack(entry, offset)
 
 
-def pack_proof(entry: int, offset: int, count: int, digest: bytes) -> bytes:
+def pack_digest(entry: int, offset: int, count: int, digest: bytes) -> bytes:
     return (
-        HEAD.pack(Kind.PROOF, PROOF.size + len(digest)) + PROOF.pack(entry, offset, count) + digest
+        HEAD.pack(FrameKind.DIGEST, DIGEST.size + len(digest))
+        + DIGEST.pack(entry, offset, count)
+        + digest
     )
 
 
-def unpack_proof(payload: bytes) -> tuple[int, int, int, bytes]:
+def unpack_digest(payload: bytes) -> tuple[int, int, int, bytes]:
     """Entry, offset, length and digest. Raises ProtocolError."""
-    if len(payload) < PROOF.size:
+    if len(payload) < DIGEST.size:
         raise ProtocolError("a proof is cut short")
-    entry, offset, count = PROOF.unpack_from(payload)
-    return entry, offset, count, payload[PROOF.size :]
+    entry, offset, count = DIGEST.unpack_from(payload)
+    return entry, offset, count, payload[DIGEST.size :]
 
 
 def pack_files(files: list[tuple[int, bytes, bytes]]) -> list[bytes]:
@@ -149,7 +151,11 @@ def pack_files(files: list[tuple[int, bytes, bytes]]) -> list[bytes]:
 
 def pack_head(count: int, table: bytes, content_bytes: int) -> bytes:
     """What comes before the contents of a pack."""
-    return HEAD.pack(Kind.PACK, COUNT.size + len(table) + content_bytes) + COUNT.pack(count) + table
+    return (
+        HEAD.pack(FrameKind.PACK, COUNT.size + len(table) + content_bytes)
+        + COUNT.pack(count)
+        + table
+    )
 
 
 def files_in(pack: bytes | bytearray) -> int:

@@ -19,12 +19,12 @@ from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.protocol.frames import (
     MAGIC,
     VERSION,
-    Kind,
+    FrameKind,
     ProtocolError,
     field,
     pack_json,
 )
-from fastnet.apps.transfer.session.connection import Broken, Channel
+from fastnet.apps.transfer.session.connection import ConnectionLost, TransferConnection
 from fastnet.errors import TransferRefused
 from fastnet.limits import HELLO_BYTES_MAX, HELLO_S, REASON_CHARACTERS
 from fastnet.security import token
@@ -32,12 +32,12 @@ from fastnet.security import token
 OTHER_ROLE = {"send": "recv", "recv": "send"}
 
 
-class Greeting(NamedTuple):
+class Hello(NamedTuple):
     """What we say of ourselves. role: "send" or "recv". token: the shared secret, b"" for none.
     binding: of TLS.
 
     compress: what a sender does, or a receiver can undo. streams: connections that a sender wants,
-    or a receiver can use. ticket: by which a listener knows further ones again. joins: the ticket
+    or a receiver can use. session_id: by which a listener knows further ones again. joins_session: the session_id
     of the transfer that this connection belongs to.
     """
 
@@ -48,8 +48,8 @@ class Greeting(NamedTuple):
     dry_run: bool = False
     compress: str = ""
     streams: int = 1
-    ticket: str = ""
-    joins: str = ""
+    session_id: str = ""
+    joins_session: str = ""
 
     def fields(self, nonce: bytes) -> dict[str, Any]:
         return {
@@ -57,77 +57,79 @@ class Greeting(NamedTuple):
             "program": f"fastnet {__version__}",
             "role": self.role,
             "nonce": nonce.hex(),
-            "auth": bool(self.token),
+            "has_token": bool(self.token),
             "digest": self.digest,
             "dry_run": self.dry_run,
             "compress": self.compress,
             "streams": self.streams,
-            "ticket": self.ticket,
-            "joins": self.joins,
+            "session_id": self.session_id,
+            "joins_session": self.joins_session,
         }
 
 
-class Peer(NamedTuple):
+class PeerHello(NamedTuple):
     """What the other side says of itself. streams: connections that both can use."""
 
     role: str
     digest: str
     dry_run: bool
-    is_proven: bool
+    is_authenticated: bool
     compress: str
     streams: int
-    ticket: str
-    joins: str
+    session_id: str
+    joins_session: str
 
 
-def greet(channel: Channel, mine: Greeting, dialled: bool) -> Peer:
+def perform_handshake(connection: TransferConnection, mine: Hello, dialled: bool) -> PeerHello:
     """Find out who the other side is. dialled: whether this side connected.
 
     Raises ProtocolError for a stranger, TransferRefused for a peer without the right token, and
-    Broken.
+    ConnectionLost.
     """
-    channel.deadline = monotonic() + HELLO_S
+    connection.deadline = monotonic() + HELLO_S
     try:
-        peer = _greet(channel, mine, dialled)
-    except Broken as error:
+        peer = _handshake(connection, mine, dialled)
+    except ConnectionLost as error:
         hint = "Is it a fastnet of the other role? --raw, --tls and --token-file must be the same on both sides"
-        raise Broken(f"{error.message} before it said who it is", hint, error.code) from error
-    channel.deadline = None
+        raise ConnectionLost(
+            f"{error.message} before it said who it is", hint, error.code
+        ) from error
+    connection.deadline = None
     return peer
 
 
-def _greet(channel: Channel, mine: Greeting, dialled: bool) -> Peer:
+def _handshake(connection: TransferConnection, mine: Hello, dialled: bool) -> PeerHello:
     nonce = token.nonce()
-    hello = MAGIC + pack_json(Kind.HELLO, mine.fields(nonce))
+    hello = MAGIC + pack_json(FrameKind.HELLO, mine.fields(nonce))
     if dialled:
-        channel.send(hello)
-        theirs = _read_hello(channel)
+        connection.send(hello)
+        theirs = _read_hello(connection)
     else:
-        theirs = _read_hello(channel)
-        channel.send(hello)
+        theirs = _read_hello(connection)
+        connection.send(hello)
     peer = _check(mine, theirs)
     if mine.token:
-        _prove(channel, mine, nonce, bytes.fromhex(theirs["nonce"]), dialled)
+        _prove(connection, mine, nonce, bytes.fromhex(theirs["nonce"]), dialled)
     return peer
 
 
-def _read_hello(channel: Channel) -> dict[str, Any]:
+def _read_hello(connection: TransferConnection) -> dict[str, Any]:
     magic = bytearray()
     while len(magic) < len(MAGIC):
-        magic += channel.read(1)
+        magic += connection.read(1)
         if not MAGIC.startswith(magic):
             raise ProtocolError("it does not speak fastnet/1")
-    return expect(channel, Kind.HELLO)
+    return expect(connection, FrameKind.HELLO)
 
 
-def expect(channel: Channel, kind: Kind) -> dict[str, Any]:
+def expect(connection: TransferConnection, kind: FrameKind) -> dict[str, Any]:
     """The next frame, which must be of that kind; heart-beats are skipped. Raises what the peer
     reports.
     """
     while True:
-        frame = channel.read_frame(kind, bytes_max=HELLO_BYTES_MAX)
-        if frame.kind == Kind.ERROR:
-            raise as_error(channel.peer, frame.json())
+        frame = connection.read_frame(kind, bytes_max=HELLO_BYTES_MAX)
+        if frame.kind == FrameKind.ERROR:
+            raise as_error(connection.peer, frame.json())
         if frame.kind == kind:
             return frame.json()
 
@@ -142,7 +144,7 @@ def as_error(peer: str, fields: dict[str, Any]) -> TransferRefused:
     )
 
 
-def _check(mine: Greeting, theirs: dict[str, Any]) -> Peer:
+def _check(mine: Hello, theirs: dict[str, Any]) -> PeerHello:
     if field(theirs, "version", int, 0) != VERSION:
         raise ProtocolError(
             f"it speaks version {theirs.get('version')!a} of it, and this fastnet speaks {VERSION}"
@@ -157,32 +159,34 @@ def _check(mine: Greeting, theirs: dict[str, Any]) -> Peer:
         nonce = b""
     if len(nonce) != token.NONCE_BYTES:
         raise ProtocolError("its nonce")
-    proves = bool(field(theirs, "auth", bool, False))
+    proves = bool(field(theirs, "has_token", bool, False))
     if proves != bool(mine.token):
         what = "the other side has none" if mine.token else "the other side wants one"
         raise TransferRefused(
             f"no token: {what}", "Give both sides the same --token-file", ErrorCode.REFUSED
         )
-    return Peer(
+    return PeerHello(
         role,
         field(theirs, "digest", str, ""),
         bool(field(theirs, "dry_run", bool, False)),
         proves,
         field(theirs, "compress", str, ""),
         min(mine.streams, field(theirs, "streams", int, 1)),
-        field(theirs, "ticket", str, ""),
-        field(theirs, "joins", str, ""),
+        field(theirs, "session_id", str, ""),
+        field(theirs, "joins_session", str, ""),
     )
 
 
-def _prove(channel: Channel, mine: Greeting, nonce: bytes, theirs: bytes, dialled: bool) -> None:
+def _prove(
+    connection: TransferConnection, mine: Hello, nonce: bytes, theirs: bytes, dialled: bool
+) -> None:
     word = token.proof(mine.token, mine.role, nonce, theirs, mine.binding)
     due = token.proof(mine.token, OTHER_ROLE[mine.role], theirs, nonce, mine.binding)
     if dialled:
-        channel.send(pack_json(Kind.TOKEN, {"proof": word.hex()}))
-    said = field(expect(channel, Kind.TOKEN), "proof", str, "")
+        connection.send(pack_json(FrameKind.TOKEN, {"mac": word.hex()}))
+    said = field(expect(connection, FrameKind.TOKEN), "mac", str, "")
     if not token.same(said.encode("utf-8", "replace"), due.hex().encode()):
         hint = "Give both sides the same --token-file"
         raise TransferRefused("the other side does not have our token", hint, ErrorCode.REFUSED)
     if not dialled:
-        channel.send(pack_json(Kind.TOKEN, {"proof": word.hex()}))
+        connection.send(pack_json(FrameKind.TOKEN, {"mac": word.hex()}))

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.protocol.entry import Entry, from_list
-from fastnet.apps.transfer.protocol.frames import Frame, Kind, ProtocolError, field, pack_json
-from fastnet.apps.transfer.session.connection import Channel
+from fastnet.apps.transfer.protocol.frames import Frame, FrameKind, ProtocolError, field, pack_json
+from fastnet.apps.transfer.session.connection import TransferConnection
 from fastnet.errors import TransferRefused
 from fastnet.limits import CONTROL_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_BYTES_S_MIN
 
@@ -45,26 +45,34 @@ def write(manifest: Manifest, send: Callable[[bytes], None]) -> None:
         part.append(entry.as_list())
         weight += NUMBERS_BYTES + ESCAPED * (len(entry.path) + len(entry.extra))
         if weight >= PART_BYTES:
-            send(pack_json(Kind.MANIFEST, {"entries": part}))
+            send(pack_json(FrameKind.MANIFEST, {"entries": part}))
             part, weight = [], 0
-    last = {"entries": part, "last": True, "data": manifest.data_bytes, "dry_run": manifest.dry_run}
-    send(pack_json(Kind.MANIFEST, last))
+    last = {
+        "entries": part,
+        "last": True,
+        "data_bytes": manifest.data_bytes,
+        "dry_run": manifest.dry_run,
+    }
+    send(pack_json(FrameKind.MANIFEST, last))
 
 
 def read(
-    channel: Channel, expect: Callable[[Kind], Frame], files_max: int, bytes_max: int | None
+    connection: TransferConnection,
+    expect: Callable[[FrameKind], Frame],
+    files_max: int,
+    bytes_max: int | None,
 ) -> Manifest:
     """All parts, at MANIFEST_BYTES_S_MIN at least. Raises ProtocolError, and TransferRefused for
     more than is allowed.
     """
     entries: list[Entry] = []
     weight, wide, fields, began = 0, 0, dict[str, Any](), monotonic()
-    channel.deadline, channel.late_with = began + channel.stall_s, "what it sends"
+    connection.deadline, connection.late_with = began + connection.stall_s, "what it sends"
     while not field(fields, "last", bool, False):
-        frame = expect(Kind.MANIFEST)
+        frame = expect(FrameKind.MANIFEST)
         fields = frame.json()
         weight += len(frame.payload)
-        channel.deadline = began + channel.stall_s + weight / MANIFEST_BYTES_S_MIN
+        connection.deadline = began + connection.stall_s + weight / MANIFEST_BYTES_S_MIN
         rows = field(fields, "entries", list, [])
         if len(entries) + len(rows) > files_max:
             message = (
@@ -79,7 +87,7 @@ def read(
             message = f"the names of what the sender wants to send take more than {MANIFEST_BYTES_MAX} bytes"
             raise TransferRefused(message, "Send it in parts", ErrorCode.LIMIT)
         entries += part
-    channel.deadline = None
+    connection.deadline = None
     total = sum(entry.size for entry in entries)
     if bytes_max is not None and total > bytes_max:
         message = f"the sender wants to send {total} bytes, and {bytes_max} are allowed"
@@ -88,6 +96,6 @@ def read(
         raise ProtocolError("an empty manifest")
     return Manifest(
         entries,
-        min(total, field(fields, "data", int, total)),
+        min(total, field(fields, "data_bytes", int, total)),
         field(fields, "dry_run", bool, False),
     )

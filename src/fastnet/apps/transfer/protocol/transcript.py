@@ -12,7 +12,7 @@ ROW = struct.Struct("!IQ")
 """Entry and size, before the file's digest."""
 
 
-class Proof:
+class Transcript:
     """Grows by a row a file, in the order in which they were sent."""
 
     def __init__(self, algorithm: Algorithm) -> None:
@@ -35,6 +35,6 @@ class Proof:
     def digest(self) -> bytes:
         return self._rows.digest()
 
-    def only(self, algorithm: str) -> str | None:
+    def only_digest(self, algorithm: str) -> str | None:
         """For a report: algorithm and digest of the only file; None for none, or several."""
         return f"{algorithm}:{self._last.hex()}" if self.files == 1 and self._last else None

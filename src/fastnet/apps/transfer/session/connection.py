@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.extent import Stalled, receive_extent, send_extent
-from fastnet.apps.transfer.protocol.frames import HEAD, Frame, Kind, ProtocolError, unpack_head
+from fastnet.apps.transfer.protocol.frames import HEAD, Frame, FrameKind, ProtocolError, unpack_head
 from fastnet.errors import TransferError, reason
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S, PLAN_BYTES_MAX
 from fastnet.mover.contract import Mover
@@ -37,11 +37,11 @@ NETWORK_FAULTS = (
 )
 
 
-class Broken(TransferError):
+class ConnectionLost(TransferError):
     """The connection is gone, or silent."""
 
 
-class Channel:
+class TransferConnection:
     """One connection. on_slice: called whenever waiting or moving has taken MOVER_SLICE_S; may
     raise.
 
@@ -73,7 +73,7 @@ class Channel:
 
         self.sock, self._tls = sock, tls
 
-    def hang_up(self) -> None:
+    def shut_down(self) -> None:
         """End both directions, whoever waits for the socket meanwhile."""
         with suppress(OSError):
             # ssl's own would pull TLS from under the one who waits
@@ -82,7 +82,7 @@ class Channel:
     # Waiting
 
     def _wait(self, events: int, since: float) -> None:
-        """Wait a slice for the socket. Raises Broken when `since` is too long ago."""
+        """Wait a slice for the socket. Raises ConnectionLost when `since` is too long ago."""
         poll = select.poll()
         poll.register(self.sock, events)
         if monotonic() - max(since, self.heard) >= self.stall_s:
@@ -92,21 +92,21 @@ class Channel:
         self.on_slice()
 
     def check_deadline(self) -> None:
-        """Raises Broken when it is over; also for a peer that talks so much that nobody ever waits
+        """Raises ConnectionLost when it is over; also for a peer that talks so much that nobody ever waits
         for it.
         """
         if self.deadline is not None and monotonic() >= self.deadline:
             raise self.stalled()
 
-    def stalled(self) -> Broken:
+    def stalled(self) -> ConnectionLost:
         message = f"{self.peer} was silent for {self.stall_s:g} s"
         if self.deadline is not None:
             message = f"{self.peer} took too long to say {self.late_with}"
-        return Broken(
+        return ConnectionLost(
             message, "Look at the other side, or give a longer --timeout", ErrorCode.STALLED
         )
 
-    def broken(self, error: OSError | None = None) -> Broken:
+    def broken(self, error: OSError | None = None) -> ConnectionLost:
         is_ours = (
             error is None
             or error.errno in NETWORK_FAULTS
@@ -118,7 +118,7 @@ class Channel:
         hint = (
             "It was stopped, or the network failed; the same command again goes on where it ended"
         )
-        return Broken(f"{self.peer} broke the connection{how}", hint, ErrorCode.RESET)
+        return ConnectionLost(f"{self.peer} broke the connection{how}", hint, ErrorCode.RESET)
 
     def is_readable(self) -> bool:
         """Whether the peer has said something that was not read yet, or has ended."""
@@ -131,7 +131,7 @@ class Channel:
     # Bytes
 
     def _awaited(self, error: OSError, usual: int) -> int:
-        """What to poll for before the call that gave `error` is made again. Raises Broken when it
+        """What to poll for before the call that gave `error` is made again. Raises ConnectionLost when it
         is
         no wait.
 
@@ -174,7 +174,7 @@ class Channel:
                 self._wait(self._awaited(error, select.POLLIN), since)
 
     def read(self, count: int) -> bytearray:
-        """Exactly `count` bytes. Raises Broken when the peer ends before."""
+        """Exactly `count` bytes. Raises ConnectionLost when the peer ends before."""
         data = bytearray(count)
         view = memoryview(data)
         while view:
@@ -186,11 +186,11 @@ class Channel:
 
     # Frames
 
-    def read_head(self) -> tuple[Kind, int]:
-        """Kind and payload length of the next frame, whose payload the caller reads."""
+    def read_head(self) -> tuple[FrameKind, int]:
+        """FrameKind and payload length of the next frame, whose payload the caller reads."""
         return unpack_head(bytes(self.read(HEAD.size)))
 
-    def next_head(self) -> tuple[Kind, int] | None:
+    def next_head(self) -> tuple[FrameKind, int] | None:
         """read_head of a connection that may rest between frames, and end there: None."""
         first, stall_s = bytearray(1), self.stall_s
         self.stall_s = inf
@@ -200,12 +200,12 @@ class Channel:
             self.stall_s = stall_s
         return unpack_head(bytes(first + self.read(HEAD.size - 1))) if n else None
 
-    def read_frame(self, *due: Kind, bytes_max: int = PLAN_BYTES_MAX) -> Frame:
+    def read_frame(self, *due: FrameKind, bytes_max: int = PLAN_BYTES_MAX) -> Frame:
         """The next frame, of a kind that is due, or ERROR or ALIVE. Raises ProtocolError for
         another one, unread.
         """
         kind, length = self.read_head()
-        if kind not in (*due, Kind.ERROR, Kind.ALIVE) or length > bytes_max:
+        if kind not in (*due, FrameKind.ERROR, FrameKind.KEEPALIVE) or length > bytes_max:
             wanted = f", where {chr(due[0])} is due" if due else ""
             raise ProtocolError(f"a frame of kind {chr(kind)} with {length} bytes{wanted}")
         payload = bytes(self.read(length))
@@ -223,7 +223,7 @@ class Channel:
         return self._move(send_extent, mover, file_fd, offset, count)
 
     def receive_file(self, mover: Mover, file_fd: int, offset: int, count: int) -> None:
-        """`count` bytes into a file. Raises Broken, and OSError of the file."""
+        """`count` bytes into a file. Raises ConnectionLost, and OSError of the file."""
         moved = self._move(receive_extent, mover, file_fd, offset, count)
         if moved < count:
             raise self.broken()

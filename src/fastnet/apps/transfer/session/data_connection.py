@@ -1,4 +1,4 @@
-"""One connection of a transfer, as extents see it: a channel, a mover for its direction, and who
+"""One connection of a transfer, as extents see it: a connection, a mover for its direction, and who
 takes
 digests.
 
@@ -7,7 +7,7 @@ one flow to everything on the way that limits flows; a receiver's or a sender's 
 thread's work a connection.
 Decision: `--streams N` is N connections. The first carries the conversation, small files, and what
 comes in a row; all of them carry extents of large files, and whoever is free takes the next one.
-The further ones know nothing else: they come with the ticket that the listener gave to the first,
+The further ones know nothing else: they come with the session_id that the listener gave to the first,
 and one that breaks ends the transfer, which can be resumed.
 Cost: N movers and N threads on each side, 2 N with a slow digest. On one host one stream is as fast
 (docs/benchmarks.md).
@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from fastnet.apps.transfer.digest import Algorithm, Hasher
-from fastnet.apps.transfer.session.connection import Channel
+from fastnet.apps.transfer.session.connection import TransferConnection
 from fastnet.limits import MOVER_SLICE_S
 from fastnet.mover import MoverChoice, choose
 from fastnet.mover.contract import Mover
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Lane:
+class DataConnection:
     """look: what whoever waits in this lane does in between; may raise. moved: told of bytes of
     files
     that crossed it.
@@ -41,17 +41,17 @@ class Lane:
 
     def __init__(
         self,
-        channel: Channel,
+        connection: TransferConnection,
         mover: str,
         backend: str,
         look: Callable[[], None],
         moved: Callable[[int], None],
     ) -> None:
-        self.channel = channel
+        self.connection = connection
         self.look = look
         self.moved_bytes = 0
         self._moved = moved
-        channel.moved = self._count
+        connection.moved = self._count
         self.choice: MoverChoice | None = None
         self.mover: Mover | None = None
         self._wanted = (mover, backend)
@@ -80,7 +80,7 @@ class Lane:
         """A hasher of what `mover` moves from now on, or None where the bytes do not come by."""
         if not algorithm.size:
             return algorithm.new()
-        if mover.runs != "copy" or self.channel.is_tls:
+        if mover.runs != "copy" or self.connection.is_tls:
             return None
         hasher = algorithm.new()
         mover.tap = hasher.update

@@ -1,24 +1,24 @@
-"""What comes in one lane: extents of large files, as they are or compressed, and their digests."""
+"""What comes in one data_connection: extents of large files, as they are or compressed, and their digests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from fastnet.apps.transfer import compression
-from fastnet.apps.transfer.protocol.frames import EXTENT, Kind, ProtocolError, unpack_proof
+from fastnet.apps.transfer.protocol.frames import EXTENT, FrameKind, ProtocolError, unpack_digest
 from fastnet.apps.transfer.raw.target import cannot_write
-from fastnet.apps.transfer.session.data_connection import Lane
+from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.apps.transfer.target.writers import ExtentWriter, PartWriter
 
-Find = Callable[["LaneTaker", int, int], ExtentWriter]
+Find = Callable[["ExtentReceiver", int, int], ExtentWriter]
 """Given who took it, its entry and where it ends, who writes an extent."""
 
 
-class LaneTaker:
-    """Takes extents out of one lane. writer, index: of the file at hand, or None and -1."""
+class ExtentReceiver:
+    """Takes extents out of one data_connection. writer, index: of the file at hand, or None and -1."""
 
-    def __init__(self, lane: Lane, find: Find) -> None:
-        self.lane = lane
+    def __init__(self, data_connection: DataConnection, find: Find) -> None:
+        self.data_connection = data_connection
         self.writer: ExtentWriter | None = None
         self.index = -1
         self._find = find
@@ -32,29 +32,31 @@ class LaneTaker:
         finally:
             self.salvage()
 
-    def _next_head(self) -> tuple[Kind, int] | None:
+    def _next_head(self) -> tuple[FrameKind, int] | None:
         """Whoever waits for the whole file must not wait for digests that nobody looks at."""
-        if not self.lane.channel.is_readable():
+        if not self.data_connection.connection.is_readable():
             self.settle()
-        return self.lane.channel.next_head()
+        return self.data_connection.connection.next_head()
 
-    def _take_frame(self, kind: Kind, length: int) -> None:
-        if kind == Kind.EXTENT:
+    def _take_frame(self, kind: FrameKind, length: int) -> None:
+        if kind == FrameKind.EXTENT:
             return self.take_extent(length)
         payload = (
-            bytes(self.lane.channel.read(length)) if kind in (Kind.COMPRESSED, Kind.PROOF) else b""
+            bytes(self.data_connection.connection.read(length))
+            if kind in (FrameKind.COMPRESSED, FrameKind.DIGEST)
+            else b""
         )
-        if kind == Kind.PROOF:
+        if kind == FrameKind.DIGEST:
             return self.prove(payload)
-        if kind == Kind.COMPRESSED:
+        if kind == FrameKind.COMPRESSED:
             kind, payload = self.unpack(payload)
-        if kind != Kind.EXTENT:
+        if kind != FrameKind.EXTENT:
             raise ProtocolError(f"a frame of kind {chr(kind)} where only extents are due")
         return self.take_held(payload)
 
     def take_extent(self, length: int) -> None:
         """The payload of an EXTENT, still in the connection."""
-        head = self.lane.channel.read(EXTENT.size) if length > EXTENT.size else b""
+        head = self.data_connection.connection.read(EXTENT.size) if length > EXTENT.size else b""
         index, offset = EXTENT.unpack(head) if head else (-1, 0)
         count = length - EXTENT.size
         writer = self._writer_of(index, offset + count)
@@ -75,7 +77,7 @@ class LaneTaker:
         except OSError as error:
             raise cannot_write(writer.name, error) from error
 
-    def unpack(self, payload: bytes) -> tuple[Kind, bytes]:
+    def unpack(self, payload: bytes) -> tuple[FrameKind, bytes]:
         """What is in a COMPRESSED."""
         if self._decompressor is None:
             if compression.why_not():
@@ -84,8 +86,8 @@ class LaneTaker:
         return self._decompressor.frame(payload)
 
     def prove(self, payload: bytes) -> None:
-        """The payload of a PROOF."""
-        index, offset, count, digest = unpack_proof(payload)
+        """The payload of a DIGEST."""
+        index, offset, count, digest = unpack_digest(payload)
         if self.writer is None or index != self.index:
             raise ProtocolError("a digest of a file that is not under way")
         self.writer.prove(offset, count, digest)

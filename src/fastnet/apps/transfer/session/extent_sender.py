@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from fastnet.apps.transfer.compression import Compressor
 from fastnet.apps.transfer.digest import Algorithm, FileDigest
 from fastnet.apps.transfer.events import ErrorCode
-from fastnet.apps.transfer.protocol.frames import pack_extent, pack_proof
-from fastnet.apps.transfer.session.data_connection import Lane
+from fastnet.apps.transfer.protocol.frames import pack_digest, pack_extent
+from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.apps.transfer.source.identity import BLOCK_BYTES
 from fastnet.apps.transfer.source.open import Unsendable
 from fastnet.apps.transfer.target.journal import Extent
@@ -47,7 +47,7 @@ def data_ranges(file_fd: int, size: int, is_sparse: bool) -> Iterator[tuple[int,
         yield 0, size
 
 
-class Outgoing:
+class OutgoingFile:
     """One open file. index, place: of its entry. held: what the receiver has. frames: extents that
     were begun, for END.
     """
@@ -133,24 +133,24 @@ class Outgoing:
             return self._lock.wait_for(lambda: not self._under_way, wait_s)
 
 
-class LaneSender:
-    """Sends extents over one lane. look: may not send anything, for an extent may be under way."""
+class ExtentSender:
+    """Sends extents over one data_connection. look: may not send anything, for an extent may be under way."""
 
     def __init__(
         self,
-        lane: Lane,
+        data_connection: DataConnection,
         algorithm: Algorithm,
         pace: ByteRateLimiter,
         compressor: Compressor | None,
         look: Callable[[], None],
     ) -> None:
-        self.lane = lane
+        self.data_connection = data_connection
         self.look = look
         self.algorithm = algorithm
         self.pace = pace
         self.compressor = compressor
 
-    def work(self, file: Outgoing) -> None:
+    def work(self, file: OutgoingFile) -> None:
         """Send extents of a file until there are none. Raises Unsendable when it has to be called
         off.
         """
@@ -165,34 +165,40 @@ class LaneSender:
     def send_data(self, head: bytes, data: bytes | memoryview) -> None:
         """A whole frame of data, as small as was asked for."""
         if self.compressor:
-            self.lane.channel.send(self.compressor.frame(b"".join((head, data))))
+            self.data_connection.connection.send(self.compressor.frame(b"".join((head, data))))
         else:
-            self.lane.channel.send(head)
-            self.lane.channel.send(data)
+            self.data_connection.connection.send(head)
+            self.data_connection.connection.send(data)
 
     def send_held(self, index: int, offset: int, data: bytes) -> Extent:
         """An extent that is in memory."""
         self.pace.wait_all(len(data), self.look)
         extent = Extent(offset, len(data), self.algorithm.of(data))
         self.send_data(pack_extent(index, offset, len(data)), data)
-        self.lane.channel.send(pack_proof(index, offset, len(data), extent.digest))
-        self.lane.channel.moved(len(data))
+        self.data_connection.connection.send(pack_digest(index, offset, len(data), extent.digest))
+        self.data_connection.connection.moved(len(data))
         self.look()
         return extent
 
-    def _send(self, file: Outgoing, offset: int, count: int) -> Extent:
+    def _send(self, file: OutgoingFile, offset: int, count: int) -> Extent:
         if self.compressor is not None:
             return self._send_read(file, offset, count)
-        lane, channel, place = self.lane, self.lane.channel, file.place
+        data_connection, connection, place = (
+            self.data_connection,
+            self.data_connection.connection,
+            file.place,
+        )
         before = self._moved(file.fd)
-        hasher = lane.hash_along(self._mover(file.fd), self.algorithm)
+        hasher = data_connection.hash_along(self._mover(file.fd), self.algorithm)
         found = (
             hasher.digest
             if hasher
-            else lane.pool.submit(self.algorithm.of_extent, file.fd, offset, count).result
+            else data_connection.pool.submit(
+                self.algorithm.of_extent, file.fd, offset, count
+            ).result
         )
         file.begin()
-        channel.send(pack_extent(file.index, offset, count))
+        connection.send(pack_extent(file.index, offset, count))
         try:
             sent = self._send_bytes(file.fd, offset, count)
         except OSError as error:
@@ -205,11 +211,11 @@ class LaneSender:
                 f"{place} shrank while it was sent: {offset + sent} bytes are left",
             )
         digest = found()
-        channel.send(pack_proof(file.index, offset, count, digest))
+        connection.send(pack_digest(file.index, offset, count, digest))
         self.look()
         return Extent(offset, count, digest)
 
-    def _send_read(self, file: Outgoing, offset: int, count: int) -> Extent:
+    def _send_read(self, file: OutgoingFile, offset: int, count: int) -> Extent:
         """An extent that passes through this process."""
         try:
             data = os.pread(file.fd, count, offset)
@@ -229,7 +235,7 @@ class LaneSender:
         mover, sent = self._mover(fd), 0
         while sent < count:
             step = self.pace.wait(count - sent, self.look)
-            n = self.lane.channel.send_file(mover, fd, offset + sent, step)
+            n = self.data_connection.connection.send_file(mover, fd, offset + sent, step)
             sent += n
             if n < step:
                 break
@@ -237,13 +243,17 @@ class LaneSender:
 
     def _moved(self, fd: int) -> int:
         """Bytes of extents that the connection took so far, exact also after an error."""
-        return self.lane.moved_bytes if self.lane.channel.is_tls else self._mover(fd).moved_bytes
+        return (
+            self.data_connection.moved_bytes
+            if self.data_connection.connection.is_tls
+            else self._mover(fd).moved_bytes
+        )
 
     def _mover(self, fd: int) -> Mover:
-        return self.lane.mover_for("send", fd, self.algorithm)
+        return self.data_connection.mover_for("send", fd, self.algorithm)
 
     def _pad(self, count: int) -> None:
         """What was promised must follow, or nobody would know where the next frame begins."""
         while count > 0:
-            self.lane.channel.send(ZEROS[:count])
+            self.data_connection.connection.send(ZEROS[:count])
             count -= min(count, len(ZEROS))

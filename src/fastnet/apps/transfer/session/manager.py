@@ -23,10 +23,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
-from fastnet.apps.transfer.protocol.frames import Kind, pack_json
-from fastnet.apps.transfer.protocol.handshake import Greeting, Peer, expect, greet
+from fastnet.apps.transfer.protocol.frames import FrameKind, pack_json
+from fastnet.apps.transfer.protocol.handshake import Hello, PeerHello, expect, perform_handshake
 from fastnet.apps.transfer.report import TransferReport
-from fastnet.apps.transfer.session.connection import Broken, Channel
+from fastnet.apps.transfer.session.connection import ConnectionLost, TransferConnection
 from fastnet.apps.transfer.session.listen import (
     accept,
     dial_until,
@@ -36,7 +36,12 @@ from fastnet.apps.transfer.session.listen import (
     reset_on_close,
     wait_readable,
 )
-from fastnet.apps.transfer.session.session import Cancelled, Options, Session, say_farewell
+from fastnet.apps.transfer.session.session import (
+    SessionOptions,
+    TransferCancelled,
+    TransferSession,
+    send_error,
+)
 from fastnet.endpoint import Endpoint
 from fastnet.errors import FastnetError, TransferError, TransferRefused, reason
 from fastnet.limits import (
@@ -55,18 +60,18 @@ if TYPE_CHECKING:
 
     from fastnet.transport import tls
 
-TICKET_BYTES = 16
+SESSION_ID_BYTES = 16
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Opened(NamedTuple):
-    """A connection whose peer has greeted, for the session to come. ticket: for further connections
+    """A connection whose peer has greeted, for the session to come. session_id: for further connections
     to this listener.
     """
 
-    channel: Channel
-    peer: Peer
-    ticket: str
+    connection: TransferConnection
+    peer: PeerHello
+    session_id: str
     number: int
     congestion: str
     stopped: Callable[[], bool]
@@ -97,21 +102,21 @@ def as_event(error: Exception, number: int) -> TransferEvent:
     return TransferEvent("error", number, code=code, text=error.message, hint=error.hint)
 
 
-Make = Callable[[Opened], Session]
+Make = Callable[[Opened], TransferSession]
 """Makes the session for a connection."""
 
 
-def await_welcome(channel: Channel) -> None:
+def await_welcome(connection: TransferConnection) -> None:
     """A further connection belongs to its transfer when the listener has said so. Raises
     TransferError.
     """
-    channel.deadline = monotonic() + HELLO_S
-    expect(channel, Kind.ALIVE)
-    channel.deadline = None
+    connection.deadline = monotonic() + HELLO_S
+    expect(connection, FrameKind.KEEPALIVE)
+    connection.deadline = None
 
 
 def strangers_max() -> int:
-    """How many may be greeting at once: never so many that they take the descriptors of a transfer
+    """How many may be hello at once: never so many that they take the descriptors of a transfer
     that runs.
     """
     return max(
@@ -132,12 +137,12 @@ def get_ready() -> None:
 
 @dataclass
 class Host:
-    """What all connections of one command share. greeting: without its TLS binding, which each
+    """What all connections of one command share. hello: without its TLS binding, which each
     connection has its own.
     """
 
-    greeting: Greeting
-    options: Options
+    hello: Hello
+    options: SessionOptions
     make: Make
     on_event: OnEvent
     stopped: Callable[[], bool] = never
@@ -145,8 +150,8 @@ class Host:
     context: tls.Context | None = None
     reports: list[TransferReport] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
-    _greeting: list[Channel] = field(default_factory=list)
-    _tickets: dict[str, Future[Session]] = field(default_factory=dict)
+    _handshakes: list[TransferConnection] = field(default_factory=list)
+    _sessions: dict[str, Future[TransferSession]] = field(default_factory=dict)
     _running: list[threading.Thread] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _taken: int = 0
@@ -156,7 +161,9 @@ class Host:
     def connect(self, endpoint: Endpoint) -> TransferReport:
         """Connect and have the one session. Raises NetworkError and TransferError."""
         with dial_until(endpoint, self.options.retry_s) as sock:
-            report = self._transfer(self._greet(self._channel(sock), True, endpoint.host), endpoint)
+            report = self._transfer(
+                self._handshake(self._connection(sock), True, endpoint.host), endpoint
+            )
         self.on_event(TransferEvent("report", report=report))
         return report
 
@@ -206,13 +213,13 @@ class Host:
             return
         if sock is None:
             return
-        channel = self._channel(sock)
+        connection = self._connection(sock)
         with self._lock:
-            self._greeting.append(channel)
-            oldest = self._greeting[0] if len(self._greeting) > strangers_max() else None
+            self._handshakes.append(connection)
+            oldest = self._handshakes[0] if len(self._handshakes) > strangers_max() else None
         if oldest is not None:
-            oldest.hang_up()
-        thread = threading.Thread(target=self._serve, args=(channel,), name="transfer")
+            oldest.shut_down()
+        thread = threading.Thread(target=self._serve, args=(connection,), name="transfer")
         self._running = [each for each in self._running if each.is_alive()]
         self._running.append(thread)
         thread.start()
@@ -220,7 +227,7 @@ class Host:
     def _is_over(self) -> bool:
         if self.stopped() and not self._taken:
             if not self.keep_open:
-                raise Cancelled
+                raise TransferCancelled
             return True
         return self.stopped() if self.keep_open else bool(self.reports or self.errors)
 
@@ -229,16 +236,18 @@ class Host:
             while thread.is_alive():
                 thread.join(MOVER_SLICE_S)
 
-    def _serve(self, channel: Channel) -> None:
+    def _serve(self, connection: TransferConnection) -> None:
         """The life of one connection that came to us, in its thread."""
         try:
-            opened = self._greet(channel, False, channel.peer)
+            opened = self._handshake(connection, False, connection.peer)
         except (FastnetError, OSError) as error:
-            if not isinstance(error, Cancelled):
+            if not isinstance(error, TransferCancelled):
                 why = error.message if isinstance(error, FastnetError) else reason(error)
-                self.on_event(TransferEvent("message", text=f"{channel.peer} was sent away: {why}"))
+                self.on_event(
+                    TransferEvent("message", text=f"{connection.peer} was sent away: {why}")
+                )
             return
-        if opened.peer.joins:
+        if opened.peer.joins_session:
             return self._join(opened)
         try:
             report = self._transfer(opened)
@@ -251,52 +260,60 @@ class Host:
         finally:
             os.eventfd_write(self._ended, 1)
 
-    # Further connections of a transfer (lane.py)
+    # Further connections of a transfer (data_connection.py)
 
-    def _new_ticket(self) -> str:
+    def _new_session_id(self) -> str:
         """Known before the peer hears of it, for it may use it at once."""
         # here, because whoever connects has no tickets, and the time is short
         from concurrent.futures import Future
 
-        ticket = os.urandom(TICKET_BYTES).hex()
+        session_id = os.urandom(SESSION_ID_BYTES).hex()
         with self._lock:
-            self._tickets[ticket] = Future()
-        return ticket
+            self._sessions[session_id] = Future()
+        return session_id
 
-    def _forget_ticket(self, ticket: str) -> None:
+    def _forget_session(self, session_id: str) -> None:
         with self._lock:
-            session = self._tickets.pop(ticket, None)
+            session = self._sessions.pop(session_id, None)
         if session is not None:
             session.cancel()
 
     def _join(self, opened: Opened) -> None:
-        """A connection that came to us with a ticket."""
-        self._forget_ticket(opened.ticket)  # nobody joins a further one
+        """A connection that came to us with a session_id."""
+        self._forget_session(opened.session_id)  # nobody joins_session a further one
         with self._lock:
-            session = self._tickets.get(opened.peer.joins)
+            session = self._sessions.get(opened.peer.joins_session)
         if session is None:
-            say_farewell(
-                opened.channel, TransferRefused("there is no such transfer", "", ErrorCode.REFUSED)
+            send_error(
+                opened.connection,
+                TransferRefused("there is no such transfer", "", ErrorCode.REFUSED),
             )
-            return opened.channel.close()
+            return opened.connection.close()
         from concurrent.futures import CancelledError
 
         try:
-            session.result(HELLO_S).serve_lane(opened.channel, pack_json(Kind.ALIVE, {"bytes": 0}))
+            session.result(HELLO_S).serve_data_connection(
+                opened.connection, pack_json(FrameKind.KEEPALIVE, {"bytes": 0})
+            )
         except (CancelledError, TimeoutError):
-            opened.channel.close()
+            opened.connection.close()
 
-    def _branch(self, session: Session, endpoint: Endpoint, ticket: str) -> None:
+    def _branch(self, session: TransferSession, endpoint: Endpoint, session_id: str) -> None:
         """Connect once more, for a transfer that runs. It goes on without, when that fails."""
         try:
             with dial_until(endpoint) as sock:
-                channel = self._channel(sock)
+                connection = self._connection(sock)
                 try:
-                    self._greet(channel, True, endpoint.host, self.greeting._replace(joins=ticket))
-                    await_welcome(channel)
-                    session.serve_lane(channel)
+                    self._handshake(
+                        connection,
+                        True,
+                        endpoint.host,
+                        self.hello._replace(joins_session=session_id),
+                    )
+                    await_welcome(connection)
+                    session.serve_data_connection(connection)
                 finally:
-                    channel.close()
+                    connection.close()
         except (FastnetError, OSError) as error:
             if not session.is_over:
                 why = error.message if isinstance(error, FastnetError) else reason(error)
@@ -306,14 +323,14 @@ class Host:
 
     @contextmanager
     def _branches(
-        self, session: Session, opened: Opened, endpoint: Endpoint | None
+        self, session: TransferSession, opened: Opened, endpoint: Endpoint | None
     ) -> Iterator[None]:
-        """The further connections of a session: we dial them, or they come with its ticket."""
+        """The further connections of a session: we dial them, or they come with its session_id."""
         threads = []
         if endpoint is None:
-            self._tickets[opened.ticket].set_result(session)
-        elif opened.peer.ticket:
-            arguments = (session, endpoint, opened.peer.ticket)
+            self._sessions[opened.session_id].set_result(session)
+        elif opened.peer.session_id:
+            arguments = (session, endpoint, opened.peer.session_id)
             for _ in range(min(opened.peer.streams, STREAMS_MAX) - 1):
                 threads.append(
                     threading.Thread(target=self._branch, args=arguments, name="lane", daemon=True)
@@ -329,37 +346,37 @@ class Host:
 
     # One connection
 
-    def _channel(self, sock: socket.socket) -> Channel:
-        channel = Channel(sock, peer_name(sock), self.options.stall_s)
-        channel.on_slice = self._look
-        return channel
+    def _connection(self, sock: socket.socket) -> TransferConnection:
+        connection = TransferConnection(sock, peer_name(sock), self.options.stall_s)
+        connection.on_slice = self._look
+        return connection
 
-    def _greet(
-        self, channel: Channel, dialled: bool, host: str, greeting: Greeting | None = None
+    def _handshake(
+        self, connection: TransferConnection, dialled: bool, host: str, hello: Hello | None = None
     ) -> Opened:
         """Find out who is there. A connection that came to us then takes its place. On failure the
         peer is told.
         """
-        greeting = greeting or self.greeting._replace(ticket="" if dialled else self._new_ticket())
+        hello = hello or self.hello._replace(session_id="" if dialled else self._new_session_id())
         try:
-            congestion = settle(channel.sock, self.options.congestion)
-            peer = self._open(channel, greeting, dialled, host)
-            number = 1 if dialled or peer.joins else self._take_place(channel)
+            congestion = settle(connection.sock, self.options.congestion)
+            peer = self._open(connection, hello, dialled, host)
+            number = 1 if dialled or peer.joins_session else self._take_place(connection)
         except BaseException as error:
             if isinstance(error, TransferError):
-                say_farewell(channel, error)
+                send_error(connection, error)
             # it heard nothing, and a raw receiver would take a FIN for the file's end
-            if isinstance(error, Broken):
+            if isinstance(error, ConnectionLost):
                 with suppress(OSError):
-                    reset_on_close(channel.sock, True)
-            channel.close()
-            self._forget_ticket(greeting.ticket)
+                    reset_on_close(connection.sock, True)
+            connection.close()
+            self._forget_session(hello.session_id)
             raise
         finally:
             with self._lock, suppress(ValueError):
-                self._greeting.remove(channel)
+                self._handshakes.remove(connection)
         stopped = self.stopped if dialled else self._is_stopped
-        return Opened(channel, peer, greeting.ticket, number, congestion, stopped)
+        return Opened(connection, peer, hello.session_id, number, congestion, stopped)
 
     def _transfer(self, opened: Opened, dialled: Endpoint | None = None) -> TransferReport:
         try:
@@ -367,40 +384,42 @@ class Host:
             with self._branches(session, opened, dialled):
                 return session.run()
         except FastnetError as error:
-            say_farewell(opened.channel, error)
-            if isinstance(error, Broken) and self.greeting.role == "recv":
+            send_error(opened.connection, error)
+            if isinstance(error, ConnectionLost) and self.hello.role == "recv":
                 with suppress(OSError):
-                    reset_on_close(opened.channel.sock, True)
+                    reset_on_close(opened.connection.sock, True)
             raise
         finally:
-            opened.channel.close()
-            self._forget_ticket(opened.ticket)
+            opened.connection.close()
+            self._forget_session(opened.session_id)
 
-    def _open(self, channel: Channel, greeting: Greeting, dialled: bool, host: str) -> Peer:
+    def _open(
+        self, connection: TransferConnection, hello: Hello, dialled: bool, host: str
+    ) -> PeerHello:
         """TLS, when it is wanted, and the greeting."""
         if self.context is not None:
             from fastnet.transport import tls
 
-            secure = tls.begin(channel.sock, self.context, not dialled, host)
-            channel.secure(secure)
+            secure = tls.begin(connection.sock, self.context, not dialled, host)
+            connection.secure(secure)
             tls.shake(secure, host, HELLO_S, self._look)
-            greeting = greeting._replace(binding=tls.binding(secure))
-        return greet(channel, greeting, dialled)
+            hello = hello._replace(binding=tls.binding(secure))
+        return perform_handshake(connection, hello, dialled)
 
-    def _take_place(self, channel: Channel) -> int:
+    def _take_place(self, connection: TransferConnection) -> int:
         with self._lock:
             if (self._taken and not self.keep_open) or self._over:
                 raise TransferRefused(
                     "it is busy with somebody else", "Try again later", ErrorCode.REFUSED
                 )
             self._taken += 1
-            self._greeting.remove(channel)
+            self._handshakes.remove(connection)
             return self._taken
 
     def _look(self) -> None:
         """While greeting: give up when it is over."""
         if self._over or self.stopped():
-            raise Cancelled
+            raise TransferCancelled
 
     def _is_stopped(self) -> bool:
         """Whether a session that runs must end: with keep_open those that run are seen to their

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastnet.apps.transfer.session.receiver import Receiver
 
 
-class PacksIn:
+class PackReceiver:
     """Of one session."""
 
     def __init__(self, session: Receiver) -> None:
@@ -53,9 +53,9 @@ class PacksIn:
         session.packed_by = self.backend if files else session.packed_by
         session.go_on(files)
         session.files += files
-        session.channel.moved(made.size)
+        session.connection.moved(made.size)
         session.confirmed_bytes += made.size
-        session.proof.add_rows(made.proof, files)
+        session.transcript.add_rows(made.proof, files)
         return files
 
     def _take_one(self, index: int, content: memoryview, digest: bytes) -> None:
@@ -66,9 +66,9 @@ class PacksIn:
         if session.algorithm.of(content) != digest:
             message = f"{entry.path} is not what was sent: the digests differ"
             raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
-        session.channel.moved(len(content))
+        session.connection.moved(len(content))
         if session.inbox.root is None:
-            StreamWriter(session, session.trunk, entry, "standard output", session.out_fd).write(
+            StreamWriter(session, session.control, entry, "standard output", session.out_fd).write(
                 content
             )
         else:

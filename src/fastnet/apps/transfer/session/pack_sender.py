@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fastnet.apps.transfer.session.sender import Sender
 
 
-class PacksOut:
+class PackSender:
     """Of one session."""
 
     def __init__(self, session: Sender) -> None:
@@ -56,8 +56,8 @@ class PacksOut:
             session.out.pace.wait_all(pack.size, session.look)
             with memoryview(self._room) as room:
                 session.out.send_data(pack_head(sent, pack.table, pack.size), room[: pack.size])
-            session.channel.moved(pack.size)
-            session.proof.add_rows(pack.proof, sent)
+            session.connection.moved(pack.size)
+            session.transcript.add_rows(pack.proof, sent)
             session.files += sent
             session.packed_by = self.backend
         return sent

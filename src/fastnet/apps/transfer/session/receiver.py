@@ -21,17 +21,23 @@ from typing import Any
 from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.protocol import manifest
 from fastnet.apps.transfer.protocol.entry import FILE, STREAM, Entry
-from fastnet.apps.transfer.protocol.frames import Kind, ProtocolError, field, pack_json, unpack_json
+from fastnet.apps.transfer.protocol.frames import (
+    FrameKind,
+    ProtocolError,
+    field,
+    pack_json,
+    unpack_json,
+)
 from fastnet.apps.transfer.protocol.handshake import as_error
-from fastnet.apps.transfer.protocol.transcript import Proof
+from fastnet.apps.transfer.protocol.transcript import Transcript
 from fastnet.apps.transfer.raw.target import came_into_being, cannot_write, umask
 from fastnet.apps.transfer.report import TransferReport
-from fastnet.apps.transfer.session.data_connection import Lane
-from fastnet.apps.transfer.session.extent_receiver import LaneTaker
+from fastnet.apps.transfer.session.data_connection import DataConnection
+from fastnet.apps.transfer.session.extent_receiver import ExtentReceiver
 from fastnet.apps.transfer.session.listen import reset_on_close
-from fastnet.apps.transfer.session.pack_receiver import PacksIn
-from fastnet.apps.transfer.session.session import Session
-from fastnet.apps.transfer.target.incoming_file import Incoming
+from fastnet.apps.transfer.session.pack_receiver import PackReceiver
+from fastnet.apps.transfer.session.session import TransferSession
+from fastnet.apps.transfer.target.incoming_file import IncomingFile
 from fastnet.apps.transfer.target.journal import Part, discard
 from fastnet.apps.transfer.target.paths import part_name
 from fastnet.apps.transfer.target.placement import Inbox, Placed, check_space
@@ -40,7 +46,15 @@ from fastnet.apps.transfer.target.writers import ExtentWriter, PartWriter, Strea
 from fastnet.errors import TransferError, TransferRefused
 from fastnet.limits import MANIFEST_FILES_MAX, MOVER_SLICE_S, PACKED_FILE_BYTES, REASON_CHARACTERS
 
-UNDER_WAY = (Kind.COMPRESSED, Kind.PROOF, Kind.PACK, Kind.END, Kind.FINISH, Kind.ERROR, Kind.ALIVE)
+UNDER_WAY = (
+    FrameKind.COMPRESSED,
+    FrameKind.DIGEST,
+    FrameKind.PACK,
+    FrameKind.END,
+    FrameKind.FINISH,
+    FrameKind.ERROR,
+    FrameKind.KEEPALIVE,
+)
 """What a sender says between the plan and the end, beside extents."""
 
 Ask = Callable[[list[Entry], int, Callable[[], None]], bool]
@@ -49,7 +63,7 @@ whether to take them. That call raises when the sender has gone."""
 
 
 @dataclass(frozen=True)
-class Policy:
+class ReceivePolicy:
     """What a receiver takes. bytes_max, files_max: None for any number, or MANIFEST_FILES_MAX.
     fsync: sync before DONE.
     """
@@ -60,30 +74,30 @@ class Policy:
     ask: Ask | None = None
 
 
-class Receiver(Session):
+class Receiver(TransferSession):
     """The receiving side. out_fd: where a stream goes, when the inbox has no root."""
 
     role = "recv"
 
     def __init__(
-        self, *args: Any, inbox: Inbox, policy: Policy, out_fd: int = 1, **more: Any
+        self, *args: Any, inbox: Inbox, policy: ReceivePolicy, out_fd: int = 1, **more: Any
     ) -> None:
         super().__init__(*args, **more)
         self.inbox = inbox
         self.policy = policy
         self.out_fd = out_fd
-        self.proof = Proof(self.algorithm)
+        self.transcript = Transcript(self.algorithm)
         self.confirmed_bytes = 0
         self.lost = 0
         self._why_lost = ""
         self.placed = Placed([], [])
         self.due: list[int] = []
         self.at = 0
-        self.file: Incoming | None = None
-        self._taker = LaneTaker(self.trunk, self._writer_of)
+        self.file: IncomingFile | None = None
+        self._taker = ExtentReceiver(self.control, self._writer_of)
         self._is_taking = False
         self._parts: dict[int, Part] = {}
-        self._packs = PacksIn(self)
+        self._packs = PackReceiver(self)
 
     def look(self) -> None:
         super().look()
@@ -99,7 +113,7 @@ class Receiver(Session):
             where = "standard output" if self.inbox.root is None else self.inbox.root.path
             raise cannot_write(where, error) from error
         finally:
-            self.end_lanes(False)
+            self.end_data_connections(False)
             self._taker.salvage()
             for part in self._parts.values():
                 part.leave()
@@ -108,7 +122,7 @@ class Receiver(Session):
     def _take_all(self) -> bool:
         """Returns False for a dry run."""
         given = manifest.read(
-            self.channel, self.expect, self.policy.files_max, self.policy.bytes_max
+            self.connection, self.expect, self.policy.files_max, self.policy.bytes_max
         )
         entries = given.entries
         self.placed = placed = self.inbox.place(entries)
@@ -120,7 +134,7 @@ class Receiver(Session):
         self._send_plan(placed, given.data_bytes, dry_run)
         self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
         if dry_run:
-            self.tell_plan()
+            self.emit_plan()
             return False
         self.inbox.make_folders(placed)
         with self.lock:
@@ -136,10 +150,10 @@ class Receiver(Session):
         nothing more.
         """
         self.look()
-        while self.channel.is_readable():
-            frame = self.channel.read_frame()
-            if frame.kind == Kind.ERROR:
-                raise as_error(self.channel.peer, frame.json())
+        while self.connection.is_readable():
+            frame = self.connection.read_frame()
+            if frame.kind == FrameKind.ERROR:
+                raise as_error(self.connection.peer, frame.json())
 
     # The plan
 
@@ -158,8 +172,8 @@ class Receiver(Session):
         streams = any(placed.entries[index].kind == STREAM for index in self.due)
         self.total_bytes = None if streams else placed.wanted_bytes - self.skipped_bytes
         self.skipped_bytes += sum(placed.entries[index].size for index in placed.skip)
-        self.channel.send(
-            pack_json(Kind.PLAN, {"skip": placed.skip, "held": held, "dry_run": dry_run})
+        self.connection.send(
+            pack_json(FrameKind.PLAN, {"skip": placed.skip, "held": held, "dry_run": dry_run})
         )
 
     def _left_parts(self, root: Root, placed: Placed, dry_run: bool) -> dict[int, Part]:
@@ -187,29 +201,29 @@ class Receiver(Session):
 
     def _step(self) -> bool:
         """One frame. Returns False when the sender has sent all."""
-        kind, length = self.channel.read_head()
-        if kind == Kind.EXTENT:
+        kind, length = self.connection.read_head()
+        if kind == FrameKind.EXTENT:
             self._taker.take_extent(length)
             return True
         if kind not in UNDER_WAY:
             raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
-        payload: bytes | bytearray = self.channel.read(length)
-        if kind == Kind.COMPRESSED:
+        payload: bytes | bytearray = self.connection.read(length)
+        if kind == FrameKind.COMPRESSED:
             kind, payload = self._taker.unpack(bytes(payload))
             self.is_compressed = True
-        if kind == Kind.EXTENT:
+        if kind == FrameKind.EXTENT:
             self._taker.take_held(bytes(payload))
-        elif kind == Kind.PROOF:
+        elif kind == FrameKind.DIGEST:
             self._taker.prove(bytes(payload))
-        elif kind == Kind.PACK:
+        elif kind == FrameKind.PACK:
             self._packs.take(payload)
-        elif kind == Kind.END:
+        elif kind == FrameKind.END:
             self._end(unpack_json(payload))
-        elif kind == Kind.FINISH:
+        elif kind == FrameKind.FINISH:
             self._check_finish(unpack_json(payload))
             return False
-        elif kind == Kind.ERROR:
-            raise as_error(self.channel.peer, unpack_json(payload))
+        elif kind == FrameKind.ERROR:
+            raise as_error(self.connection.peer, unpack_json(payload))
         self.look()
         return True
 
@@ -224,18 +238,18 @@ class Receiver(Session):
             raise ProtocolError("files out of their order")
         return self.placed.entries[index]
 
-    def _writer_of(self, taker: LaneTaker, index: int, ends: int) -> ExtentWriter:
+    def _writer_of(self, taker: ExtentReceiver, index: int, ends: int) -> ExtentWriter:
         """Who takes an extent of this entry, which ends there, out of the first connection."""
         entry = self.due_entry(index)
         self._check_stream(entry, ends)
-        return taker.writer or self._new_writer(taker.lane, index, entry)
+        return taker.writer or self._new_writer(taker.data_connection, index, entry)
 
-    def work_lane(self, lane: Lane) -> None:
+    def run_data_connection(self, data_connection: DataConnection) -> None:
         # in the end, too: nothing but the sender's bytes ever travels here
-        reset_on_close(lane.channel.sock, True)
-        LaneTaker(lane, self._writer_in_turn).take_all()
+        reset_on_close(data_connection.connection.sock, True)
+        ExtentReceiver(data_connection, self._writer_in_turn).take_all()
 
-    def _writer_in_turn(self, taker: LaneTaker, index: int, ends: int) -> ExtentWriter:
+    def _writer_in_turn(self, taker: ExtentReceiver, index: int, ends: int) -> ExtentWriter:
         """Who takes an extent of this entry out of a further connection, as soon as it is its
         turn.
         """
@@ -243,13 +257,13 @@ class Receiver(Session):
             taker.settle()
         with self.lock:
             while not self._is_taking or (self.at_entry() < index and index in self.placed.places):
-                self._look_from_lane()
+                self._check_data_connection()
                 self.lock.wait(MOVER_SLICE_S)
             entry = self.due_entry(index)
             if entry.kind != FILE or self.inbox.root is None:
                 raise ProtocolError("an extent of a stream in a further connection")
             if taker.writer is None or taker.index != index:
-                return self._new_writer(taker.lane, index, entry)
+                return self._new_writer(taker.data_connection, index, entry)
             return taker.writer
 
     def _check_stream(self, entry: Entry, size: int) -> None:
@@ -258,26 +272,28 @@ class Receiver(Session):
             message = f"the stream is longer than {most} bytes"
             raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
 
-    def _new_writer(self, lane: Lane, index: int, entry: Entry) -> ExtentWriter:
+    def _new_writer(
+        self, data_connection: DataConnection, index: int, entry: Entry
+    ) -> ExtentWriter:
         if self.inbox.root is None:
-            return StreamWriter(self, lane, entry, "standard output", self.out_fd)
+            return StreamWriter(self, data_connection, entry, "standard output", self.out_fd)
         place = self.placed.places[index]
         try:
             with self.lock:
                 if index not in self._parts:
                     self._parts[index] = Part(self.inbox.root, place, entry, self.algorithm)
                 if self.file is None:
-                    self.file = Incoming(self._parts[index], self.algorithm, self.lock)
-                return PartWriter(self, lane, entry, self.file)
+                    self.file = IncomingFile(self._parts[index], self.algorithm, self.lock)
+                return PartWriter(self, data_connection, entry, self.file)
         except OSError as error:
             raise cannot_write("/".join(place), error) from error
 
-    def _await_extents(self, count: int | None, is_here: Callable[[Incoming], int]) -> None:
+    def _await_extents(self, count: int | None, is_here: Callable[[IncomingFile], int]) -> None:
         """Until so many extents of the file at hand came in all lanes. None: the sender does not
         say.
         """
         if self.file is not None and count is not None:
-            self.file.await_all(count, is_here, self.trunk, lambda: self.moved_bytes)
+            self.file.await_all(count, is_here, self.control, lambda: self.moved_bytes)
 
     def _end(self, fields: dict[str, Any]) -> None:
         """A file is over: whole, or called off."""
@@ -292,7 +308,7 @@ class Receiver(Session):
         size = field(fields, "size", int, -1)
         if size < 0 or (entry.kind == FILE and size != entry.size):
             raise ProtocolError(f"the size of {entry.path!a}")
-        writer = self._taker.writer or self._new_writer(self.trunk, index, entry)
+        writer = self._taker.writer or self._new_writer(self.control, index, entry)
         writer.settle_all(size)
         self._await_extents(extents, lambda file: file.proven)
         try:
@@ -312,7 +328,7 @@ class Receiver(Session):
             self._parts.pop(index).close()
         self.lost += 1
         self._why_lost = self._why_lost or text[:REASON_CHARACTERS]
-        self.tell("message", text=f"not received: {text[:REASON_CHARACTERS]}")
+        self.emit("message", text=f"not received: {text[:REASON_CHARACTERS]}")
         self.go_on()
 
     def _commit(self, index: int, entry: Entry, part: Part) -> None:
@@ -330,7 +346,7 @@ class Receiver(Session):
         self.go_on()
         self.files += 1
         self.confirmed_bytes += size
-        self.proof.add(index, size, digest)
+        self.transcript.add(index, size, digest)
 
     def go_on(self, files: int = 1) -> None:
         """To the next file, or over so many."""
@@ -353,7 +369,10 @@ class Receiver(Session):
         return self.inbox.overwrite in ("always", "older")
 
     def _check_finish(self, fields: dict[str, Any]) -> None:
-        if self.at != len(self.due) or field(fields, "proof", str, "") != self.proof.digest().hex():
+        if (
+            self.at != len(self.due)
+            or field(fields, "transcript", str, "") != self.transcript.digest().hex()
+        ):
             raise ProtocolError("it ends before all files were sent")
 
     # Folders and links
@@ -366,22 +385,22 @@ class Receiver(Session):
                 self.await_result(self.pool.submit(self.inbox.root.sync, folder))
         self.inbox.set_folders(placed)
         for text in placed.refused:
-            self.tell("message", text=f"link not made: {text}")
+            self.emit("message", text=f"link not made: {text}")
 
     # The word
 
     def _confirm(self) -> TransferReport:
-        mover, why = self.mover_words()
+        mover, why = self.mover_and_reason()
         refused = self.placed.refused
-        self.channel.send(
+        self.connection.send(
             pack_json(
-                Kind.DONE,
+                FrameKind.ACK,
                 {
                     "files": self.files,
                     "bytes": self.confirmed_bytes,
-                    "proof": self.proof.digest().hex(),
+                    "transcript": self.transcript.digest().hex(),
                     "refused": len(refused),
-                    "why": refused[0] if refused else "",
+                    "refused_reason": refused[0] if refused else "",
                     "synced": self.policy.fsync,
                     "cpu_seconds": self.cpu_seconds(),
                     "mover": mover,
@@ -389,12 +408,13 @@ class Receiver(Session):
                 },
             )
         )
-        self.channel.deadline = monotonic() + self.options.stall_s
+        self.connection.deadline = monotonic() + self.options.stall_s
         with suppress(TransferError):
             # that our word arrived; without it we have the files all the same
-            self.expect(Kind.FINISH)
+            self.expect(FrameKind.FINISH)
         report = self.report(
-            confirmed_bytes=self.confirmed_bytes, digest=self.proof.only(self.algorithm.name)
+            confirmed_bytes=self.confirmed_bytes,
+            digest=self.transcript.only_digest(self.algorithm.name),
         )
         if self.lost or refused:
             count = self.lost + len(refused)

@@ -22,16 +22,16 @@ from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.protocol import manifest
 from fastnet.apps.transfer.protocol import plan as plan_frames
 from fastnet.apps.transfer.protocol.entry import STREAM, Entry
-from fastnet.apps.transfer.protocol.frames import Kind, field, pack_json
+from fastnet.apps.transfer.protocol.frames import FrameKind, field, pack_json
 from fastnet.apps.transfer.protocol.handshake import as_error
 from fastnet.apps.transfer.protocol.plan import Wanted
-from fastnet.apps.transfer.protocol.transcript import Proof
+from fastnet.apps.transfer.protocol.transcript import Transcript
 from fastnet.apps.transfer.report import TransferReport
-from fastnet.apps.transfer.session.connection import Broken
-from fastnet.apps.transfer.session.data_connection import Lane
-from fastnet.apps.transfer.session.extent_sender import LaneSender, Outgoing, extent_bytes
-from fastnet.apps.transfer.session.pack_sender import PacksOut
-from fastnet.apps.transfer.session.session import Cancelled, Session
+from fastnet.apps.transfer.session.connection import ConnectionLost
+from fastnet.apps.transfer.session.data_connection import DataConnection
+from fastnet.apps.transfer.session.extent_sender import ExtentSender, OutgoingFile, extent_bytes
+from fastnet.apps.transfer.session.pack_sender import PackSender
+from fastnet.apps.transfer.session.session import TransferCancelled, TransferSession
 from fastnet.apps.transfer.source.open import Unsendable, open_announced
 from fastnet.apps.transfer.source.stdin import StreamSource
 from fastnet.apps.transfer.target.journal import Extent
@@ -47,7 +47,7 @@ REASONS_MAX = 100
 """Failed files of which the reason is kept."""
 
 
-class Sender(Session):
+class Sender(TransferSession):
     """The sending side. entries and places as tree.walk made them."""
 
     role = "send"
@@ -65,13 +65,13 @@ class Sender(Session):
         self.entries = entries
         self.places = places
         self.is_compressed = compressor is not None
-        self.out = LaneSender(self.trunk, self.algorithm, pace, compressor, self.look)
-        self.file: Outgoing | None = None
+        self.out = ExtentSender(self.control, self.algorithm, pace, compressor, self.look)
+        self.file: OutgoingFile | None = None
         self._stream_extents = 0
-        self.proof = Proof(self.algorithm)
+        self.transcript = Transcript(self.algorithm)
         self.failed: list[tuple[int, Unsendable]] = []
         self.lost = 0
-        self._packs = PacksOut(self)
+        self._packs = PackSender(self)
         self._hears = self._is_hearing = False
 
     def run(self) -> TransferReport:
@@ -80,9 +80,9 @@ class Sender(Session):
         """
         data_bytes = sum(entry.data_bytes for entry in self.entries)
         manifest.write(
-            manifest.Manifest(self.entries, data_bytes, self.options.dry_run), self.channel.send
+            manifest.Manifest(self.entries, data_bytes, self.options.dry_run), self.connection.send
         )
-        plan = self.expect(Kind.PLAN).json()
+        plan = self.expect(FrameKind.PLAN).json()
         plan_read = plan_frames.read(plan, self.entries, self.algorithm.size)
         self.total_files = len(plan_read.indices)
         self.total_bytes, self.skipped_bytes = plan_read.total_bytes, plan_read.skipped_bytes
@@ -90,14 +90,17 @@ class Sender(Session):
             self.entries[0].path if len(self.entries) == 1 else f"{len(self.entries)} entries"
         )
         if self.options.dry_run or field(plan, "dry_run", bool, False):
-            self.tell_plan()
+            self.emit_plan()
             return self._report({})
         self._hears = True
         self._send_all(plan_read)
         self._hears = False
-        self.end_lanes(True)
-        self.channel.send(
-            pack_json(Kind.FINISH, {"proof": self.proof.digest().hex(), "files": self.proof.files})
+        self.end_data_connections(True)
+        self.connection.send(
+            pack_json(
+                FrameKind.FINISH,
+                {"transcript": self.transcript.digest().hex(), "files": self.transcript.files},
+            )
         )
         return self._await_word()
 
@@ -135,14 +138,14 @@ class Sender(Session):
 
     def _end(self, index: int, size: int, digest: bytes) -> None:
         self._send_end({"entry": index, "size": size, "digest": digest.hex()})
-        self.proof.add(index, size, digest)
+        self.transcript.add(index, size, digest)
         self.files += 1
 
     def _send_end(self, fields: dict[str, Any]) -> None:
         """With as many extents as were begun: some may still be on their way in other lanes."""
         extents = self.file.frames if self.file is not None else self._stream_extents
         self.file, self._stream_extents = None, 0
-        self.channel.send(pack_json(Kind.END, fields | {"extents": extents}))
+        self.connection.send(pack_json(FrameKind.END, fields | {"extents": extents}))
 
     def _send_file(self, index: int, entry: Entry, place: str, held: list[Extent]) -> bytes:
         """All extents that the receiver does not have. Returns the file's digest."""
@@ -150,13 +153,13 @@ class Sender(Session):
         try:
             before = os.fstat(fd)
             most = COMPRESSED_EXTENT_BYTES if self.is_compressed else extent_bytes(entry.size)
-            self._share(Outgoing(index, place, fd, entry.size, held, self.algorithm, most))
+            self._share(OutgoingFile(index, place, fd, entry.size, held, self.algorithm, most))
             after = os.fstat(fd)
             if after.st_size <= entry.size and after.st_mtime_ns != before.st_mtime_ns:
                 raise Unsendable(ErrorCode.CHANGED, f"{place} was written to while it was sent")
             if after.st_size > entry.size:
                 grown = after.st_size - entry.size
-                self.tell(
+                self.emit(
                     "message", text=f"{place} has grown by {grown} bytes since; they were not sent"
                 )
             assert self.file is not None
@@ -164,7 +167,7 @@ class Sender(Session):
         finally:
             os.close(fd)
 
-    def _share(self, file: Outgoing) -> None:
+    def _share(self, file: OutgoingFile) -> None:
         """Send all extents of a file with all lanes. Raises Unsendable when it has to be called
         off.
         """
@@ -175,29 +178,31 @@ class Sender(Session):
             with suppress(Unsendable):
                 self.out.work(file)
             while not file.is_quiet(MOVER_SLICE_S):
-                self.trunk.look()
+                self.control.look()
             while file.fault is not None:
                 if isinstance(file.fault, Unsendable):
                     raise file.fault
                 with self.lock:
                     self.lock.wait(MOVER_SLICE_S)
-                self.trunk.look()  # raises what ended a lane, or what the peer says about it
+                self.control.look()  # raises what ended a data_connection, or what the peer says about it
         except BaseException as error:
             if not isinstance(error, Unsendable):
-                self.end_lanes(False)
+                self.end_data_connections(False)
             raise
         finally:
             file.stop()
 
-    def work_lane(self, lane: Lane) -> None:
+    def run_data_connection(self, data_connection: DataConnection) -> None:
         compressor = Compressor() if self.is_compressed else None
-        out = LaneSender(lane, self.algorithm, self.out.pace, compressor, lane.look)
+        out = ExtentSender(
+            data_connection, self.algorithm, self.out.pace, compressor, data_connection.look
+        )
         file = None
         while (file := self._file_after(file)) is not None:
             with suppress(Unsendable):
                 out.work(file)
 
-    def _file_after(self, done: Outgoing | None) -> Outgoing | None:
+    def _file_after(self, done: OutgoingFile | None) -> OutgoingFile | None:
         """Wait for another large file; None when there is none any more."""
         with self.lock:
             self.lock.wait_for(lambda: self.is_over or self.file not in (None, done))
@@ -239,11 +244,11 @@ class Sender(Session):
         self._is_hearing = True
         try:
             for _ in range(HEARD_AT_ONCE):
-                if not self.channel.is_readable():
+                if not self.connection.is_readable():
                     return
-                frame = self.channel.read_frame()
-                if frame.kind == Kind.ERROR:
-                    raise as_error(self.channel.peer, frame.json())
+                frame = self.connection.read_frame()
+                if frame.kind == FrameKind.ERROR:
+                    raise as_error(self.connection.peer, frame.json())
         finally:
             self._is_hearing = False
 
@@ -252,25 +257,25 @@ class Sender(Session):
         come.
         """
         try:
-            done = self.expect(Kind.DONE).json()
-        except Cancelled:
+            done = self.expect(FrameKind.ACK).json()
+        except TransferCancelled:
             raise
-        except Broken as error:
+        except ConnectionLost as error:
             message = f"all was sent, but {error.message}, before it said that it has everything"
             hint = "The same command again sends only what is missing"
             raise TransferUnconfirmed(
                 message, hint, ErrorCode.UNCONFIRMED, self.report()
             ) from error
-        word = field(done, "proof", str, "")
-        if word != self.proof.digest().hex():
-            message = f"{self.channel.peer} says that it has something else than what was sent"
+        word = field(done, "transcript", str, "")
+        if word != self.transcript.digest().hex():
+            message = f"{self.connection.peer} says that it has something else than what was sent"
             raise TransferError(
                 message, "Send it again; if it happens again, report it", ErrorCode.MISMATCH
             )
         with suppress(FastnetError):
-            self.channel.send(pack_json(Kind.FINISH, {}))
+            self.connection.send(pack_json(FrameKind.FINISH, {}))
         confirmed = field(done, "bytes", int, 0)
-        self.tell("ack", bytes=confirmed, files=field(done, "files", int, 0))
+        self.emit("ack", bytes=confirmed, files=field(done, "files", int, 0))
         report = self._report(done)
         failure = self._failure(done, report)
         if failure is not None:
@@ -285,7 +290,7 @@ class Sender(Session):
             peer_cpu_seconds=cpu,
             peer_mover=field(done, "mover", str, None),
             peer_mover_reason=field(done, "mover_reason", str, None),
-            digest=self.proof.only(self.algorithm.name),
+            digest=self.transcript.only_digest(self.algorithm.name),
         )
 
     def _failure(self, done: dict[str, Any], report: TransferReport) -> TransferError | None:
@@ -298,7 +303,7 @@ class Sender(Session):
             more = f", and {self.lost + refused - 1} more" if self.lost + refused > 1 else ""
             hint = "The rest arrived; send these again when nobody writes to them"
             return TransferError(f"{fault.text}{more}", hint, fault.code, report)
-        text = field(done, "why", str, "")
+        text = field(done, "refused_reason", str, "")
         return TransferError(
-            f"{self.channel.peer} did not take {refused}: {text}", "", ErrorCode.REFUSED, report
+            f"{self.connection.peer} did not take {refused}: {text}", "", ErrorCode.REFUSED, report
         )

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastnet.apps.transfer.digest import Algorithm
 from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
-from fastnet.apps.transfer.protocol.frames import Frame, Kind, pack_json
+from fastnet.apps.transfer.protocol.frames import Frame, FrameKind, pack_json
 from fastnet.apps.transfer.protocol.handshake import as_error
 from fastnet.apps.transfer.report import TransferReport
-from fastnet.apps.transfer.session.connection import Broken, Channel
-from fastnet.apps.transfer.session.data_connection import Lane
+from fastnet.apps.transfer.session.connection import ConnectionLost, TransferConnection
+from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.errors import FastnetError, TransferError
 from fastnet.limits import FAREWELL_S, HEARTBEAT_S, MOVER_SLICE_S, STREAMS_MAX, TRANSFER_STALL_S
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Options:
+class SessionOptions:
     """How to transfer, on either side. stall_s: seconds of silence that end it. token: the shared
     secret, b"" for none.
 
@@ -54,14 +54,14 @@ class Options:
     wait_s: float | None = None
 
 
-class Cancelled(TransferError):
+class TransferCancelled(TransferError):
     """The transfer was stopped from this side."""
 
     def __init__(self) -> None:
         super().__init__("the transfer was stopped", "", ErrorCode.INTERRUPTED)
 
 
-class Session:
+class TransferSession:
     """One transfer over one connection, from one side. stopped: asked several times a second
     whether to give up.
     """
@@ -70,15 +70,15 @@ class Session:
 
     def __init__(
         self,
-        channel: Channel,
+        connection: TransferConnection,
         algorithm: Algorithm,
-        options: Options,
+        options: SessionOptions,
         on_event: OnEvent,
         number: int = 1,
         stopped: Callable[[], bool] = lambda: False,
         congestion: str = "",
     ) -> None:
-        self.channel = channel
+        self.connection = connection
         self.algorithm = algorithm
         self.options = options
         self.number = number
@@ -94,23 +94,23 @@ class Session:
         self._stopped = stopped
         self._since, self._cpu_since = monotonic(), process_time()
         self._told, self._beat = inf, 0.0  # no progress before `start`
-        self.trunk = self._lane(channel, self._look_and_beat)
-        self.lanes = 1
+        self.control = self._data_connection(connection, self._look_and_beat)
+        self.streams = 1
         self.lock = threading.Condition()
         """Guards what the lanes share."""
-        self._joined: list[Channel] = []
+        self._joined: list[TransferConnection] = []
         self.is_over = False
         self._fault: tuple[Exception, float] | None = None
-        channel.on_slice = self.look
+        connection.on_slice = self.look
 
     @property
     def pool(self) -> ThreadPoolExecutor:
         """The second thread of the first connection."""
-        return self.trunk.pool
+        return self.control.pool
 
     # Events
 
-    def tell(self, kind: Any, **fields: Any) -> None:
+    def emit(self, kind: Any, **fields: Any) -> None:
         self._on_event(TransferEvent(kind, self.number, **fields))
 
     def start(self, name: str) -> None:
@@ -118,16 +118,16 @@ class Session:
         self.name = name
         self._since, self._cpu_since = monotonic(), process_time()
         self._told = 0.0
-        peer, files = self.channel.peer, self.total_files
-        self.tell(
+        peer, files = self.connection.peer, self.total_files
+        self.emit(
             "start", peer=peer, name=name, total_bytes=self.total_bytes, bytes=0, total_files=files
         )
 
-    def tell_plan(self) -> None:
+    def emit_plan(self) -> None:
         """For a dry run: what would travel."""
         size = "a stream" if self.total_bytes is None else f"{self.total_bytes} bytes"
         files = f"{self.total_files} file{'s' if self.total_files != 1 else ''}"
-        self.tell(
+        self.emit(
             "message",
             text=f"dry run: {files}, {size} would travel; {self.skipped_bytes} bytes are there already",
         )
@@ -141,10 +141,10 @@ class Session:
         peer says.
         """
         if self._stopped():
-            raise Cancelled
+            raise TransferCancelled
         if self._fault is not None:
             error, since = self._fault
-            if not isinstance(error, Broken) or monotonic() - since >= FAREWELL_S:
+            if not isinstance(error, ConnectionLost) or monotonic() - since >= FAREWELL_S:
                 raise error  # a broken lane has its reason, and the peer may be about to say it
         now = monotonic()
         if now - self._told >= MOVER_SLICE_S:
@@ -152,7 +152,7 @@ class Session:
             self.progress()
 
     def progress(self) -> None:
-        self.tell(
+        self.emit(
             "progress",
             bytes=self.moved_bytes,
             total_bytes=self.total_bytes,
@@ -163,9 +163,9 @@ class Session:
     def beat(self) -> None:
         """Say that we live, once every HEARTBEAT_S."""
         now = monotonic()
-        if now - self._beat >= HEARTBEAT_S and not self.channel.is_sending:
+        if now - self._beat >= HEARTBEAT_S and not self.connection.is_sending:
             self._beat = now
-            self.channel.send(pack_json(Kind.ALIVE, {"bytes": self.moved_bytes}))
+            self.connection.send(pack_json(FrameKind.KEEPALIVE, {"bytes": self.moved_bytes}))
 
     def _look_and_beat(self) -> None:
         self.look()
@@ -173,82 +173,86 @@ class Session:
 
     def await_result(self, work: Future[T]) -> T:
         """What another thread makes, with signs of life meanwhile."""
-        return self.trunk.await_result(work)
+        return self.control.await_result(work)
 
-    def expect(self, kind: Kind) -> Frame:
+    def expect(self, kind: FrameKind) -> Frame:
         """The next frame that is more than a sign of life. Raises ProtocolError, and what the peer
         reports.
         """
         while True:
-            frame = self.channel.read_frame(kind)
-            if frame.kind == Kind.ERROR:
-                raise as_error(self.channel.peer, frame.json())
+            frame = self.connection.read_frame(kind)
+            if frame.kind == FrameKind.ERROR:
+                raise as_error(self.connection.peer, frame.json())
             if frame.kind == kind:
                 return frame
             self.look()
 
     # Further connections
 
-    def serve_lane(self, channel: Channel, welcome: bytes = b"") -> None:
+    def serve_data_connection(self, connection: TransferConnection, welcome: bytes = b"") -> None:
         """Let a further connection carry extents until the transfer is over; closes it. Runs in a
         thread of its own.
 
         welcome: what to say to it first, if it may.
         """
-        channel.on_slice = self._look_from_lane
+        connection.on_slice = self._check_data_connection
         with self.lock:
             if self.is_over or len(self._joined) + 1 >= STREAMS_MAX:
-                return channel.close()
-            self._joined.append(channel)
-            self.lanes += 1
-        lane = self._lane(channel, self._look_from_lane)
+                return connection.close()
+            self._joined.append(connection)
+            self.streams += 1
+        data_connection = self._data_connection(connection, self._check_data_connection)
         try:
-            channel.send(welcome)
-            self.work_lane(lane)
-        except Cancelled:
+            connection.send(welcome)
+            self.run_data_connection(data_connection)
+        except TransferCancelled:
             pass
         except Exception as error:
             with self.lock:
                 self._fault = self._fault or (error, monotonic())
         finally:
-            lane.close()
-            channel.close()
+            data_connection.close()
+            connection.close()
             with self.lock:
-                self._joined.remove(channel)
+                self._joined.remove(connection)
                 self.lock.notify_all()
 
-    def _lane(self, channel: Channel, look: Callable[[], None]) -> Lane:
-        return Lane(channel, self.options.mover, self.options.backend, look, self._count)
+    def _data_connection(
+        self, connection: TransferConnection, look: Callable[[], None]
+    ) -> DataConnection:
+        return DataConnection(
+            connection, self.options.mover, self.options.backend, look, self._count
+        )
 
-    def work_lane(self, lane: Lane) -> None:
+    def run_data_connection(self, data_connection: DataConnection) -> None:
         """What a further connection does. Returns when the transfer needs it no more."""
         raise NotImplementedError
 
-    def _look_from_lane(self) -> None:
+    def _check_data_connection(self) -> None:
         if self.is_over:
-            raise Cancelled
+            raise TransferCancelled
 
-    def end_lanes(self, kindly: bool) -> None:
+    def end_data_connections(self, kindly: bool) -> None:
         """Return when no further connection is at work. kindly: they have nothing to do any
         more.
         """
         with self.lock:
             self.is_over = True
             self.lock.notify_all()
-            for channel in [] if kindly else self._joined:
-                channel.hang_up()
+            for connection in [] if kindly else self._joined:
+                connection.shut_down()
             while self._joined:
                 self.lock.wait()
 
     # Movers
 
-    def mover_words(self) -> tuple[str, str]:
+    def mover_and_reason(self) -> tuple[str, str]:
         """Which mover ran and why, for reports."""
-        if self.channel.is_tls:
+        if self.connection.is_tls:
             return "copy-python", "TLS"
         if self.is_compressed:
             return "copy-python", "zstd"
-        mover, choice = self.trunk.mover, self.trunk.choice
+        mover, choice = self.control.mover, self.control.choice
         if mover is None or choice is None:
             return (
                 f"copy-{self.packed_by or 'python'}",
@@ -263,11 +267,11 @@ class Session:
         raise NotImplementedError
 
     def report(self, **fields: Any) -> TransferReport:
-        mover, why = self.mover_words()
+        mover, why = self.mover_and_reason()
         return TransferReport(
             role=self.role,
             mode="fastnet/1",
-            peer=self.channel.peer,
+            peer=self.connection.peer,
             files=self.files,
             moved_bytes=self.moved_bytes,
             seconds=monotonic() - self._since,
@@ -276,7 +280,7 @@ class Session:
             mover_reason=why,
             congestion=self.congestion,
             skipped_bytes=self.skipped_bytes,
-            streams=self.lanes,
+            streams=self.streams,
             **fields,
         )
 
@@ -284,20 +288,20 @@ class Session:
         return round(process_time() - self._cpu_since, 6)
 
     def close(self) -> None:
-        self.end_lanes(False)
-        self.trunk.close()
+        self.end_data_connections(False)
+        self.control.close()
 
 
-def say_farewell(channel: Channel, error: FastnetError) -> None:
+def send_error(connection: TransferConnection, error: FastnetError) -> None:
     """Tell the peer why, as well as that can be done, and leave it the time to hear it."""
-    if isinstance(error, Broken):
+    if isinstance(error, ConnectionLost):
         return
     code = error.code if isinstance(error, TransferError) else ErrorCode.FAILED
     fields = {"code": str(code), "text": error.message, "hint": error.hint}
-    channel.on_slice = lambda: None
-    channel.deadline = time.monotonic() + FAREWELL_S
+    connection.on_slice = lambda: None
+    connection.deadline = time.monotonic() + FAREWELL_S
     try:
-        channel.send(pack_json(Kind.ERROR, fields))
+        connection.send(pack_json(FrameKind.ERROR, fields))
     except (OSError, TransferError):
         return
-    channel.discard_until(time.monotonic() + FAREWELL_S)
+    connection.discard_until(time.monotonic() + FAREWELL_S)

@@ -13,12 +13,12 @@ from time import monotonic
 
 from fastnet.apps.transfer.digest import Algorithm, FileDigest
 from fastnet.apps.transfer.protocol.frames import ProtocolError
-from fastnet.apps.transfer.session.data_connection import Lane
+from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.apps.transfer.target.journal import Extent, Part
 from fastnet.limits import FILE_EXTENTS_MAX, MOVER_SLICE_S
 
 
-class Incoming:
+class IncomingFile:
     """One part file. arrived, proven: extents of this run, written and verified. lock: of the
     session.
 
@@ -59,25 +59,25 @@ class Incoming:
     def await_all(
         self,
         count: int,
-        is_here: Callable[[Incoming], int],
-        lane: Lane,
+        is_here: Callable[[IncomingFile], int],
+        data_connection: DataConnection,
         moved_bytes: Callable[[], int],
     ) -> None:
         """Return when is_here says `count`; looks around in `lane` meanwhile. moved_bytes: grows as
         long as there is hope.
 
-        Raises what the lane raises, Broken when nothing moved for its time-out, ProtocolError when
+        Raises what the lane raises, ConnectionLost when nothing moved for its time-out, ProtocolError when
         there are more.
         """
         moved, since = moved_bytes(), monotonic()
         while is_here(self) < count:
             if moved != (moved := moved_bytes()):
                 since = monotonic()
-            elif monotonic() - since >= lane.channel.stall_s:
-                raise lane.channel.stalled()
+            elif monotonic() - since >= data_connection.connection.stall_s:
+                raise data_connection.connection.stalled()
             with self._lock:
                 self._lock.wait(MOVER_SLICE_S)
-            lane.look()
+            data_connection.look()
         if is_here(self) > count:
             raise ProtocolError(f"more extents of {self.part.name!a} than it says")
 

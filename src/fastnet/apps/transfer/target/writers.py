@@ -3,7 +3,7 @@ name.
 
 Facts. Bytes that splice(2) put into the page cache were never seen by this process; a second thread
 reads them there for the digest while the next extent arrives, unless the mover copies: then it
-reads along (lane.hash_along).
+reads along (data_connection.hash_along).
 Decision: at most UNPROVEN_EXTENTS are written and not yet verified. Only a verified extent enters
 the journal; only a file whose every extent was right is renamed. What comes through TLS, and what
 goes to a stream, is hashed in a buffer, too.
@@ -23,9 +23,9 @@ from fastnet.apps.transfer.digest import FileDigest
 from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.protocol.entry import FILE, STREAM, Entry
 from fastnet.apps.transfer.protocol.frames import ProtocolError
-from fastnet.apps.transfer.session.data_connection import Lane
-from fastnet.apps.transfer.session.session import Session
-from fastnet.apps.transfer.target.incoming_file import Incoming
+from fastnet.apps.transfer.session.data_connection import DataConnection
+from fastnet.apps.transfer.session.session import TransferSession
+from fastnet.apps.transfer.target.incoming_file import IncomingFile
 from fastnet.apps.transfer.target.journal import Extent
 from fastnet.errors import TransferError
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S, UNPROVEN_EXTENTS
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Unproven:
+class DigestPending:
     """An extent that is in the file: what its digest is, and what the sender says that it is."""
 
     offset: int
@@ -62,24 +62,26 @@ class ExtentWriter:
         """These bytes, which came in another form, are this extent. Raises OSError of the file."""
         self._check(offset, len(data))
         self._put(offset, data)
-        self._unproven.append(Unproven(offset, len(data), None, self.session.algorithm.of(data)))
+        self._pending.append(
+            DigestPending(offset, len(data), None, self.session.algorithm.of(data))
+        )
         self.ends = offset + len(data)
-        self.lane.channel.moved(len(data))
+        self.data_connection.connection.moved(len(data))
 
     def _copy(self, offset: int, count: int) -> bytes:
         """The next bytes of the connection through a buffer. Returns their digest."""
-        hasher, channel = self.session.algorithm.new(), self.lane.channel
+        hasher, connection = self.session.algorithm.new(), self.data_connection.connection
         buffer = memoryview(bytearray(min(count, MOVER_BUFFER_BYTES)))
         ends = offset + count
         while offset < ends:
-            n = channel.read_into(buffer[: ends - offset])
+            n = connection.read_into(buffer[: ends - offset])
             if not n:
-                raise channel.broken()
+                raise connection.broken()
             hasher.update(buffer[:n])
             self._put(offset, buffer[:n])
             offset += n
-            channel.moved(n)
-            channel.on_slice()
+            connection.moved(n)
+            connection.on_slice()
         return hasher.digest()
 
     def finish(self, size: int) -> bytes:
@@ -88,40 +90,44 @@ class ExtentWriter:
         """
         raise NotImplementedError
 
-    def __init__(self, session: Session, lane: Lane, entry: Entry, name: str) -> None:
+    def __init__(
+        self, session: TransferSession, data_connection: DataConnection, entry: Entry, name: str
+    ) -> None:
         self.session = session
-        self.lane = lane
+        self.data_connection = data_connection
         self.entry = entry
         self.name = name
         self.ends = 0
-        self._unproven: deque[Unproven] = deque()
+        self._pending: deque[DigestPending] = deque()
 
     def _check(self, offset: int, count: int) -> None:
         beyond = self.entry.kind == FILE and count > self.entry.size - offset
         torn = self.entry.kind == STREAM and offset != self.ends
         if offset < self.ends or beyond or torn or not count:
             raise ProtocolError(f"an extent of {self.name!a} is out of order")
-        if self._unproven and self._unproven[-1].said is None:
+        if self._pending and self._pending[-1].said is None:
             raise ProtocolError(f"an extent of {self.name!a} came without its digest")
 
     def prove(self, offset: int, count: int, digest: bytes) -> None:
         """The sender's word about the extent that came last."""
-        last = self._unproven[-1] if self._unproven else None
+        last = self._pending[-1] if self._pending else None
         if last is None or last.said is not None or (last.offset, last.count) != (offset, count):
             raise ProtocolError(f"a digest of {self.name!a} belongs to nothing")
         last.said = digest
-        while len(self._unproven) > UNPROVEN_EXTENTS or (
-            self._unproven and self._is_known(self._unproven[0])
+        while len(self._pending) > UNPROVEN_EXTENTS or (
+            self._pending and self._is_known(self._pending[0])
         ):
             self._settle()
 
-    def _is_known(self, extent: Unproven) -> bool:
+    def _is_known(self, extent: DigestPending) -> bool:
         return extent.said is not None and (extent.work is None or extent.work.done())
 
     def _settle(self) -> Extent:
         """Compare the oldest one."""
-        oldest = self._unproven.popleft()
-        found = oldest.found if oldest.work is None else self.lane.await_result(oldest.work)
+        oldest = self._pending.popleft()
+        found = (
+            oldest.found if oldest.work is None else self.data_connection.await_result(oldest.work)
+        )
         if found != oldest.said:
             where = f"bytes {oldest.offset} to {oldest.offset + oldest.count} of {self.name}"
             hint = "The source was written to meanwhile, or the data was damaged on its way; send it again"
@@ -140,39 +146,47 @@ class ExtentWriter:
         """What came in this lane is right, for a file of `size` bytes. Raises TransferError."""
         if self.ends > size or (self.entry.kind == STREAM and self.ends != size):
             raise ProtocolError(f"{self.name!a} does not end where its extents do")
-        if self._unproven and self._unproven[-1].said is None:
+        if self._pending and self._pending[-1].said is None:
             raise ProtocolError(f"an extent of {self.name!a} came without its digest")
         self.settle()
 
     def settle(self) -> None:
         """Verify all whose digest was said."""
-        while self._unproven and self._unproven[0].said is not None:
+        while self._pending and self._pending[0].said is not None:
             self._settle()
 
 
 class PartWriter(ExtentWriter):
     """Into a part file, what comes in one lane of it."""
 
-    def __init__(self, session: Session, lane: Lane, entry: Entry, file: Incoming) -> None:
-        super().__init__(session, lane, entry, file.part.name)
+    def __init__(
+        self,
+        session: TransferSession,
+        data_connection: DataConnection,
+        entry: Entry,
+        file: IncomingFile,
+    ) -> None:
+        super().__init__(session, data_connection, entry, file.part.name)
         self.file = file
         self.part = file.part
 
     def take(self, offset: int, count: int) -> None:
         """The next bytes of the connection."""
         self._check(offset, count)
-        channel, algorithm = self.lane.channel, self.session.algorithm
-        mover = self.lane.mover_for("receive", self.part.fd, algorithm)
-        if channel.is_tls:
-            self._unproven.append(Unproven(offset, count, None, self._copy(offset, count)))
+        connection, algorithm = self.data_connection.connection, self.session.algorithm
+        mover = self.data_connection.mover_for("receive", self.part.fd, algorithm)
+        if connection.is_tls:
+            self._pending.append(DigestPending(offset, count, None, self._copy(offset, count)))
         else:
-            hasher = self.lane.hash_along(mover, algorithm)
-            channel.receive_file(mover, self.part.fd, offset, count)
+            hasher = self.data_connection.hash_along(mover, algorithm)
+            connection.receive_file(mover, self.part.fd, offset, count)
             if hasher:
-                self._unproven.append(Unproven(offset, count, None, hasher.digest()))
+                self._pending.append(DigestPending(offset, count, None, hasher.digest()))
             else:
-                work = self.lane.pool.submit(algorithm.of_extent, self.part.fd, offset, count)
-                self._unproven.append(Unproven(offset, count, work))
+                work = self.data_connection.pool.submit(
+                    algorithm.of_extent, self.part.fd, offset, count
+                )
+                self._pending.append(DigestPending(offset, count, work))
         self.ends = offset + count
         self.file.arrive()
 
@@ -183,8 +197,8 @@ class PartWriter(ExtentWriter):
     def salvage(self) -> None:
         """The transfer broke: note what came whole before that, for another run."""
         with suppress(TransferError, OSError):
-            while self._unproven and self._unproven[0].said is not None:
-                work = self._unproven[0].work
+            while self._pending and self._pending[0].said is not None:
+                work = self._pending[0].work
                 if work is not None:
                     work.result()
                 self._settle()
@@ -206,7 +220,7 @@ class PartWriter(ExtentWriter):
         self.file.keep(extent)
 
     def finish(self, size: int) -> bytes:
-        """All of it is here, and was settled in every lane. Returns the file's digest."""
+        """All of it is here, and was settled in every data_connection. Returns the file's digest."""
         os.ftruncate(self.part.fd, size)
         return self.file.digest_of(size)
 
@@ -219,8 +233,15 @@ class StreamWriter(ExtentWriter):
     not one more.
     """
 
-    def __init__(self, session: Session, lane: Lane, entry: Entry, name: str, fd: int) -> None:
-        super().__init__(session, lane, entry, name)
+    def __init__(
+        self,
+        session: TransferSession,
+        data_connection: DataConnection,
+        entry: Entry,
+        name: str,
+        fd: int,
+    ) -> None:
+        super().__init__(session, data_connection, entry, name)
         self.digest = FileDigest(session.algorithm)
         self.fd = fd
         may_wait = os.get_blocking(fd) and not stat.S_ISREG(os.fstat(fd).st_mode)
@@ -231,7 +252,7 @@ class StreamWriter(ExtentWriter):
     def take(self, offset: int, count: int) -> None:
         """The next bytes of the connection, and the hole before them."""
         self._check(offset, count)
-        self._unproven.append(Unproven(offset, count, None, self._copy(offset, count)))
+        self._pending.append(DigestPending(offset, count, None, self._copy(offset, count)))
 
     def _keep(self, extent: Extent) -> None:
         self.digest.add(extent.offset, extent.count, extent.digest)
@@ -254,7 +275,7 @@ class StreamWriter(ExtentWriter):
         """
         while view:
             if not self._poll.poll(MOVER_SLICE_S * 1000):
-                self.lane.look()
+                self.data_connection.look()
                 continue
             with suppress(BlockingIOError):
                 view = view[os.write(self.fd, view[: self._step]) :]

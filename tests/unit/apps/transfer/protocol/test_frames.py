@@ -25,13 +25,13 @@ from hypothesis import strategies as st
 from fastnet.apps.transfer.digest import Algorithm, FileDigest
 from fastnet.apps.transfer.protocol import frames
 from fastnet.apps.transfer.protocol.entry import check_all, from_list
-from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, Kind, ProtocolError
-from fastnet.apps.transfer.protocol.handshake import Greeting, greet
-from fastnet.apps.transfer.protocol.transcript import Proof
-from fastnet.apps.transfer.session.connection import Channel
-from fastnet.apps.transfer.session.receiver import Policy, Receiver
+from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, FrameKind, ProtocolError
+from fastnet.apps.transfer.protocol.handshake import Hello, perform_handshake
+from fastnet.apps.transfer.protocol.transcript import Transcript
+from fastnet.apps.transfer.session.connection import TransferConnection
+from fastnet.apps.transfer.session.receiver import ReceivePolicy, Receiver
 from fastnet.apps.transfer.session.sender import Sender
-from fastnet.apps.transfer.session.session import Options, Session
+from fastnet.apps.transfer.session.session import SessionOptions, TransferSession
 from fastnet.apps.transfer.source.walk import Filter, walk
 from fastnet.apps.transfer.target.placement import Inbox
 from fastnet.apps.transfer.target.root import Root
@@ -40,7 +40,7 @@ from fastnet.ratelimit import ByteRateLimiter
 from tests.support.clients import DEADLINE_S
 from tests.support.forged_peer import digest_of, extent, file_row, folder_row, link_row, pack
 
-OPTIONS = Options(stall_s=0.05)
+OPTIONS = SessionOptions(stall_s=0.05)
 EXAMPLES = int(os.environ.get("FASTNET_TEST_EXAMPLES", "150"))
 """Talks for each test; more find more."""
 SLOW = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -69,12 +69,12 @@ NAMES = (
         "version",
         "role",
         "nonce",
-        "auth",
+        "has_token",
         "digest",
         "dry_run",
         "entries",
         "last",
-        "data",
+        "data_bytes",
         "skip",
         "held",
         "entry",
@@ -84,12 +84,12 @@ NAMES = (
         "code",
         "text",
         "hint",
-        "proof",
+        "transcript",
         "files",
         "bytes",
         "cpu_seconds",
         "refused",
-        "why",
+        "refused_reason",
         "mover",
         "mover_reason",
     ),
@@ -126,15 +126,15 @@ def as_frame(kind: int, fields: Any) -> bytes:
     return HEAD.pack(kind, len(payload)) + payload
 
 
-JSON_FRAME = st.builds(as_frame, st.sampled_from(list(Kind)), FIELDS)
+JSON_FRAME = st.builds(as_frame, st.sampled_from(list(FrameKind)), FIELDS)
 MANIFEST = st.builds(
-    lambda rows, last: as_frame(Kind.MANIFEST, {"entries": rows, "last": last}),
+    lambda rows, last: as_frame(FrameKind.MANIFEST, {"entries": rows, "last": last}),
     st.lists(ROW, max_size=5),
     st.booleans(),
 )
 RAW_FRAME = st.builds(
     lambda kind, length, data: HEAD.pack(kind, length) + data,
-    st.one_of(st.sampled_from(list(Kind)), st.integers(0, 255)),
+    st.one_of(st.sampled_from(list(FrameKind)), st.integers(0, 255)),
     st.one_of(st.integers(0, 100), st.integers(0, (1 << 32) - 1)),
     st.binary(max_size=100),
 )
@@ -150,7 +150,7 @@ def whole_of_big() -> bytes:
 
 
 def proof_of(*files: tuple[int, int, bytes]) -> str:
-    proof = Proof(Algorithm("xxh3-128"))
+    proof = Transcript(Algorithm("xxh3-128"))
     for entry, size, digest in files:
         proof.add(entry, size, digest)
     return proof.digest().hex()
@@ -158,37 +158,41 @@ def proof_of(*files: tuple[int, int, bytes]) -> str:
 
 ROWS = [folder_row("a"), file_row("a/b", b"x"), link_row("l", "a"), file_row("big", BIG)]
 HONEST_SENDER = [
-    as_frame(Kind.MANIFEST, {"entries": ROWS[:2]}),
+    as_frame(FrameKind.MANIFEST, {"entries": ROWS[:2]}),
     as_frame(
-        Kind.MANIFEST, {"entries": ROWS[2:], "last": True, "data": 1 + len(BIG), "dry_run": False}
+        FrameKind.MANIFEST,
+        {"entries": ROWS[2:], "last": True, "data_bytes": 1 + len(BIG), "dry_run": False},
     ),
     pack((1, b"x")),
     extent(3, 0, BIG[:1000]),
-    HEAD.pack(Kind.ALIVE, 0),
+    HEAD.pack(FrameKind.KEEPALIVE, 0),
     extent(3, 1000, BIG[1000:]),
-    as_frame(Kind.END, {"entry": 3, "size": len(BIG), "digest": whole_of_big().hex()}),
+    as_frame(FrameKind.END, {"entry": 3, "size": len(BIG), "digest": whole_of_big().hex()}),
     as_frame(
-        Kind.FINISH,
-        {"proof": proof_of((1, 1, digest_of(b"x")), (3, len(BIG), whole_of_big())), "files": 2},
+        FrameKind.FINISH,
+        {
+            "transcript": proof_of((1, 1, digest_of(b"x")), (3, len(BIG), whole_of_big())),
+            "files": 2,
+        },
     ),
-    as_frame(Kind.FINISH, {}),
+    as_frame(FrameKind.FINISH, {}),
 ]
 SENT = proof_of((1, 1, digest_of(b"x")), (2, len(BIG), digest_of(BIG)))
 """What a sender of the fixture `source` has sent at its end."""
 HONEST_RECEIVER = [
-    as_frame(Kind.ALIVE, {"bytes": 5}),
-    as_frame(Kind.PLAN, {"skip": [], "held": [], "dry_run": False}),
+    as_frame(FrameKind.KEEPALIVE, {"bytes": 5}),
+    as_frame(FrameKind.PLAN, {"skip": [], "held": [], "dry_run": False}),
 ]
 HONEST_WORD = [
-    as_frame(Kind.ALIVE, {"bytes": 5}),
+    as_frame(FrameKind.KEEPALIVE, {"bytes": 5}),
     as_frame(
-        Kind.DONE,
+        FrameKind.ACK,
         {
             "files": 2,
             "bytes": 1 + len(BIG),
-            "proof": SENT,
+            "transcript": SENT,
             "refused": 0,
-            "why": "",
+            "refused_reason": "",
             "cpu_seconds": 0.1,
         },
     ),
@@ -241,8 +245,8 @@ def talk(honest: list[bytes]) -> st.SearchStrategy[bytes]:
 
 
 @contextlib.contextmanager
-def saying(data: bytes, later: bytes = b"") -> Iterator[Channel]:
-    """A channel whose peer says `data`, then `later` when it has heard FINISH, and ends; it reads
+def saying(data: bytes, later: bytes = b"") -> Iterator[TransferConnection]:
+    """A connection whose peer says `data`, then `later` when it has heard FINISH, and ends; it reads
     all that it is told.
     """
     ours, theirs = socket.socketpair()
@@ -263,7 +267,7 @@ def saying(data: bytes, later: bytes = b"") -> Iterator[Channel]:
             while head := file.read(HEAD.size):
                 kind, length = HEAD.unpack(head)
                 file.read(length)
-                if kind in (Kind.FINISH, Kind.ERROR):
+                if kind in (FrameKind.FINISH, FrameKind.ERROR):
                     heard.set()
         heard.set()
 
@@ -271,7 +275,7 @@ def saying(data: bytes, later: bytes = b"") -> Iterator[Channel]:
     for thread in threads:
         thread.start()
     try:
-        yield Channel(ours, "peer", OPTIONS.stall_s)
+        yield TransferConnection(ours, "peer", OPTIONS.stall_s)
     finally:
         ours.close()
         for thread in threads:
@@ -279,7 +283,7 @@ def saying(data: bytes, later: bytes = b"") -> Iterator[Channel]:
         theirs.close()
 
 
-def ends_well_or_with_an_error_of_ours(session: Session) -> None:
+def ends_well_or_with_an_error_of_ours(session: TransferSession) -> None:
     with contextlib.closing(session), contextlib.suppress(TransferError):
         session.run()
 
@@ -293,12 +297,12 @@ def test_a_receiver_ends_every_talk_and_keeps_to_its_folder(said: bytes, overwri
         outside.mkdir()
         inside.mkdir()
         (inside / "out").symlink_to(outside)
-        with Root(str(inside)) as root, saying(said) as channel:
+        with Root(str(inside)) as root, saying(said) as connection:
             ends_well_or_with_an_error_of_ours(
                 Receiver(
-                    *(channel, Algorithm("xxh3-128"), OPTIONS, lambda event: event.as_json()),
+                    *(connection, Algorithm("xxh3-128"), OPTIONS, lambda event: event.as_json()),
                     inbox=Inbox(root, overwrite),
-                    policy=Policy(bytes_max=1 << 20, files_max=100),
+                    policy=ReceivePolicy(bytes_max=1 << 20, files_max=100),
                 )
             )
         assert os.listdir(outside) == []
@@ -325,10 +329,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(said=b"".join(HONEST_RECEIVER), word=b"".join(HONEST_WORD))
 def test_a_sender_ends_every_talk(source: Path, said: bytes, word: bytes) -> None:
     entries, places = walk([str(source)], Filter(), lambda path, why: None)
-    with saying(said, word) as channel:
+    with saying(said, word) as connection:
         ends_well_or_with_an_error_of_ours(
             Sender(
-                *(channel, Algorithm("xxh3-128"), OPTIONS, lambda event: event.as_json()),
+                *(connection, Algorithm("xxh3-128"), OPTIONS, lambda event: event.as_json()),
                 entries=entries,
                 places=places,
                 pace=ByteRateLimiter(None),
@@ -337,9 +341,14 @@ def test_a_sender_ends_every_talk(source: Path, said: bytes, word: bytes) -> Non
 
 
 HELLO = as_frame(
-    Kind.HELLO, {"version": 1, "role": "send", "nonce": "00" * 32, "auth": True, "digest": "none"}
+    FrameKind.HELLO,
+    {"version": 1, "role": "send", "nonce": "00" * 32, "has_token": True, "digest": "none"},
 )
-HONEST_HELLO = [MAGIC + HELLO, as_frame(Kind.TOKEN, {"proof": "00" * 32}), HEAD.pack(Kind.ALIVE, 0)]
+HONEST_HELLO = [
+    MAGIC + HELLO,
+    as_frame(FrameKind.TOKEN, {"mac": "00" * 32}),
+    HEAD.pack(FrameKind.KEEPALIVE, 0),
+]
 
 
 @SLOW
@@ -348,9 +357,9 @@ HONEST_HELLO = [MAGIC + HELLO, as_frame(Kind.TOKEN, {"proof": "00" * 32}), HEAD.
 def test_a_greeting_ends_every_talk_and_no_talk_has_our_token(
     said: bytes, dialled: bool, token: bytes
 ) -> None:
-    with saying(said) as channel:
+    with saying(said) as connection:
         with contextlib.suppress(TransferError):
-            peer = greet(channel, Greeting("recv", token), dialled)
+            peer = perform_handshake(connection, Hello("recv", token), dialled)
             assert not token
             assert peer.role == "send"
 
@@ -359,7 +368,7 @@ def test_a_greeting_ends_every_talk_and_no_talk_has_our_token(
 def test_every_payload_is_unpacked_or_refused(payload: bytes) -> None:
     for unpack in (
         frames.unpack_json,
-        frames.unpack_proof,
+        frames.unpack_digest,
         lambda data: frames.unpack_files(data, 16),
     ):
         with contextlib.suppress(ProtocolError):
@@ -376,7 +385,7 @@ def test_packed_files_are_unpacked_as_they_were(
     packed = [(entry, content, bytes(digest_bytes)) for entry, content in files]
     frame = b"".join(frames.pack_files(packed))
     kind, length = frames.unpack_head(frame[: HEAD.size])
-    assert (kind, length) == (Kind.PACK, len(frame) - HEAD.size)
+    assert (kind, length) == (FrameKind.PACK, len(frame) - HEAD.size)
     assert [
         (entry, bytes(content), digest)
         for entry, content, digest in frames.unpack_files(frame[HEAD.size :], digest_bytes)

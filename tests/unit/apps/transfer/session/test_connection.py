@@ -12,9 +12,9 @@ from time import monotonic
 import pytest
 
 from fastnet.apps.transfer.digest import Algorithm
-from fastnet.apps.transfer.protocol.frames import HEAD, Frame, Kind, ProtocolError, pack_json
-from fastnet.apps.transfer.session.connection import Broken, Channel
-from fastnet.apps.transfer.session.session import Options, Session
+from fastnet.apps.transfer.protocol.frames import HEAD, Frame, FrameKind, ProtocolError, pack_json
+from fastnet.apps.transfer.session.connection import ConnectionLost, TransferConnection
+from fastnet.apps.transfer.session.session import SessionOptions, TransferSession
 from fastnet.limits import HEARTBEAT_S
 from tests.support.clients import DEADLINE_S
 
@@ -22,21 +22,21 @@ SHORT_S = 0.2
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Channel, socket.socket]]:
-    """A channel and the socket at its other end."""
+def pair() -> Iterator[tuple[TransferConnection, socket.socket]]:
+    """A connection and the socket at its other end."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     theirs.settimeout(DEADLINE_S)
     with ours, theirs:
-        yield Channel(ours, "peer", DEADLINE_S), theirs
+        yield TransferConnection(ours, "peer", DEADLINE_S), theirs
 
 
 def test_no_sign_of_life_gets_into_the_middle_of_a_frame(
-    pair: tuple[Channel, socket.socket],
+    pair: tuple[TransferConnection, socket.socket],
 ) -> None:
-    channel, theirs = pair
-    session = Session(channel, Algorithm("none"), Options(), lambda event: None)
+    connection, theirs = pair
+    session = TransferSession(connection, Algorithm("none"), SessionOptions(), lambda event: None)
     waits = threading.Event()
 
     def look() -> None:
@@ -44,9 +44,9 @@ def test_no_sign_of_life_gets_into_the_middle_of_a_frame(
         session.beat()
         waits.set()
 
-    channel.on_slice = look
-    frame = pack_json(Kind.PLAN, {"skip": list(range(50_000))})
-    sending = threading.Thread(target=channel.send, args=(frame,))
+    connection.on_slice = look
+    frame = pack_json(FrameKind.PLAN, {"skip": list(range(50_000))})
+    sending = threading.Thread(target=connection.send, args=(frame,))
     sending.start()
     try:
         assert waits.wait(DEADLINE_S)
@@ -58,18 +58,18 @@ def test_no_sign_of_life_gets_into_the_middle_of_a_frame(
         session.close()
     assert data == frame
     session.beat()
-    assert theirs.recv(1) == b"B"
+    assert theirs.recv(1) == b"L"
 
 
-def read_for_ever(channel: Channel) -> None:
+def read_for_ever(connection: TransferConnection) -> None:
     while True:
-        channel.read(1 << 16)
+        connection.read(1 << 16)
 
 
 def test_a_deadline_holds_although_the_peer_never_lets_us_wait(
-    pair: tuple[Channel, socket.socket],
+    pair: tuple[TransferConnection, socket.socket],
 ) -> None:
-    channel, theirs = pair
+    connection, theirs = pair
     stop = threading.Event()
 
     def flood() -> None:
@@ -82,24 +82,26 @@ def test_a_deadline_holds_although_the_peer_never_lets_us_wait(
     flooding = threading.Thread(target=flood)
     flooding.start()
     try:
-        channel.discard_until(monotonic() + SHORT_S)
-        channel.deadline = monotonic() + SHORT_S
-        with pytest.raises(Broken):
-            read_for_ever(channel)
+        connection.discard_until(monotonic() + SHORT_S)
+        connection.deadline = monotonic() + SHORT_S
+        with pytest.raises(ConnectionLost):
+            read_for_ever(connection)
     finally:
         stop.set()
-        channel.close()
+        connection.close()
         flooding.join()
 
 
-def test_a_frame_that_is_not_due_is_not_read(pair: tuple[Channel, socket.socket]) -> None:
-    channel, theirs = pair
-    for kind in set(Kind) - {Kind.PLAN, Kind.ALIVE, Kind.ERROR}:
+def test_a_frame_that_is_not_due_is_not_read(
+    pair: tuple[TransferConnection, socket.socket],
+) -> None:
+    connection, theirs = pair
+    for kind in set(FrameKind) - {FrameKind.PLAN, FrameKind.KEEPALIVE, FrameKind.ERROR}:
         theirs.sendall(HEAD.pack(kind, 2))
         with pytest.raises(ProtocolError, match="where P is due"):
-            channel.read_frame(Kind.PLAN)
-    theirs.sendall(pack_json(Kind.PLAN, {}))
-    assert channel.read_frame(Kind.PLAN) == Frame(Kind.PLAN, b"{}")
-    theirs.sendall(pack_json(Kind.PLAN, {}))
+            connection.read_frame(FrameKind.PLAN)
+    theirs.sendall(pack_json(FrameKind.PLAN, {}))
+    assert connection.read_frame(FrameKind.PLAN) == Frame(FrameKind.PLAN, b"{}")
+    theirs.sendall(pack_json(FrameKind.PLAN, {}))
     with pytest.raises(ProtocolError):
-        channel.read_frame(Kind.PLAN, bytes_max=1)
+        connection.read_frame(FrameKind.PLAN, bytes_max=1)
