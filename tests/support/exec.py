@@ -19,7 +19,7 @@ from fastnet.apps.exec.client_protocol import Asking
 from fastnet.apps.exec.nonces import Nonces
 from fastnet.apps.exec.policy import read_policy
 from fastnet.apps.exec.server_protocol import Desk
-from fastnet.udp.server import Peer
+from fastnet.udp.contract import Peer
 from tests.support.cli_process import Running, finish, running
 from tests.support.clients import DEADLINE_S
 

@@ -19,7 +19,7 @@ class FakeClock:
     def __call__(self) -> float:
         return self.now_s
 
-    def sleep(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.now_s += seconds
 
 
@@ -70,7 +70,7 @@ def test_without_a_rate_all_bytes_may_be_sent_immediately() -> None:
 
 
 def test_on_wait_is_called_between_short_sleeps_and_may_cancel(clock: FakeClock) -> None:
-    limiter = ByteRateLimiter(1.0, clock, clock.sleep)
+    limiter = ByteRateLimiter(1.0, clock, clock.advance)
 
     def cancel() -> None:
         assert clock.now_s <= MOVER_SLICE_S

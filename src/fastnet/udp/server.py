@@ -19,7 +19,7 @@ import logging
 import os
 import select
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
@@ -36,14 +36,12 @@ from fastnet.process.supervisor import OnEvents
 from fastnet.transport import udp
 from fastnet.transport.access import AccessList
 from fastnet.transport.contract import SocketOptions
+from fastnet.udp.contract import DatagramProtocol, Outgoing, Peer
 
 if TYPE_CHECKING:
     from fastnet.metrics.prometheus import Family, MetricsServer
 
 log = logging.getLogger("fastnet")
-
-Peer = tuple[str, int] | tuple[str, int, int, int]
-Outgoing = Iterable[tuple[bytes, Peer]]
 
 
 def counted(about: str, kind: str = "counter") -> Any:
@@ -117,6 +115,9 @@ class DatagramServer:
 
     service: str
     """Its name."""
+
+    protocol: DatagramProtocol
+    """Set by `open`."""
 
     datagram_bytes_max: int
     """What is longer arrives one byte longer than this, for the desk to refuse."""
@@ -309,16 +310,16 @@ class DatagramServer:
         raise NotImplementedError
 
     def receive_datagram(self, datagram: bytes, peer: Peer) -> Outgoing:
-        """Judge one datagram."""
-        raise NotImplementedError
+        """Handle a datagram of an admitted peer. Returns the datagrams to send."""
+        return self.protocol.receive_datagram(datagram, peer)
 
     def handle_timer(self) -> Outgoing:
-        """What is due by now."""
-        return ()
+        """Do what is due. Returns the datagrams to send."""
+        return self.protocol.handle_timer()
 
     def timers(self) -> list[float]:
-        """When `turn` should be called although nothing came, by time.monotonic."""
-        return []
+        """Times at which handle_timer is due, in seconds of time.monotonic."""
+        return self.protocol.timers()
 
     def watched(self) -> dict[int, Callable[[int], None]]:
         """Other descriptors, and what to call when one is readable."""
@@ -328,11 +329,12 @@ class DatagramServer:
         """An earlier reply met nobody."""
 
     def stop(self) -> None:
-        """Take nothing new on."""
+        """Accept no new work."""
+        self.protocol.stop()
 
     def has_pending_work(self) -> bool:
-        """Whether a stopping server has business to end."""
-        return False
+        """Whether a stopping server has started work to finish."""
+        return self.protocol.has_pending_work()
 
     def reload(self) -> None:
         """Read anew what can be."""

@@ -58,7 +58,7 @@ from fastnet.limits import (
     CHAT_SESSIONS_MAX,
 )
 from fastnet.security.mac import KEY_ID, MAC_BYTES, is_authentic, mac
-from fastnet.udp.server import Peer
+from fastnet.udp.contract import Peer
 
 log = logging.getLogger("fastnet")
 

@@ -6,7 +6,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from fastnet.udp.server import DatagramServerStatistics, Peer, counted
+from fastnet.udp.contract import Peer
+from fastnet.udp.server import DatagramServerStatistics, counted
 
 
 @dataclass

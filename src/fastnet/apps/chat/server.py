@@ -28,7 +28,8 @@ from fastnet.process.run import from_root
 from fastnet.process.supervisor import OnEvents
 from fastnet.security.keys import read_keys
 from fastnet.transport.access import AccessList
-from fastnet.udp.server import DatagramServer, DatagramServerConfig, Outgoing, Peer
+from fastnet.udp.contract import Outgoing, Peer
+from fastnet.udp.server import DatagramServer, DatagramServerConfig
 
 log = logging.getLogger("fastnet")
 
@@ -146,6 +147,12 @@ class ChatServer(DatagramServer):
             except OSError:
                 return
             self.send_all(self.out(self.hall.nobody_at(peer)))
+
+    def stop(self) -> None:
+        """Chat has no work that outlives a datagram."""
+
+    def has_pending_work(self) -> bool:
+        return False
 
     def reload(self) -> None:
         if self.gate is None or self.config.key is None:

@@ -42,7 +42,7 @@ from fastnet.limits import (
     UNVALIDATED_REPLY_BYTES_MAX,
 )
 from fastnet.transport.access import AccessList
-from fastnet.udp.server import Peer
+from fastnet.udp.contract import Peer
 
 log = logging.getLogger("fastnet")
 

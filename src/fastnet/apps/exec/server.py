@@ -27,7 +27,8 @@ from fastnet.process.daemon import launch
 from fastnet.process.run import from_root
 from fastnet.process.supervisor import OnEvents
 from fastnet.security.keys import KEYS_FILE, read_keys
-from fastnet.udp.server import DatagramServer, DatagramServerConfig, Outgoing, Peer
+from fastnet.udp.contract import Outgoing, Peer
+from fastnet.udp.server import DatagramServer, DatagramServerConfig
 
 log = logging.getLogger("fastnet")
 

@@ -53,7 +53,8 @@ from fastnet.limits import (
     EXEC_STRANGERS_ANSWERED,
 )
 from fastnet.security.mac import MAC_BYTES, is_authentic, mac
-from fastnet.udp.server import DatagramServerStatistics, Peer, counted
+from fastnet.udp.contract import Peer
+from fastnet.udp.server import DatagramServerStatistics, counted
 
 log = logging.getLogger("fastnet")
 

@@ -20,7 +20,7 @@ from fastnet.limits import (
 )
 from fastnet.security.mac import mac
 from fastnet.transport.access import AccessList
-from fastnet.udp.server import Peer
+from fastnet.udp.contract import Peer
 from tests.support.chat import Clock, Network, until
 from tests.support.cli_process import ROOT
 

@@ -23,7 +23,7 @@ from fastnet.limits import (
     CHAT_UNREAD_MAX,
 )
 from fastnet.transport.access import AccessList
-from fastnet.udp.server import Peer
+from fastnet.udp.contract import Peer
 
 ADA, BOB, EVE = ("127.0.0.1", 4001), ("127.0.0.1", 4002), ("127.0.0.1", 4003)
 

@@ -19,7 +19,7 @@ from fastnet.limits import (
     UNVALIDATED_REPLY_BYTES_MAX,
 )
 from fastnet.transport.access import AccessList
-from fastnet.udp.server import Peer
+from fastnet.udp.contract import Peer
 from tests.support.chat import Clock
 
 ADA, BOB, EVE = ("127.0.0.1", 4001), ("127.0.0.1", 4002), ("127.0.0.1", 4003)
