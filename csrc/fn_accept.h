@@ -14,8 +14,6 @@
 #include "fn_trace.h"
 #include "fn_context.h"
 
-#define FN_SWEEP_MAX 4096
-
 /* Count and close a connection that was accepted but gets no service. */
 static inline void fn_turn_away(const struct fn_context *context, int fd, const struct sockaddr_storage *peer, enum fn_closed why) {
     struct fn_trace trace;
@@ -109,7 +107,10 @@ static inline int fn_acceptor_next(struct fn_acceptor *acceptor, struct sockaddr
     for (;;) {
         uint32_t stop = fn_stop_state(context);
         if (stop == FN_NOW || (acceptor->draining && acceptor->sweep <= 0)) return -ESHUTDOWN;
-        if (stop == FN_DRAIN && !acceptor->draining) acceptor->draining = 1, acceptor->sweep = FN_SWEEP_MAX;
+        if (stop == FN_DRAIN && !acceptor->draining) {
+            acceptor->draining = 1;
+            acceptor->sweep = (int)context->accept_drain_max;
+        }
         if (acceptor->full && !acceptor->was_full) fn_count(&fn_row(context, 0)->accept_pauses, 1);
         acceptor->was_full = acceptor->full;
         if (!acceptor->full && !acceptor->paused) {

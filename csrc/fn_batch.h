@@ -34,12 +34,9 @@ enum {
     FN_BATCH = 64,
     FN_STRIDE_MORE = 320, /* no power of two between buffers, or all would compete for the same cache sets */
     FN_TRAIN_MAX = 64,
-    FN_TRAIN_BYTES_MAX = 65507,
     FN_TRAIN_ROOM = 65536,
     FN_PIECES = 1024,
-    FN_CALLS = 256, /* datagrams given to a service at once */
-    FN_PORT_UNPRIVILEGED = 1024,
-    FN_SEND_PATIENCE_MS = 10
+    FN_CALLS = 256 /* datagrams given to a service in one call */
 };
 
 struct fn_train {
@@ -93,7 +90,9 @@ static inline struct fn_batch *fn_batch_open(const struct fn_context *context, i
     }
     setsockopt(fd, SOL_SOCKET, SO_RXQ_OVFL, &one, sizeof one);
     setsockopt(fd, IPPROTO_UDP, UDP_GRO, &joins, sizeof joins); /* without it trains come cut, which is as right */
-    if (joins && getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &one, &size) == 0) batch->join_bytes_max = FN_TRAIN_BYTES_MAX;
+    if (joins && getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &one, &size) == 0) {
+        batch->join_bytes_max = context->datagram_bytes_max;
+    }
     batch->own_bytes = sizeof batch->own;
     if (getsockname(fd, (struct sockaddr *)&batch->own, &batch->own_bytes) < 0) batch->own_bytes = 0;
     batch->local = batch->own.ss_family == AF_UNIX;
@@ -126,7 +125,7 @@ static inline int fn_batch_ignores(const struct fn_batch *batch, uint32_t i) {
     if (batch->local)
         return !batch->context->answer_any_port && bytes == batch->own_bytes && memcmp(peer, &batch->own, bytes) == 0;
     uint16_t port = fn_port(peer);
-    if (!batch->context->answer_any_port && (port == fn_port(&batch->own) || ntohs(port) < FN_PORT_UNPRIVILEGED)) return 1;
+    if (!batch->context->answer_any_port && (port == fn_port(&batch->own) || ntohs(port) < batch->context->answered_port_min)) return 1;
     return !fn_access_allows(&batch->context->access, peer);
 }
 

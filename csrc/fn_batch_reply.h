@@ -52,7 +52,7 @@ static inline void fn_train_count(struct fn_batch *batch, const struct fn_train 
 /* There was no room: wait for it a moment, if that is what the socket does. */
 static inline int fn_reply_may_wait(const struct fn_batch *batch) {
     struct pollfd room = {.fd = batch->fd, .events = POLLOUT};
-    return !batch->local && fn_poll(&room, 1, FN_SEND_PATIENCE_MS) > 0;
+    return !batch->local && fn_poll(&room, 1, (int)batch->context->send_timeout_ms) > 0;
 }
 
 /* The kernel refused a train. Returns how many of its datagrams got out another way. */
@@ -127,7 +127,7 @@ static inline void fn_batch_answer(struct fn_batch *batch, uint32_t peer, const 
     train = batch->trains ? &batch->train[batch->trains - 1] : NULL;
     uint32_t bytes = (uint32_t)all;
     if (!train || train->ended || bytes == 0 || bytes > train->segment || bytes > batch->join_bytes_max ||
-        train->segments == FN_TRAIN_MAX || train->bytes + bytes > FN_TRAIN_BYTES_MAX || !fn_same_peer(batch, train->peer, peer)) {
+        train->segments == FN_TRAIN_MAX || train->bytes + bytes > batch->context->datagram_bytes_max || !fn_same_peer(batch, train->peer, peer)) {
         train = &batch->train[batch->trains++];
         *train = (struct fn_train){.peer = peer, .segment = bytes, .first = batch->pieces, .ended = bytes == 0};
     }

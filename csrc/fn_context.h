@@ -24,6 +24,9 @@ struct fn_context {
     char *rows;                     /* counter rows: row 0 is the loop's, row i + 1 belongs to connection slot i */
     uint32_t row_bytes;
     int trace_fd;                   /* a pipe for connection records, or -1 */
+    uint32_t accept_drain_max;      /* connections taken from the queue of a draining server, at most */
+    uint32_t answered_port_min;     /* datagrams: no reply to a lower port */
+    uint32_t send_timeout_ms;       /* datagrams: wait for room in the send buffer */
     uint32_t max_connections, accept_burst, accept_pause_ms, events_per_wait;
     uint32_t idle_timeout_ms, tick_ms;
     uint32_t pool_size, pool_queue_max, thread_stack_bytes;

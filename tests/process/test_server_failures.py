@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from fastnet.config.server import ServerConfig
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stream import ENGINES
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.limits import POOL_QUEUE_MAX
 from fastnet.server.plan import make_plan
 from fastnet.server.server import Server

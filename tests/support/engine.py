@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastnet.endpoint import Endpoint
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stop import StopSignal
 from fastnet.engine.stream import ENGINES
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.limits import Limits
 from fastnet.metrics.counters import CounterTable, Statistics, statistics
 from fastnet.service import SERVICES

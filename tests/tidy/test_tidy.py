@@ -171,6 +171,16 @@ def test_every_header_compiles_alone_without_a_warning(path: Path) -> None:
     subprocess.run(command, input=source.encode(), check=True, timeout=60)
 
 
+def test_every_header_has_one_file_of_declarations() -> None:
+    declared = {path.stem for path in (SOURCE / "cdefs").glob("*.pxd")} - {"__init__"}
+    assert declared == {path.stem.removeprefix("fn_") for path in HEADERS}
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "cdefs").glob("*.pxd")), ids=name_of)
+def test_declarations_hold_no_code(path: Path) -> None:
+    assert not re.search(r"^cdef (?!extern)", path.read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=name_of)
 def test_no_test_waits_by_the_clock(path: Path) -> None:
     if path.name not in MAY_SLEEP and path != Path(__file__):

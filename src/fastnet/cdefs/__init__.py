@@ -1,3 +1,1 @@
-"""Declarations of the csrc headers, one .pxd each, and the one extension type that hands work to
-native loops.
-"""
+"""Declarations of the headers in csrc: one .pxd a header, cdefs/STEM.pxd for csrc/fn_STEM.h."""

@@ -1,6 +1,7 @@
-"""csrc/fn_context.h and csrc/fn_access.h"""
+"""csrc/fn_context.h"""
 from libc.stdint cimport uint32_t, uint64_t
 
+from fastnet.cdefs.access cimport fn_access
 from fastnet.cdefs.counters cimport fn_counters
 from fastnet.cdefs.service cimport fn_service
 
@@ -11,12 +12,6 @@ cdef extern from "fn_context.h" nogil:
         FN_RUN
         FN_DRAIN
         FN_NOW
-    struct fn_network:
-        pass
-    struct fn_access:
-        const fn_network *network
-        uint32_t networks
-        uint32_t any_allow
     struct fn_context:
         int *listener
         int listeners
@@ -30,6 +25,9 @@ cdef extern from "fn_context.h" nogil:
         int trace_fd
         uint32_t max_connections
         uint32_t accept_burst
+        uint32_t accept_drain_max
+        uint32_t answered_port_min
+        uint32_t send_timeout_ms
         uint32_t accept_pause_ms
         uint32_t events_per_wait
         uint32_t idle_timeout_ms

@@ -1,6 +1,6 @@
-"""csrc/fn_mover.h and csrc/fn_mover_slice.h"""
+"""csrc/fn_mover.h"""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 
 cdef extern from "fn_mover.h" nogil:
@@ -22,10 +22,3 @@ cdef extern from "fn_mover.h" nogil:
     ssize_t fn_sendfile_in(fn_mover *m, int sock, int file, int64_t offset, size_t count)
     ssize_t fn_splice_out(fn_mover *m, int sock, int file, int64_t offset, size_t count)
     ssize_t fn_splice_in(fn_mover *m, int sock, int file, int64_t offset, size_t count)
-
-
-cdef extern from "fn_mover_slice.h" nogil:
-    int fn_move_some(
-        fn_mover *m, fn_step step, int out, int sock, int file, int64_t offset, uint64_t count, uint32_t slice_ms,
-        uint64_t *moved, int *ended,
-    )

@@ -37,3 +37,11 @@ cdef extern from "fn_sys.h" nogil:
     void FD_CLR(int fd, fd_set *set)
     int FD_ISSET(int fd, fd_set *set)
     int fn_select(int bound, fd_set *reads, fd_set *writes, int timeout_ms)
+
+    ctypedef unsigned long eventfd_t
+    enum:
+        EFD_CLOEXEC
+        EFD_NONBLOCK
+    int eventfd(unsigned int initial, int flags)
+    int eventfd_read(int fd, eventfd_t *value)
+    int eventfd_write(int fd, eventfd_t value)

@@ -1,5 +1,5 @@
-from fastnet.cdefs.service cimport fn_service
 from fastnet.cdefs.context cimport fn_context
+from fastnet.cdefs.service cimport fn_service
 
 
 cdef class NativeService:

@@ -8,8 +8,9 @@ networks, a service's text. `keep` holds those objects, so they live as long as 
 
 from libc.stdint cimport uint32_t
 
+from fastnet.cdefs.access cimport fn_network
+from fastnet.cdefs.context cimport FN_LISTENERS_MAX
 from fastnet.cdefs.counters cimport fn_counter_names
-from fastnet.cdefs.context cimport FN_LISTENERS_MAX, fn_network
 
 from fastnet.transport import access
 from fastnet.metrics import counters
@@ -52,6 +53,9 @@ cdef class NativeLoopContext:
         self.c.row_bytes = counters.ROW_BYTES
         self.c.max_connections, self.c.accept_burst = limits.max_connections, limits.accept_burst
         self.c.accept_pause_ms = milliseconds(limits.accept_pause_s)
+        self.c.accept_drain_max = limits.accept_drain_max
+        self.c.answered_port_min = limits.answered_port_min
+        self.c.send_timeout_ms = milliseconds(limits.send_timeout_s)
         self.c.events_per_wait = limits.events_per_wait
         self.c.idle_timeout_ms = milliseconds(limits.idle_timeout_s)
         self.c.tick_ms = milliseconds(limits.tick_s)

@@ -39,10 +39,10 @@ recvmmsg(2).
 DATAGRAM_SWEEP_TURNS = 64
 """Turns in which a stopping server still answers what is queued; a flood does not keep it alive."""
 
-SEND_PATIENCE_S = 0.01
+DATAGRAM_SEND_TIMEOUT_S = 0.01
 """How long a reply waits for room in the send buffer before it is dropped, as a network would."""
 
-ANSWERED_PORTS_FROM = 1024
+ANSWERED_PORT_MIN = 1024
 """Datagrams from ports below are not answered: the services there would answer in turn (RFC 862,
 864).
 """
@@ -191,7 +191,10 @@ class Limits:
     unvalidated_reply_bytes_max: int = UNVALIDATED_REPLY_BYTES_MAX
     datagram_bytes_max: int = DATAGRAM_BYTES_MAX
     accept_burst: int = ACCEPT_BURST
+    accept_drain_max: int = BACKLOG
     accept_pause_s: float = ACCEPT_PAUSE_S
+    answered_port_min: int = ANSWERED_PORT_MIN
+    send_timeout_s: float = DATAGRAM_SEND_TIMEOUT_S
     events_per_wait: int = EVENTS_PER_WAIT
     tick_s: float = TICK_S
     ring_buffers: int = RING_BUFFERS

@@ -12,7 +12,6 @@ from a process without it.
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import socketserver
@@ -26,6 +25,7 @@ from fastnet._version import __version__
 from fastnet.endpoint import Endpoint
 from fastnet.limits import ACCEPT_PAUSE_S, METRICS_CONNECTIONS_MAX, METRICS_DEADLINE_S
 from fastnet.transport import tcp
+from fastnet.transport.accept_errors import ACCEPT_CAPACITY_ERRNOS
 from fastnet.transport.contract import SocketOptions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -192,7 +192,7 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         try:
             return self.socket.accept()
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+            if error.errno in ACCEPT_CAPACITY_ERRNOS:
                 time.sleep(ACCEPT_PAUSE_S)
             raise
 

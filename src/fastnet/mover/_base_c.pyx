@@ -10,8 +10,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from fastnet.cdefs.errno cimport raise_errno
-from fastnet.cdefs.mover cimport FN_WRONG_WAY, fn_mover, fn_mover_moved, fn_move_some, fn_step
+from fastnet._errno_c cimport raise_errno
+from fastnet.cdefs.mover cimport FN_WRONG_WAY, fn_mover, fn_mover_moved, fn_step
+from fastnet.cdefs.mover_slice cimport fn_move_some
 
 from fastnet.errors import reason
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_STEP_BYTES, MOVER_WAKE_BYTES

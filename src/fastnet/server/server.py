@@ -20,8 +20,8 @@ from types import TracebackType
 
 from fastnet.endpoint import Endpoint
 from fastnet.engine import affinity
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stop import NOW, StopSignal
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.metrics.counters import CounterTable, Statistics, statistics
 from fastnet.server.plan import Plan
 from fastnet.server.reload import Reloader

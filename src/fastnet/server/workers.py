@@ -21,9 +21,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from fastnet.engine import affinity
+from fastnet.engine.context import LoopContext
 from fastnet.engine.forked import become_child, keep_only, reap
 from fastnet.engine.stop import RUN
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.limits import WORKER_RESTART_S
 from fastnet.metrics.counters import CLOSED, CLOSED_REASONS, KILLED, WRITE_BUFFER_BYTES
 

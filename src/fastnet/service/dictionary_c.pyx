@@ -7,11 +7,12 @@ for them.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
-from fastnet.cdefs.service cimport fn_calls, fn_service
 from fastnet.cdefs.dictionary cimport (
-    fn_lookup, fn_phrases, fn_shelf, fn_shelf_open, fn_shelf_put, fn_shelf_take, fn_word_room, fn_words, fn_words_add,
+    fn_shelf, fn_shelf_open, fn_shelf_put, fn_shelf_take, fn_word_room, fn_words, fn_words_add,
     fn_words_drop, fn_words_new,
 )
+from fastnet.cdefs.dictionary_lookup cimport fn_lookup, fn_phrases
+from fastnet.cdefs.service cimport fn_calls, fn_service
 from fastnet.engine.context_c cimport NativeService
 
 from fastnet.limits import DICTIONARY_ARENA_BYTES_MAX, UNVALIDATED_REPLY_BYTES_MAX

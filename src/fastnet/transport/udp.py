@@ -14,7 +14,7 @@ import socket
 from dataclasses import replace
 
 from fastnet.endpoint import Endpoint
-from fastnet.limits import SEND_PATIENCE_S
+from fastnet.limits import DATAGRAM_SEND_TIMEOUT_S
 from fastnet.transport import tcp
 from fastnet.transport.contract import SocketOptions
 from fastnet.transport.options import set_udp
@@ -24,7 +24,7 @@ def await_room(sock: socket.socket) -> bool:
     """Wait a moment for a send buffer that is full. Returns whether there is room now."""
     room = select.poll()  # select(2) would end at descriptor 1023
     room.register(sock, select.POLLOUT)
-    return bool(room.poll(SEND_PATIENCE_S * 1000))
+    return bool(room.poll(DATAGRAM_SEND_TIMEOUT_S * 1000))
 
 
 def listen(endpoint: Endpoint, options: SocketOptions) -> socket.socket:

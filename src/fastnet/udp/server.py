@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from fastnet.config.server import ProcessConfig, check, option
 from fastnet.endpoint import PORT_MAX, Endpoint
 from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, FastnetError
-from fastnet.limits import ANSWERED_PORTS_FROM, DATAGRAMS_PER_TURN, DRAIN_S, TICK_S
+from fastnet.limits import ANSWERED_PORT_MIN, DATAGRAMS_PER_TURN, DRAIN_S, TICK_S
 from fastnet.process.logs import TOLD, Logs
 from fastnet.process.pidfile import Pidfile
 from fastnet.process.signals import RELOAD, REPORT, STOP, Signals
@@ -242,7 +242,7 @@ class DatagramServer:
         """
         host, port = peer[:2]
         if not self.config.answer_any_port and (
-            port == self.endpoint.port or port < ANSWERED_PORTS_FROM
+            port == self.endpoint.port or port < ANSWERED_PORT_MIN
         ):
             return True
         return not self.access.allows(host)

@@ -12,7 +12,7 @@ It is a module with one function, `run(work)`, of the same Work as an engine
  D4. does not answer a peer that `access` does not allow, nor, unless `answer_any_port`, its own
      name, its own port or one below 1024, and does not ask the service; what the service says to a
      Unix socket without a name is as unanswered;
- D5. never waits for a peer: a reply the kernel does not take in SEND_PATIENCE_S, or over a Unix
+ D5. never waits for a peer: a reply the kernel does not take in DATAGRAM_SEND_TIMEOUT_S, or over a Unix
      socket at once, is dropped and counted, and so is one to a Unix socket that is gone;
  D6. goes on after any error that a peer or the network can cause;
  D7. counts what the kernel dropped, as far as the kernel tells (SO_RXQ_OVFL, socket(7));

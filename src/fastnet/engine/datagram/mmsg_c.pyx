@@ -10,11 +10,12 @@ Cost: one call more than a blocking recvmmsg when datagrams come one by one.
 from libc.stdint cimport uint32_t
 
 from fastnet.cdefs.batch cimport (
-    FN_BATCH, FN_CALLS, FN_PIECES, fn_batch, fn_batch_answer, fn_batch_flush, fn_batch_peer_bytes, fn_batch_run,
-    fn_batch_take, fn_batch_train,
+    FN_BATCH, FN_CALLS, FN_PIECES, fn_batch, fn_batch_peer_bytes, fn_batch_take, fn_batch_train,
 )
-from fastnet.cdefs.errno cimport raise_errno
+from fastnet.cdefs.batch_loop cimport fn_batch_run
+from fastnet.cdefs.batch_reply cimport fn_batch_answer, fn_batch_flush
 from fastnet.cdefs.service cimport fn_call, fn_calls, fn_reply, fn_service
+from fastnet._errno_c cimport raise_errno
 from fastnet.engine.context_c cimport NativeLoopContext
 
 from fastnet.limits import DATAGRAM_SWEEP_TURNS

@@ -9,11 +9,11 @@ Cost: two system calls a datagram; a service that has to enter Python does so fo
 
 from libc.stdint cimport uint32_t
 
-from fastnet.cdefs.batch cimport (
-    fn_batch, fn_batch_peer_bytes, fn_batch_run, fn_batch_train, fn_single_answer, fn_single_take,
-)
-from fastnet.cdefs.errno cimport raise_errno
+from fastnet.cdefs.batch cimport fn_batch, fn_batch_peer_bytes, fn_batch_train
+from fastnet.cdefs.batch_loop cimport fn_batch_run
+from fastnet.cdefs.batch_single cimport fn_single_answer, fn_single_take
 from fastnet.cdefs.service cimport fn_call, fn_service
+from fastnet._errno_c cimport raise_errno
 from fastnet.engine.context_c cimport NativeLoopContext
 
 from fastnet.limits import DATAGRAM_SWEEP_TURNS, DATAGRAMS_PER_TURN

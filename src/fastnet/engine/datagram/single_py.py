@@ -15,9 +15,9 @@ import struct
 import time
 from collections.abc import Sequence
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stop import NOW, RUN
-from fastnet.engine.stream.contract import LoopContext
-from fastnet.limits import ANSWERED_PORTS_FROM, DATAGRAM_SWEEP_TURNS, DATAGRAMS_PER_TURN, READ_BYTES
+from fastnet.limits import DATAGRAM_SWEEP_TURNS, DATAGRAMS_PER_TURN, READ_BYTES
 from fastnet.metrics.counters import (
     AMPLIFICATION_BLOCKED,
     BUSY_POLL_HITS,
@@ -121,7 +121,7 @@ class Loop:
         if not isinstance(peer, tuple):
             return peer == self.own and not limits.answer_any_port
         host, port = peer[:2]
-        if not limits.answer_any_port and (port == self.own[1] or port < ANSWERED_PORTS_FROM):
+        if not limits.answer_any_port and (port == self.own[1] or port < limits.answered_port_min):
             return True
         return not self.context.access.allows(host)
 

@@ -7,26 +7,16 @@ The twin of csrc/fn_accept.h, which has the argument, function for function.
 
 from __future__ import annotations
 
-import errno
 import select
 import socket
 import time
 from typing import Any
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stop import DRAIN, NOW, RUN
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.metrics.connection_log import ConnectionRecord
 from fastnet.metrics.counters import ACCEPT_PAUSES, ACCEPTED, CLOSED, DENIED
-
-SWEEP_MAX = 4096
-
-PAUSE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-LOST = frozenset(
-    {
-        *(errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.ENOPROTOOPT),
-        *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT),
-    }
-)
+from fastnet.transport.accept_errors import ACCEPT_CAPACITY_ERRNOS, ACCEPT_TRANSIENT_ERRNOS
 
 
 class Retry(Exception):
@@ -57,9 +47,9 @@ def accept(
     except BlockingIOError:
         raise
     except OSError as error:
-        if error.errno in LOST:
+        if error.errno in ACCEPT_TRANSIENT_ERRNOS:
             raise Retry from None
-        if error.errno in PAUSE:
+        if error.errno in ACCEPT_CAPACITY_ERRNOS:
             row[ACCEPT_PAUSES] += 1
             raise Pause from None
         raise
@@ -125,7 +115,7 @@ class Acceptor:
             if stop == NOW or (self.draining and self.sweep <= 0):
                 raise EOFError
             if stop == DRAIN and not self.draining:
-                self.draining, self.sweep = True, SWEEP_MAX
+                self.draining, self.sweep = True, self.context.limits.accept_drain_max
             if self.full and not self.was_full:
                 self.row[ACCEPT_PAUSES] += 1
             self.was_full = self.full

@@ -14,9 +14,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stop import NOW
 from fastnet.engine.stream._connection_py import Closed, closed_by, gather, last_words
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.metrics.connection_log import ConnectionRecord
 from fastnet.metrics.counters import (
     BUSY_POLL_HITS,

@@ -15,8 +15,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stream._accept_py import now_ms
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.metrics.connection_log import ConnectionRecord
 from fastnet.metrics.counters import (
     BYTES_IN,

@@ -17,18 +17,20 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from fastnet.cdefs.accept cimport FN_SWEEP_MAX, fn_accept
+from fastnet.cdefs.accept cimport fn_accept
+from fastnet.cdefs.clock cimport fn_now_ms, fn_now_ns
+from fastnet.cdefs.context cimport FN_LISTENERS_MAX, FN_NOW, FN_RUN, fn_context, fn_stop_state
 from fastnet.cdefs.counters cimport FN_IDLE, FN_REFUSED, FN_STOPPED, fn_count
+from fastnet.cdefs.slots cimport FN_READS, FN_WRITES, fn_conn, fn_slot_of, fn_slot_tag, fn_slot_take
 from fastnet.cdefs.stream cimport (
-    FN_CLOSE, FN_READS, FN_WHY, FN_WRITES, fn_conn, fn_now_ms, fn_now_ns, fn_slot_of, fn_slot_tag, fn_slot_take, fn_socket_close,
-    fn_stream, fn_stream_close, fn_stream_finish, fn_stream_open, fn_stream_overdue, fn_stream_read, fn_stream_start,
-    fn_stream_wants, fn_stream_write, fn_trace_open,
+    FN_CLOSE, FN_WHY, fn_socket_close, fn_stream, fn_stream_close, fn_stream_finish, fn_stream_open,
+    fn_stream_overdue, fn_stream_read, fn_stream_start, fn_stream_wants, fn_stream_write,
 )
 from fastnet.cdefs.sys cimport (
-    EAGAIN, ECONNABORTED, EMFILE, ENOMEM, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, SHUT_RDWR, SOCK_NONBLOCK, epoll_event,
-    shutdown, sockaddr_storage,
+    EAGAIN, ECONNABORTED, EMFILE, ENOMEM, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, SHUT_RDWR,
+    SOCK_NONBLOCK, epoll_event, shutdown, sockaddr_storage,
 )
-from fastnet.cdefs.context cimport FN_DRAIN, FN_LISTENERS_MAX, FN_NOW, FN_RUN, fn_stop_state, fn_context
+from fastnet.cdefs.trace cimport fn_trace_open
 
 cdef enum:
     STOP_TAG = FN_LISTENERS_MAX
@@ -169,7 +171,7 @@ cdef inline int drain(Loop *loop) noexcept nogil:
     cdef int i, state, emptied = 0
     if not loop.draining:
         loop.draining = True
-        loop.sweep = FN_SWEEP_MAX
+        loop.sweep = loop.context.accept_drain_max
         loop.poller.watch(loop.poller, loop.context.drain_fd, FN_READS, 0, listener_tag(STOP_TAG))
         loop.poller.watch(loop.poller, loop.context.now_fd, 0, FN_READS, listener_tag(STOP_TAG))
     if fn_stop_state(loop.context) == FN_NOW:

@@ -12,8 +12,9 @@ import socket
 import time
 from typing import Any, Protocol
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stop import NOW, RUN
-from fastnet.engine.stream._accept_py import SWEEP_MAX, Pause, Retry, accept, now_ms, shut
+from fastnet.engine.stream._accept_py import Pause, Retry, accept, now_ms, shut
 from fastnet.engine.stream._connection_py import (
     READS,
     WRITES,
@@ -22,7 +23,6 @@ from fastnet.engine.stream._connection_py import (
     Stream,
     socket_closed,
 )
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.metrics.connection_log import ConnectionRecord
 from fastnet.metrics.counters import (
     ACCEPT_PAUSES,
@@ -154,7 +154,7 @@ class Loop:
         done.
         """
         if not self.draining:
-            self.draining, self.sweep = True, SWEEP_MAX
+            self.draining, self.sweep = True, self.context.limits.accept_drain_max
             self.poller.watch(self.context.stop.drain_fd, READS, 0)
             self.poller.watch(self.context.stop.now_fd, 0, READS)
         if self.context.stop.state == NOW:

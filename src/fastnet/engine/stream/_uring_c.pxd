@@ -9,20 +9,22 @@ is recognised. The functions are inline, as in loop.pxd.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
+from fastnet.cdefs.context cimport FN_LISTENERS_MAX, fn_context
 from fastnet.cdefs.counters cimport FN_OVERLOAD, fn_closed, fn_count
-from fastnet.cdefs.ring cimport (
-    FN_CQE_MORE, FN_OP_ASYNC_CANCEL, FN_OP_NOP, FN_OP_POLL_ADD, FN_OP_RECV, FN_OP_SEND, FN_POLL_MULTISHOT, FN_RECV_MULTISHOT,
-    FN_SQE_BUFFER_SELECT, fn_cqe, fn_ring, fn_ring_ask, fn_ring_bytes, fn_ring_done, fn_sqe,
-)
+from fastnet.cdefs.ring cimport fn_ring, fn_ring_ask, fn_ring_bytes, fn_ring_done
+from fastnet.cdefs.slots cimport FN_PEER_EOF, FN_READS, FN_WRITES, fn_conn
 from fastnet.cdefs.stream cimport (
-    FN_CLOSE, FN_PEER_EOF, FN_READS, FN_WHY, FN_WRITES, fn_close_for, fn_conn, fn_stream, fn_stream_close,
-    fn_stream_drops, fn_stream_flushed, fn_stream_heard, fn_stream_order,
+    FN_CLOSE, FN_WHY, fn_close_for, fn_stream, fn_stream_close, fn_stream_drops, fn_stream_flushed,
+    fn_stream_heard, fn_stream_order,
 )
 from fastnet.cdefs.sys cimport (
-    EAGAIN, ECANCELED, ENOBUFS, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC, SHUT_RDWR,
-    fn_recv, shutdown,
+    EAGAIN, ECANCELED, ENOBUFS, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP, MSG_DONTWAIT, MSG_NOSIGNAL,
+    MSG_TRUNC, SHUT_RDWR, fn_recv, shutdown,
 )
-from fastnet.cdefs.context cimport FN_LISTENERS_MAX, fn_context
+from fastnet.cdefs.uring_abi cimport (
+    FN_CQE_MORE, FN_OP_ASYNC_CANCEL, FN_OP_NOP, FN_OP_POLL_ADD, FN_OP_RECV, FN_OP_SEND,
+    FN_POLL_MULTISHOT, FN_RECV_MULTISHOT, FN_SQE_BUFFER_SELECT, fn_cqe, fn_sqe,
+)
 
 cdef enum:
     RECV = 1       # what a completion answers: the top byte of user_data

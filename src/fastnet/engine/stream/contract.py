@@ -29,43 +29,13 @@ engine/context_c.pyx.
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-from fastnet.engine.stop import StopSignal
-from fastnet.limits import Limits
-from fastnet.metrics.counters import CounterTable
-from fastnet.transport.access import AccessList
-
-
-@dataclass(frozen=True)
-class LoopContext:
-    """What one loop is given. service: a Service, or the native table of one. trace_fd: a pipe, or
-    -1
-    (metrics/connection_log.py).
-
-    cpu: the processor that whoever starts the loop keeps it on; None for any. reloader: what keeps
-    the service in step with its file (server/reload.py), for a process of its own to start; None if
-    there is no file.
-
-    counters: row 0 is the loop's own; row i + 1 belongs to the i-th thread or child it keeps.
-    """
-
-    listeners: Sequence[socket.socket]
-    service: Any
-    limits: Limits
-    stop: StopSignal
-    counters: CounterTable
-    access: AccessList = field(default_factory=AccessList)
-    trace_fd: int = -1
-    cpu: int | None = None
-    reloader: Any = None
+from fastnet.engine.context import LoopContext
 
 
 class Engine(Protocol):
     """The module of one row."""
 
     def run(self, context: LoopContext) -> None:
-        """Serve until `work.stop` says otherwise. Raises OSError only if it cannot serve at all."""
+        """Serve until `context.stop` is raised. Raises OSError if it cannot serve at all."""

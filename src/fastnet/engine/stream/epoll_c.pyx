@@ -13,12 +13,12 @@ Cost: one epoll_ctl a connection, and two more each time a peer stops reading an
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastnet.cdefs.errno cimport raise_errno
+from fastnet._errno_c cimport raise_errno
 from fastnet.engine.stream._loop_c cimport Poller, is_listener, run_loop
-from fastnet.cdefs.stream cimport FN_READS, FN_WRITES
+from fastnet.cdefs.slots cimport FN_READS, FN_WRITES
 from fastnet.cdefs.sys cimport (
-    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, close, epoll_create1,
-    epoll_event, fn_epoll_set, fn_epoll_wait,
+    EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
+    close, epoll_create1, epoll_event, fn_epoll_set, fn_epoll_wait,
 )
 from fastnet.engine.context_c cimport NativeLoopContext
 

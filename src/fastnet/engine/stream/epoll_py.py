@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import select
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stream._connection_py import READS, WRITES
 from fastnet.engine.stream._loop_py import HANGUP, run_loop
-from fastnet.engine.stream.contract import LoopContext
 
 EVENTS = {
     0: 0,

@@ -18,14 +18,16 @@ from libc.stdlib cimport free, malloc
 
 from fastnet.cdefs.accept cimport fn_acceptor, fn_acceptor_next, fn_acceptor_open, fn_turn_away
 from fastnet.cdefs.blocking cimport fn_serve
-from fastnet.cdefs.child cimport fn_child_keep_only, fn_child_reap, fn_child_signals, fn_exit, fn_fork
-from fastnet.cdefs.counters cimport FN_KILLED, FN_REFUSED, fn_count_closed
-from fastnet.cdefs.errno cimport raise_errno
-from fastnet.cdefs.sys cimport (
-    EAGAIN, ENOMEM, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, ESHUTDOWN, close, epoll_create1, epoll_event,
-    fn_epoll_set, fn_epoll_wait, fn_pidfd_open, sockaddr_storage,
+from fastnet.cdefs.child cimport (
+    fn_child_keep_only, fn_child_reap, fn_child_signals, fn_exit, fn_fork,
 )
-from fastnet.cdefs.context cimport fn_row, fn_context
+from fastnet.cdefs.context cimport fn_context, fn_row
+from fastnet.cdefs.counters cimport FN_KILLED, FN_REFUSED, fn_count_closed
+from fastnet.cdefs.sys cimport (
+    EAGAIN, ENOMEM, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, ESHUTDOWN, close,
+    epoll_create1, epoll_event, fn_epoll_set, fn_epoll_wait, fn_pidfd_open, sockaddr_storage,
+)
+from fastnet._errno_c cimport raise_errno
 from fastnet.engine.context_c cimport NativeLoopContext
 
 cdef struct Child:

@@ -18,10 +18,10 @@ import select
 import socket
 from typing import Any
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.forked import become_child, keep_only, reap
 from fastnet.engine.stream._accept_py import Acceptor, turn_away
 from fastnet.engine.stream._blocking_py import serve
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.metrics.counters import CLOSED, KILLED, REFUSED
 
 

@@ -10,9 +10,9 @@ from libc.stdlib cimport free, malloc
 
 from fastnet.cdefs.accept cimport fn_acceptor, fn_acceptor_next, fn_acceptor_open
 from fastnet.cdefs.blocking cimport fn_serve
-from fastnet.cdefs.errno cimport raise_errno
+from fastnet.cdefs.context cimport fn_context, fn_row
 from fastnet.cdefs.sys cimport EAGAIN, ENOMEM, ESHUTDOWN, sockaddr_storage
-from fastnet.cdefs.context cimport fn_row, fn_context
+from fastnet._errno_c cimport raise_errno
 from fastnet.engine.context_c cimport NativeLoopContext
 
 

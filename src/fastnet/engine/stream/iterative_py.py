@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stream._accept_py import Acceptor
 from fastnet.engine.stream._blocking_py import serve
-from fastnet.engine.stream.contract import LoopContext
 
 
 def run(context: LoopContext) -> None:

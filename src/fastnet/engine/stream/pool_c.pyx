@@ -12,15 +12,18 @@ from libc.stdlib cimport free, malloc
 
 from fastnet.cdefs.accept cimport fn_acceptor, fn_acceptor_next, fn_acceptor_open
 from fastnet.cdefs.blocking cimport fn_serve
-from fastnet.cdefs.errno cimport raise_errno
-from fastnet.cdefs.pthread cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_read, eventfd_t, eventfd_write, pthread_attr_destroy, pthread_attr_init,
-    pthread_attr_setstacksize, pthread_attr_t, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
-    pthread_cond_signal, pthread_cond_t, pthread_cond_wait, pthread_create, pthread_join, pthread_mutex_destroy,
+from fastnet.cdefs.context cimport fn_context, fn_row
+from fastnet.cdefs.sys cimport (
+    EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, ENOMEM, ESHUTDOWN, close, eventfd, eventfd_read, eventfd_t,
+    eventfd_write, sockaddr_storage,
+)
+from fastnet.cdefs.thread cimport (
+    pthread_attr_destroy, pthread_attr_init, pthread_attr_setstacksize, pthread_attr_t,
+    pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
+    pthread_cond_t, pthread_cond_wait, pthread_create, pthread_join, pthread_mutex_destroy,
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, pthread_t,
 )
-from fastnet.cdefs.sys cimport EAGAIN, ENOMEM, ESHUTDOWN, close, sockaddr_storage
-from fastnet.cdefs.context cimport fn_row, fn_context
+from fastnet._errno_c cimport raise_errno
 from fastnet.engine.context_c cimport NativeLoopContext
 
 cdef struct Waiting:

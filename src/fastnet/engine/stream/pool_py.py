@@ -10,9 +10,9 @@ import threading
 from collections import deque
 from typing import Any
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stream._accept_py import Acceptor
 from fastnet.engine.stream._blocking_py import serve
-from fastnet.engine.stream.contract import LoopContext
 
 
 class Pool:

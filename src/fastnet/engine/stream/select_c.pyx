@@ -12,10 +12,12 @@ turned away, counted, never FD_SET.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from fastnet.cdefs.errno cimport raise_errno
+from fastnet._errno_c cimport raise_errno
 from fastnet.engine.stream._loop_c cimport Poller, run_loop
-from fastnet.cdefs.stream cimport FN_READS, FN_WRITES
-from fastnet.cdefs.sys cimport EMFILE, EPOLLIN, EPOLLOUT, FD_SETSIZE, epoll_event, fd_set, fn_select, FD_CLR, FD_ISSET, FD_SET
+from fastnet.cdefs.slots cimport FN_READS, FN_WRITES
+from fastnet.cdefs.sys cimport (
+    EMFILE, EPOLLIN, EPOLLOUT, FD_CLR, FD_ISSET, FD_SET, FD_SETSIZE, epoll_event, fd_set, fn_select,
+)
 from fastnet.engine.context_c cimport NativeLoopContext
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import select
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stream._connection_py import READS, WRITES
 from fastnet.engine.stream._loop_py import run_loop
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.limits import FD_SETSIZE
 
 

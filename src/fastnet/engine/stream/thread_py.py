@@ -11,9 +11,9 @@ import socket
 import threading
 from typing import Any
 
+from fastnet.engine.context import LoopContext
 from fastnet.engine.stream._accept_py import Acceptor, turn_away
 from fastnet.engine.stream._blocking_py import serve
-from fastnet.engine.stream.contract import LoopContext
 from fastnet.metrics.counters import REFUSED
 
 

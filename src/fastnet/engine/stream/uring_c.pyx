@@ -19,27 +19,36 @@ There is no pure twin: Python has no way to make these calls.
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
-from fastnet.cdefs.accept cimport FN_SWEEP_MAX, fn_accept, fn_accept_failed, fn_admit, fn_names_peers, fn_turn_away
-from fastnet.cdefs.counters cimport FN_IDLE, FN_REFUSED, FN_RESET, FN_STOPPED, fn_count, fn_count_closed
-from fastnet.cdefs.errno cimport raise_errno
-from fastnet.cdefs.ring cimport (
-    FN_ACCEPT_MULTISHOT, FN_CQE_MORE, FN_OP_ACCEPT, FN_OP_POLL_ADD, FN_OP_RECV, FN_RECV_MULTISHOT,
-    FN_SQE_BUFFER_SELECT, fn_cqe, fn_ring, fn_ring_ask, fn_ring_close, fn_ring_done, fn_ring_enter, fn_ring_open,
-    fn_ring_overflowed, fn_ring_ready, fn_ring_reap, fn_ring_stirs, fn_ring_untold, fn_sqe,
+from fastnet.cdefs.accept cimport (
+    fn_accept, fn_accept_failed, fn_admit, fn_names_peers, fn_turn_away,
 )
+from fastnet.cdefs.clock cimport fn_now_ms, fn_now_ns
+from fastnet.cdefs.context cimport FN_NOW, FN_RUN, fn_stop_state
+from fastnet.cdefs.counters cimport (
+    FN_IDLE, FN_REFUSED, FN_RESET, FN_STOPPED, fn_count, fn_count_closed,
+)
+from fastnet.cdefs.ring cimport (
+    fn_ring, fn_ring_ask, fn_ring_close, fn_ring_done, fn_ring_enter, fn_ring_open,
+    fn_ring_overflowed, fn_ring_ready, fn_ring_reap, fn_ring_stirs, fn_ring_untold,
+)
+from fastnet.cdefs.slots cimport fn_idle_touch, fn_map, fn_slot_take, fn_unmap
+from fastnet.cdefs.stream cimport (
+    fn_stream_finish, fn_stream_open, fn_stream_overdue, fn_stream_start,
+)
+from fastnet.cdefs.sys cimport (
+    EAGAIN, ECANCELED, ECONNABORTED, EMFILE, ENOMEM, EPOLLIN, ETIMEDOUT, F_GETFL, F_SETFL,
+    O_NONBLOCK, SHUT_RDWR, SOCK_CLOEXEC, close, fcntl, fn_peer, shutdown, sockaddr_storage,
+)
+from fastnet.cdefs.trace cimport fn_trace_open
+from fastnet.cdefs.uring_abi cimport (
+    FN_ACCEPT_MULTISHOT, FN_CQE_MORE, FN_OP_ACCEPT, FN_OP_POLL_ADD, FN_OP_RECV, FN_RECV_MULTISHOT,
+    FN_SQE_BUFFER_SELECT, fn_cqe, fn_sqe,
+)
+from fastnet._errno_c cimport raise_errno
 from fastnet.engine.stream._uring_c cimport (
     RECV, SEND, ACCEPT, STOP, POLL, AGAIN, SUBMISSIONS, LEAST_COMPLETIONS, Side, Loop, tag, cancel, end, settle, readable,
     received, reread, taken,
 )
-from fastnet.cdefs.stream cimport (
-    fn_idle_touch, fn_map, fn_now_ms, fn_now_ns, fn_slot_take, fn_stream_finish, fn_stream_open, fn_stream_overdue,
-    fn_stream_start, fn_trace_open, fn_unmap,
-)
-from fastnet.cdefs.sys cimport (
-    EAGAIN, ECANCELED, ECONNABORTED, EMFILE, ENOMEM, EPOLLIN, ETIMEDOUT, F_GETFL, F_SETFL, O_NONBLOCK, SHUT_RDWR,
-    SOCK_CLOEXEC, close, fcntl, fn_peer, shutdown, sockaddr_storage,
-)
-from fastnet.cdefs.context cimport FN_NOW, FN_RUN, fn_stop_state
 from fastnet.engine.context_c cimport NativeLoopContext
 
 import socket
@@ -83,7 +92,7 @@ cdef void tend_listeners(Loop *loop) noexcept nogil:
     none.
     """
     cdef uint32_t room = loop.stream.slots.capacity - loop.stream.slots.open
-    cdef uint8_t mode = 0 if room == 0 or loop.resting or loop.draining else 2 if room > FN_SWEEP_MAX else 1
+    cdef uint8_t mode = 0 if room == 0 or loop.resting or loop.draining else 2 if room > loop.context.accept_drain_max else 1
     cdef fn_sqe *sqe
     cdef int i
     if room == 0 and not loop.full:
@@ -141,7 +150,7 @@ cdef bint drain(Loop *loop) noexcept nogil:
     loop is done.
     """
     if not loop.draining:
-        loop.draining, loop.sweep = True, FN_SWEEP_MAX
+        loop.draining, loop.sweep = True, loop.context.accept_drain_max
         watch_stop(loop, loop.context.now_fd)
     if fn_stop_state(loop.context) == FN_NOW:
         return True

@@ -10,7 +10,6 @@ have not greeted the oldest is sent away.
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import socket
@@ -53,6 +52,7 @@ from fastnet.limits import (
     STREAMS_MAX,
     TRANSFER_CLIENTS_MAX,
 )
+from fastnet.transport.accept_errors import ACCEPT_CAPACITY_ERRNOS
 from fastnet.transport.congestion import settle
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from fastnet.transport import tls
 
 SESSION_ID_BYTES = 16
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Opened(NamedTuple):
@@ -207,7 +206,7 @@ class Host:
         try:
             sock = accept(listener) if listener.fileno() in ready else None
         except OSError as error:
-            if error.errno not in EXHAUSTED:
+            if error.errno not in ACCEPT_CAPACITY_ERRNOS:
                 raise
             threading.Event().wait(MOVER_SLICE_S)  # whoever runs goes on, and gives some back
             return

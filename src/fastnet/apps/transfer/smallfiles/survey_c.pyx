@@ -4,26 +4,14 @@ from libc.stdio cimport snprintf
 from posix.stat cimport struct_stat
 from posix.time cimport timespec
 
+from fastnet.cdefs.readdir cimport fn_survey, fn_survey_close, fn_survey_folder
+
 import os
 
 from fastnet.apps.transfer.source.identity import BLOCK_BYTES as PY_BLOCK_BYTES
 from fastnet.apps.transfer.smallfiles.contract import Found
 
 cdef long long BLOCK_BYTES = PY_BLOCK_BYTES
-
-
-cdef extern from "fn_readdir.h" nogil:
-    struct fn_found:
-        size_t name
-        struct_stat status
-
-    struct fn_survey:
-        fn_found *found
-        char *names
-        size_t count, room, names_bytes, names_room
-
-    int fn_survey_folder(fn_survey *s, const char *path)
-    void fn_survey_close(fn_survey *s)
 
 
 cdef extern from "Python.h":

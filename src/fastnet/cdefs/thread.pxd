@@ -1,6 +1,6 @@
-"""pthreads(7), as much as the thread and pool engines need."""
+"""csrc/fn_thread.h"""
 
-cdef extern from "<pthread.h>" nogil:
+cdef extern from "fn_thread.h" nogil:
     ctypedef struct pthread_t:
         pass
     ctypedef struct pthread_attr_t:
@@ -15,7 +15,10 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_attr_destroy(pthread_attr_t *attributes)
     int pthread_attr_setstacksize(pthread_attr_t *attributes, size_t bytes)
     int pthread_attr_setdetachstate(pthread_attr_t *attributes, int state)
-    int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*body)(void *) noexcept nogil, void *argument)
+    int pthread_create(
+        pthread_t *thread, const pthread_attr_t *attributes,
+        void *(*body)(void *) noexcept nogil, void *argument,
+    )
     int pthread_join(pthread_t thread, void **result)
     int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
     int pthread_mutex_destroy(pthread_mutex_t *mutex)
@@ -26,12 +29,3 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
     int pthread_cond_signal(pthread_cond_t *condition)
     int pthread_cond_broadcast(pthread_cond_t *condition)
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    ctypedef unsigned long eventfd_t
-    enum:
-        EFD_CLOEXEC
-        EFD_NONBLOCK
-    int eventfd(unsigned int initial, int flags)
-    int eventfd_read(int fd, eventfd_t *value)
-    int eventfd_write(int fd, eventfd_t value)
