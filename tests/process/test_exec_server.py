@@ -74,7 +74,7 @@ def test_a_new_key_is_one_the_server_takes(offer: Offer, tmp_path: Path) -> None
     line = finish("exec", "key", "carol").stdout
     (tmp_path / "keys").write_text(line)
     remote.server.send(signal.SIGHUP)
-    remote.server.line("err", "read anew: 1 keys")
+    remote.server.line("err", "read 1 keys")
     assert remote.run("it").stdout == "yes\n"
 
 
@@ -84,12 +84,12 @@ def test_sighup_reads_keys_and_commands_anew_and_a_mistake_changes_nothing(
     remote = offer(one=shell("echo 1"))
     write_policy(tmp_path, two=shell("echo 2"))
     remote.server.send(signal.SIGHUP)
-    remote.server.line("err", "SIGHUP: read anew: 2 keys, 1 commands")
+    remote.server.line("err", "read 2 keys and 1 commands")
     assert remote.run("one").returncode == 5
     assert remote.run("two").stdout == "2\n"
     (tmp_path / "commands.toml").write_text("[command.three]\n")
     remote.server.send(signal.SIGHUP)
-    line = remote.server.line("err", "everything stays as it was")
+    line = remote.server.line("err", "stay as they were: ")
     assert "command.three.argv is missing" in line
     assert remote.run("two").stdout == "2\n"
 

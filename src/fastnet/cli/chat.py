@@ -17,7 +17,7 @@ import click
 from fastnet.apps.chat.authentication import Seal
 from fastnet.apps.chat.client import Member
 from fastnet.apps.chat.client_protocol import Event, Talking
-from fastnet.apps.chat.server import PORT, ChatConfig, words
+from fastnet.apps.chat.server import PORT, ChatConfig, format_event
 from fastnet.apps.chat.server import run as run_server
 from fastnet.apps.chat.ui.view import Place, Plain, on_a_screen
 from fastnet.apps.chat.wire import ChatError
@@ -76,7 +76,9 @@ def group() -> None:
 
 def serve(**typed: Any) -> int:
     process = collect(ProcessConfig, typed, {})
-    return run_server(collect(ChatConfig, typed, {}), process, event_printer(process.json, words))
+    return run_server(
+        collect(ChatConfig, typed, {}), process, event_printer(process.json, format_event)
+    )
 
 
 group.add_command(

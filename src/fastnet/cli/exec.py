@@ -21,7 +21,7 @@ from fastnet.apps.exec import wire
 from fastnet.apps.exec.client import Key
 from fastnet.apps.exec.client import run as run_remote
 from fastnet.apps.exec.client_protocol import Result
-from fastnet.apps.exec.server import PORT, ExecConfig, words
+from fastnet.apps.exec.server import PORT, ExecConfig, format_event
 from fastnet.apps.exec.server import run as run_server
 from fastnet.apps.exec.server_protocol import ending, signal_name
 from fastnet.cli.endpoints import read_server
@@ -109,7 +109,9 @@ def group() -> None:
 
 def serve(**typed: Any) -> int:
     process = collect(ProcessConfig, typed, {})
-    return run_server(collect(ExecConfig, typed, {}), process, event_printer(process.json, words))
+    return run_server(
+        collect(ExecConfig, typed, {}), process, event_printer(process.json, format_event)
+    )
 
 
 group.add_command(

@@ -1,74 +1,75 @@
-"""A datagram service in one thread: a socket, signals and whatever else the service waits for, in
-one
-poll.
+"""Datagram server: gives a sans-I/O protocol (udp/contract.py) a socket, in one thread.
 
-The engines of datagram/ are for services that answer whoever asked, as fast as the host can. A
-service that also has processes, deadlines or something to say unasked is a desk
-(apps/exec/server_protocol.py, apps/chat/server_protocol.py): it judges datagrams and knows no
-socket. This is the socket around it.
-
-    SIGINT, SIGTERM    the desk ends its business, for up to `drain` seconds; exit 0
-    a second one       the process exits at once, with 130
-    SIGHUP             what the desk can reload is reloaded, log files are opened anew
-    SIGUSR1            the statistics so far, one line in the log
+Facts. The engines of engine/datagram/ serve services that answer each datagram by itself, as fast
+as the host can. A protocol with child processes, timers or unsolicited output needs one poll(2)
+over its socket, its other descriptors and its timers.
+Decision: one class for all such protocols; a subclass opens its protocol and describes its events.
+The supervisor (process/supervisor.py) owns that poll, the signals, log files, pidfile and metrics,
+and sees the server as a unit: a drain lasts until the protocol has no pending work, or its deadline
+has passed.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import select
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastnet.config.server import ProcessConfig, check, option
 from fastnet.endpoint import PORT_MAX, Endpoint
-from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, FastnetError
+from fastnet.errors import EXIT_OK, ConfigError, FastnetError
 from fastnet.limits import ANSWERED_PORT_MIN, DATAGRAMS_PER_TURN, DRAIN_S, TICK_S
-from fastnet.process.logs import TOLD, Logs
-from fastnet.process.pidfile import Pidfile
-from fastnet.process.signals import RELOAD, REPORT, STOP, Signals
-from fastnet.process.supervisor import OnEvents
+from fastnet.process.daemon import launch
+from fastnet.process.run import from_root
+from fastnet.process.supervisor import Event, OnEvents, Supervisor, supervise
 from fastnet.transport import udp
 from fastnet.transport.access import AccessList
 from fastnet.transport.contract import SocketOptions
 from fastnet.udp.contract import DatagramProtocol, Outgoing, Peer
 
 if TYPE_CHECKING:
-    from fastnet.metrics.prometheus import Family, MetricsServer
+    from fastnet.metrics.prometheus import Family
 
 log = logging.getLogger("fastnet")
 
 
 def counted(about: str, kind: str = "counter") -> Any:
-    """A field of statistics, with what it counts."""
+    """A field of statistics.
+
+    Args:
+        about: What it counts, as help text of the metric.
+        kind: Type of the metric: counter or gauge.
+    """
     return field(default=0, metadata={"about": about, "kind": kind})
 
 
 @dataclass
 class DatagramServerStatistics:
-    """What came and what became of it."""
+    """Counters that every datagram server has; a service adds its own."""
 
     datagrams: int = counted("Datagrams received.")
     replies: int = counted("Datagrams sent.")
     bytes_in: int = counted("Bytes received.")
     bytes_out: int = counted("Bytes sent.")
-    ignored: int = counted("Datagrams of peers that are not to be answered.")
-    unsent: int = counted("Datagrams that the kernel did not take.")
+    ignored: int = counted("Datagrams dropped by the access list, the port rule or a full table.")
+    unsent: int = counted("Datagrams that the kernel refused to send.")
 
     def as_dict(self) -> dict[str, int]:
+        """The counters by name."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def families(self, service: str) -> list[Family]:
-        """The same for Prometheus."""
+        """The counters as Prometheus metric families."""
         return [family(service, each.name, each.metadata) for each in fields(self)]
 
 
 def family(service: str, name: str, metadata: Mapping[str, str]) -> Family:
+    """One field of statistics as a Prometheus metric family."""
     kind = metadata["kind"]
     full = f"{service}_{name}_total" if kind == "counter" else f"{service}_{name}"
     return full, kind, metadata["about"], attrgetter(name)
@@ -76,16 +77,16 @@ def family(service: str, name: str, metadata: Mapping[str, str]) -> Family:
 
 @dataclass(frozen=True)
 class DatagramServerConfig:
-    """Where a desk is, and who may come to it. Raises ConfigError."""
+    """Address and access rules of a datagram server. Raises ConfigError."""
 
     host: str = option(
         "127.0.0.1", "Address or name to bind; an empty one is every address of this host.", "HOST"
     )
     port: int = option(0, "Port to bind; 0 picks a free one.", "PORT", least=0)
-    drain: float = option(DRAIN_S, "Time to end business after SIGTERM.", "SECONDS", least=0)
-    allow: tuple[str, ...] = option((), "Let in this network only; may be given again.", "CIDR")
-    deny: tuple[str, ...] = option((), "Turn this network away; may be given again.", "CIDR")
-    answer_any_port: bool = option(False, "Answer ports below 1024 and its own number too.")
+    drain: float = option(DRAIN_S, "Time to finish pending work after SIGTERM.", "SECONDS", least=0)
+    allow: tuple[str, ...] = option((), "Accept only peers in this network (repeatable).", "CIDR")
+    deny: tuple[str, ...] = option((), "Reject peers in this network (repeatable).", "CIDR")
+    answer_any_port: bool = option(False, "Answer source ports below 1024 and the server's own.")
     rcvbuf: int | None = option(None, "Receive buffer (SO_RCVBUF).", "BYTES", least=1)
 
     def __post_init__(self) -> None:
@@ -98,128 +99,91 @@ class DatagramServerConfig:
 
     @property
     def endpoint(self) -> Endpoint:
+        """The address to bind."""
         return Endpoint("udp", self.host.removeprefix("[").removesuffix("]"), self.port)
 
 
-def listen_for_metrics(endpoint: Endpoint) -> MetricsServer:
-    """Loaded only when wanted: an HTTP server is large. Raises NetworkError."""
-    from fastnet.metrics.prometheus import MetricsServer
+Config = TypeVar("Config", bound=DatagramServerConfig)
 
-    return MetricsServer(endpoint)
+
+def run_datagram_server(
+    make_server: Callable[[Config, OnEvents], DatagramServer],
+    config: Config,
+    process: ProcessConfig,
+    on_events: OnEvents,
+    paths: tuple[str, ...] = (),
+) -> int:
+    """Serve until a signal ends it, in the foreground or as a daemon.
+
+    Args:
+        make_server: A subclass of DatagramServer.
+        config: Its configuration.
+        process: Daemon, pidfile, logs, metrics.
+        on_events: Called with each list of events.
+        paths: Fields of `config` that hold paths; a daemon makes them absolute.
+    Returns:
+        The exit code.
+    Raises:
+        FastnetError: The server could not start, or failed.
+    """
+    if not process.daemon:
+        return make_server(config, on_events).run(process)
+    config = from_root(config, *paths)
+    process = from_root(process, "pidfile", "log_file", "error_log")
+    on_events(launch(lambda to_launcher: make_server(config, to_launcher).run(process)))
+    return EXIT_OK
 
 
 class DatagramServer:
-    """One socket and one desk, polled until a signal ends it. A service overrides what is below the
-    line.
-    """
+    """One socket and one protocol. A subclass overrides the methods below the line."""
 
     service: str
-    """Its name."""
-
-    protocol: DatagramProtocol
-    """Set by `open`."""
+    """Name of the service."""
 
     datagram_bytes_max: int
-    """What is longer arrives one byte longer than this, for the desk to refuse."""
+    """A longer datagram is received with one byte more than this, for the protocol to reject."""
+
+    protocol: DatagramProtocol
+    """Made by `open`."""
 
     def __init__(
-        self, config: DatagramServerConfig, statistics: DatagramServerStatistics, tell: OnEvents
+        self,
+        config: DatagramServerConfig,
+        statistics: DatagramServerStatistics,
+        on_events: OnEvents,
     ) -> None:
         self.config = config
         self.statistics = statistics
-        self.tell = tell
+        self.on_events = on_events
         self.access = AccessList.parse(config.allow, config.deny)
-        self.stop_asked = 0
-        self.drain_until_s = float("inf")
-        self.metrics: MetricsServer | None = None
 
     def run(self, process: ProcessConfig) -> int:
-        """Open what a process has, serve, close everything. Returns the exit code; raises
-        FastnetError.
+        """Open everything, serve, close everything. Returns the exit code.
+
+        Raises FastnetError.
         """
-        with ExitStack() as stack:
-            self.logs = stack.enter_context(Logs(process))
-            try:
-                self.signals = stack.enter_context(Signals())
-                if process.pidfile is not None:
-                    stack.enter_context(Pidfile(process.pidfile))
-                if process.metrics_endpoint is not None:
-                    self.metrics = stack.enter_context(listen_for_metrics(process.metrics_endpoint))
-                self.open(stack)
-                options = SocketOptions(rcvbuf=self.config.rcvbuf)
-                self.sock = stack.enter_context(udp.listen(self.config.endpoint, options))
-                self.endpoint = udp.name(self.sock, self.config.endpoint)
-                stack.callback(self.close)
-                self.opened()
-                self.say(
-                    self.event(
-                        "listening",
-                        pid=os.getpid(),
-                        service=self.service,
-                        **self.about(),
-                        **self.show(),
-                    )
-                )
-                return self.serve()
-            except FastnetError as error:
-                log.error("%s", error, extra=TOLD)
-                raise
-            except Exception:
-                log.exception("unexpected", extra=TOLD)
-                raise
+        with supervise(process, self.format_event, self.on_events) as supervisor:
+            self.supervisor: Supervisor = supervisor
+            stack = supervisor.stack
+            self.open(stack)
+            options = SocketOptions(rcvbuf=self.config.rcvbuf)
+            self.sock = stack.enter_context(udp.listen(self.config.endpoint, options))
+            self.endpoint = udp.name(self.sock, self.config.endpoint)
+            stack.callback(self.close)
+            self.on_bound()
+            labels = {"service": self.service, "endpoint": str(self.endpoint)}
+            families = self.statistics.families(self.service)
+            url = supervisor.start_metrics([(labels, lambda: self.statistics)], families)
+            more = {"pid": os.getpid(), "service": self.service, **self.describe(), "metrics": url}
+            supervisor.emit(self.event("listening", **more))
+            return supervisor.run([DatagramServerUnit(self)])
 
-    def show(self) -> dict[str, str]:
-        """The counters to Prometheus. Returns where, for the first event."""
-        if self.metrics is None:
-            return {"metrics": ""}
-        labels = {"service": self.service, "endpoint": str(self.endpoint)}
-        self.metrics.start(
-            [(labels, lambda: self.statistics)], self.statistics.families(self.service)
-        )
-        return {"metrics": self.metrics.url}
-
-    def event(self, kind: str, **more: Any) -> dict[str, Any]:
+    def event(self, kind: str, **more: Any) -> Event:
+        """An event of this server."""
         return {"event": kind, "endpoint": str(self.endpoint), **more}
 
-    def say(self, *events: dict[str, Any]) -> None:
-        for event in events:
-            log.info("%s", self.words(event), extra=TOLD)
-        self.tell(list(events))
-
-    def serve(self) -> int:
-        """Until stopped and drained. Returns the exit code."""
-        while not self.is_done():
-            watched = self.watched()
-            poll = select.poll()
-            for fd in (self.sock.fileno(), self.signals.fd, *watched):
-                poll.register(fd, select.POLLIN)
-            for fd, _ in poll.poll(self.poll_timeout_ms()):
-                if fd in watched:
-                    watched[fd](fd)
-                elif fd == self.sock.fileno():
-                    self.take_some()
-                else:
-                    self.on_signals()
-            self.send_all(self.handle_timer())
-        self.close()
-        self.say(self.event("stopped", statistics=self.statistics.as_dict()))
-        return EXIT_INTERRUPTED if self.stop_asked > 1 else EXIT_OK
-
-    def is_done(self) -> bool:
-        if not self.stop_asked:
-            return False
-        is_late = time.monotonic() >= self.drain_until_s or self.stop_asked > 1
-        return is_late or not self.has_pending_work()
-
-    def poll_timeout_ms(self) -> float | None:
-        """Until the next deadline; while stopping, short enough to see a peer fall silent."""
-        timers = self.timers()
-        if self.stop_asked:
-            timers += [self.drain_until_s, time.monotonic() + TICK_S]
-        return max(0.0, (min(timers) - time.monotonic()) * 1000 + 1) if timers else None
-
-    def take_some(self) -> None:
-        """Hear up to a turn's worth of datagrams."""
+    def receive_datagrams(self) -> None:
+        """Receive and handle up to DATAGRAMS_PER_TURN datagrams."""
         statistics = self.statistics
         for _ in range(DATAGRAMS_PER_TURN):
             try:
@@ -227,7 +191,7 @@ class DatagramServer:
             except BlockingIOError:
                 return
             except OSError:
-                self.refused()
+                self.handle_socket_error()
                 continue
             statistics.datagrams += 1
             statistics.bytes_in += len(datagram)
@@ -237,8 +201,9 @@ class DatagramServer:
             self.send_all(self.receive_datagram(datagram, peer))
 
     def ignores(self, peer: Peer) -> bool:
-        """Whether a peer is not to be answered: it is not let in, or its port answers by itself (D4
-        of datagram/).
+        """Whether a peer gets no answer: access list, or a port that answers by itself.
+
+        Two servers that answer each other would never stop (D4 of engine/datagram/contract.py).
         """
         host, port = peer[:2]
         if not self.config.answer_any_port and (
@@ -248,7 +213,7 @@ class DatagramServer:
         return not self.access.allows(host)
 
     def send_all(self, outgoing: Outgoing) -> None:
-        """What the kernel does not take is lost, as on the way; peers that care ask again."""
+        """Send datagrams. One that the kernel refuses is lost; the peer retransmits its request."""
         statistics = self.statistics
         for datagram, peer in outgoing:
             try:
@@ -260,53 +225,30 @@ class DatagramServer:
                 statistics.bytes_out += len(datagram)
 
     def send(self, datagram: bytes, peer: Peer) -> None:
-        """Raises OSError."""
+        """Send one datagram; waits once for room in the send buffer. Raises OSError."""
         try:
             self.sock.sendto(datagram, peer)
         except BlockingIOError:
             udp.await_room(self.sock)
             self.sock.sendto(datagram, peer)
 
-    def on_signals(self) -> None:
-        for number in self.signals.read():
-            if number == RELOAD and self.signals.hung_up():
-                log.info("SIGHUP: the terminal is gone")
-                number = STOP[0]
-            if number in STOP:
-                self.on_stop()
-            elif number == RELOAD:
-                self.logs.reopen()
-                self.reload()
-            elif number == REPORT:
-                log.info(
-                    "%s", self.words(self.event("statistics", statistics=self.statistics.as_dict()))
-                )
-
-    def on_stop(self) -> None:
-        self.stop_asked += 1
-        if self.stop_asked > 1:
-            self.signals.let_kill()
-            return
-        self.drain_until_s = time.monotonic() + self.config.drain
-        self.stop()
-
-    # What a service says about itself
+    # What a subclass overrides
 
     def open(self, stack: ExitStack) -> None:
-        """Get what the desk needs; closed with the stack. Raises FastnetError."""
+        """Make the protocol and what it needs, closed with the stack. Raises FastnetError."""
 
-    def opened(self) -> None:
-        """The socket is there."""
+    def on_bound(self) -> None:
+        """Called once the socket is bound."""
 
     def close(self) -> None:
-        """End what runs. May be called twice."""
+        """End what still runs. May be called twice."""
 
-    def about(self) -> dict[str, Any]:
-        """More about what listens, for the first event."""
+    def describe(self) -> dict[str, Any]:
+        """More fields of the listening event."""
         return {}
 
-    def words(self, event: dict[str, Any]) -> str:
-        """An event as a line to read."""
+    def format_event(self, event: Event) -> str:
+        """An event as one line of text."""
         raise NotImplementedError
 
     def receive_datagram(self, datagram: bytes, peer: Peer) -> Outgoing:
@@ -322,20 +264,82 @@ class DatagramServer:
         return self.protocol.timers()
 
     def watched(self) -> dict[int, Callable[[int], None]]:
-        """Other descriptors, and what to call when one is readable."""
+        """Other descriptors to poll, and the function to call when one is readable."""
         return {}
 
-    def refused(self) -> None:
-        """An earlier reply met nobody."""
+    def handle_socket_error(self) -> None:
+        """recvfrom(2) reported that an earlier datagram was refused."""
 
     def stop(self) -> None:
         """Accept no new work."""
         self.protocol.stop()
 
     def has_pending_work(self) -> bool:
-        """Whether a stopping server has started work to finish."""
+        """Whether started work is unfinished."""
         return self.protocol.has_pending_work()
 
-    def reload(self) -> None:
-        """Read anew what can be."""
-        log.info("SIGHUP: log files opened again; there is nothing else to reload")
+    def pending(self) -> int:
+        """How many pieces of work a drain reports."""
+        return 0
+
+    def reload(self) -> str:
+        """Reload what can be. Returns its description, "" if there is nothing."""
+        return ""
+
+
+class DatagramServerUnit:
+    """A datagram server, as the supervisor sees it."""
+
+    def __init__(self, server: DatagramServer) -> None:
+        self.server = server
+        self.drain_s = server.config.drain
+        self.failure: FastnetError | None = None
+        self._is_draining = False
+        self._is_stopped = False
+
+    def is_running(self) -> bool:
+        if self._is_stopped:
+            return False
+        return not self._is_draining or self.server.has_pending_work()
+
+    def watched(self) -> dict[int, Callable[[int], None]]:
+        return {
+            self.server.sock.fileno(): lambda fd: self.server.receive_datagrams(),
+            **self.server.watched(),
+        }
+
+    def timers(self) -> list[float]:
+        """While draining a tick more, for work that ends because its client fell silent."""
+        ticks = [time.monotonic() + TICK_S] if self._is_draining else []
+        return [*self.server.timers(), *ticks]
+
+    def handle_timer(self) -> None:
+        self.server.send_all(self.server.handle_timer())
+
+    def pending(self) -> int:
+        return self.server.pending()
+
+    def drain(self) -> None:
+        self._is_draining = True
+        self.server.stop()
+
+    def stop_now(self) -> None:
+        self._is_stopped = True
+
+    def reload(self) -> str:
+        return self.server.reload()
+
+    def report(self) -> str:
+        server = self.server
+        return server.format_event(server.event("statistics", statistics=self._statistics()))
+
+    def stopped(self) -> Event:
+        """Closes the server first: what that ends is counted, too."""
+        self.server.close()
+        return self.server.event("stopped", statistics=self._statistics())
+
+    def _statistics(self) -> dict[str, int]:
+        return self.server.statistics.as_dict()
+
+    def __str__(self) -> str:
+        return f"the {self.server.service} server on {self.server.endpoint}"

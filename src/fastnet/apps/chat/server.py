@@ -21,15 +21,13 @@ from fastnet.apps.chat.federation import Elsewhere
 from fastnet.apps.chat.members import Statistics
 from fastnet.apps.chat.server_protocol import Hall
 from fastnet.config.server import ProcessConfig, option
-from fastnet.errors import EXIT_OK, ConfigError
+from fastnet.errors import ConfigError
 from fastnet.limits import CHAT_DATAGRAM_BYTES_MAX, CHAT_RATE, DATAGRAMS_PER_TURN
-from fastnet.process.daemon import launch
-from fastnet.process.run import from_root
 from fastnet.process.supervisor import OnEvents
 from fastnet.security.keys import read_keys
 from fastnet.transport.access import AccessList
 from fastnet.udp.contract import Outgoing, Peer
-from fastnet.udp.server import DatagramServer, DatagramServerConfig
+from fastnet.udp.server import DatagramServer, DatagramServerConfig, run_datagram_server
 
 log = logging.getLogger("fastnet")
 
@@ -76,12 +74,7 @@ def run(config: ChatConfig, process: ProcessConfig, tell: OnEvents) -> int:
     FastnetError.
     """
     config = replace(config, key=os.path.expanduser(config.key) if config.key else None)
-    if process.daemon:
-        config = from_root(config, "key")
-        process = from_root(process, "pidfile", "log_file", "error_log")
-        tell(launch(lambda to_launcher: ChatServer(config, to_launcher).run(process)))
-        return EXIT_OK
-    return ChatServer(config, tell).run(process)
+    return run_datagram_server(ChatServer, config, process, tell, paths=("key",))
 
 
 class ChatServer(DatagramServer):
@@ -107,13 +100,13 @@ class ChatServer(DatagramServer):
         stack.callback(self.elsewhere.close)
         self.elsewhere.start()
 
-    def opened(self) -> None:
+    def on_bound(self) -> None:
         """Ask for ICMP answers with their addresses."""
         self.sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         if self.sock.family == socket.AF_INET6:
             self.sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
 
-    def about(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         keys = sorted(self.gate.keys) if self.gate else []
         return {"keys": keys, "backplane": shown(self.config.backplane)}
 
@@ -139,7 +132,7 @@ class ChatServer(DatagramServer):
         fd = self.elsewhere.fd
         return {fd: lambda fd: None} if fd >= 0 else {}
 
-    def refused(self) -> None:
+    def handle_socket_error(self) -> None:
         """Take members out that are not there any more."""
         for _ in range(DATAGRAMS_PER_TURN):
             try:
@@ -154,23 +147,22 @@ class ChatServer(DatagramServer):
     def has_pending_work(self) -> bool:
         return False
 
-    def reload(self) -> None:
+    def reload(self) -> str:
         if self.gate is None or self.config.key is None:
-            super().reload()
-            return
+            return ""
         try:
             keys = read_keys(self.config.key)
         except ConfigError as error:
             log.error("SIGHUP: the keys stay as they were: %s", error)
-        else:
-            self.send_all(self.gate.renew(keys))
-            log.info("SIGHUP: read anew: %d keys; log files opened again", len(keys))
+            return "the keys stay as they were"
+        self.send_all(self.gate.renew(keys))
+        return f"read {len(keys)} keys"
 
-    def words(self, event: dict[str, Any]) -> str:
-        return words(event)
+    def format_event(self, event: dict[str, Any]) -> str:
+        return format_event(event)
 
 
-def words(event: dict[str, Any]) -> str:
+def format_event(event: dict[str, Any]) -> str:
     """An event as a line to read."""
     if event["event"] == "listening":
         keys = f"; keys: {', '.join(event['keys'])}" if event["keys"] else ""

@@ -21,14 +21,12 @@ from fastnet.apps.exec.nonces import NONCES_FILE, Nonces
 from fastnet.apps.exec.policy import Policy, read_policy
 from fastnet.apps.exec.server_protocol import Desk, Statistics
 from fastnet.config.server import ProcessConfig, option
-from fastnet.errors import EXIT_OK, ConfigError
+from fastnet.errors import ConfigError
 from fastnet.limits import EXEC_DATAGRAM_BYTES_MAX
-from fastnet.process.daemon import launch
-from fastnet.process.run import from_root
-from fastnet.process.supervisor import OnEvents
+from fastnet.process.supervisor import Event, OnEvents
 from fastnet.security.keys import KEYS_FILE, read_keys
 from fastnet.udp.contract import Outgoing, Peer
-from fastnet.udp.server import DatagramServer, DatagramServerConfig
+from fastnet.udp.server import DatagramServer, DatagramServerConfig, run_datagram_server
 
 log = logging.getLogger("fastnet")
 
@@ -63,7 +61,7 @@ class ExecConfig(DatagramServerConfig):
         return keys, read_policy(self.allow_file or "", list(keys))
 
 
-def run(config: ExecConfig, process: ProcessConfig, tell: OnEvents) -> int:
+def run(config: ExecConfig, process: ProcessConfig, on_events: OnEvents) -> int:
     """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises
     FastnetError.
     """
@@ -75,16 +73,12 @@ def run(config: ExecConfig, process: ProcessConfig, tell: OnEvents) -> int:
     config = replace(
         config, keys=os.path.expanduser(config.keys), nonces=os.path.expanduser(config.nonces)
     )
-    if process.daemon:
-        if process.log_file is None:
-            raise ConfigError(
-                "a daemon without --log-file would run commands on no record", "Add --log-file PATH"
-            )
-        config = from_root(config, "allow_file", "keys", "nonces")
-        process = from_root(process, "pidfile", "log_file", "error_log")
-        tell(launch(lambda to_launcher: ExecServer(config, to_launcher).run(process)))
-        return EXIT_OK
-    return ExecServer(config, tell).run(process)
+    if process.daemon and process.log_file is None:
+        raise ConfigError(
+            "a daemon without --log-file would run commands on no record", "Add --log-file PATH"
+        )
+    paths = ("allow_file", "keys", "nonces")
+    return run_datagram_server(ExecServer, config, process, on_events, paths)
 
 
 class ExecServer(DatagramServer):
@@ -95,15 +89,15 @@ class ExecServer(DatagramServer):
     desk: Desk
     datagram_bytes_max = EXEC_DATAGRAM_BYTES_MAX
 
-    def __init__(self, config: ExecConfig, tell: OnEvents) -> None:
-        super().__init__(config, Statistics(), tell)
+    def __init__(self, config: ExecConfig, on_events: OnEvents) -> None:
+        super().__init__(config, Statistics(), on_events)
 
     def open(self, stack: ExitStack) -> None:
         keys, policy = self.config.read()
         nonces = Nonces(self.config.nonces, time.time_ns() // 1000)
         stack.callback(nonces.close)
         self.desk = Desk(keys, policy, nonces)
-        self.desk.is_recorded = self.logs.are_whole
+        self.desk.is_recorded = self.supervisor.logs.are_whole
         self.statistics = self.desk.statistics
         self.adopt_orphans(stack)
         if os.geteuid() == 0 and (
@@ -130,7 +124,7 @@ class ExecServer(DatagramServer):
             execution.kill()
         self.send_all(self.desk.handle_timer())
 
-    def about(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         return {"keys": sorted(self.desk.keys), "commands": sorted(self.desk.policy)}
 
     def receive_datagram(self, datagram: bytes, peer: Peer) -> Outgoing:
@@ -149,28 +143,26 @@ class ExecServer(DatagramServer):
 
     def stop(self) -> None:
         self.desk.is_stopping = True
-        if running := len(self.desk.executions()):
-            self.say(self.event("draining", open=running, seconds=self.config.drain))
 
     def has_pending_work(self) -> bool:
         return self.desk.has_pending_work()
 
-    def reload(self) -> None:
+    def pending(self) -> int:
+        return len(self.desk.executions())
+
+    def reload(self) -> str:
         try:
             self.desk.keys, self.desk.policy = self.config.read()
         except ConfigError as error:
-            log.error("SIGHUP: everything stays as it was: %s", error)
-        else:
-            keys, commands = len(self.desk.keys), len(self.desk.policy)
-            log.info(
-                "SIGHUP: read anew: %d keys, %d commands; log files opened again", keys, commands
-            )
+            log.error("SIGHUP: keys and commands stay as they were: %s", error)
+            return "keys and commands stay as they were"
+        return f"read {len(self.desk.keys)} keys and {len(self.desk.policy)} commands"
 
-    def words(self, event: dict[str, Any]) -> str:
-        return words(event)
+    def format_event(self, event: Event) -> str:
+        return format_event(event)
 
 
-def words(event: dict[str, Any]) -> str:
+def format_event(event: Event) -> str:
     """An event as a line to read."""
     match event["event"]:
         case "listening":
