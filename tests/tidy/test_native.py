@@ -14,9 +14,6 @@ from tests.support.tree import HEADERS, SOURCE, name_of
 
 CDEFS = sorted((SOURCE / "cdefs").glob("*.pxd"))
 
-SHARED_STILL: set[str] = {"SEND_PATIENCE_MS"}
-"""Constants of csrc that limits/ has too; each is to go."""
-
 CONSTANT = re.compile(
     r"^\s*(?:#define\s+)?FN_([A-Z0-9_]+)(?:\s*=\s*|\s+)\(?(-?\d+)\b(?!\s*<<)", re.M
 )
@@ -67,7 +64,7 @@ def test_no_limit_stands_in_c_as_well() -> None:
             odd = int(number) >= 1000 and int(number) & (int(number) - 1)
             if same_name or (odd and int(number) in values.values() and int(number) != 10**9):
                 shared.add(name)
-    assert shared - {"TRAIN_BYTES_MAX"} == SHARED_STILL
+    assert shared == set()
 
 
 def test_a_limit_typed_in_c_is_seen() -> None:
