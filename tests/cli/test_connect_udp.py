@@ -20,7 +20,7 @@ from fastnet.apps.connect.stdio import Input, Output
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError
 from fastnet.limits import DATAGRAM_BYTES_MAX
-from fastnet.transport.connect import Address
+from fastnet.transport.resolve import Address
 from tests.support.connect_peers import DEADLINE_S, client, free_port, read_until, run
 
 

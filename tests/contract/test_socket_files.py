@@ -16,7 +16,7 @@ import pytest
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError
 from fastnet.transport import TRANSPORTS, unix
-from fastnet.transport.contract import SocketOptions
+from fastnet.transport.contract import Listener, SocketOptions
 from tests.conftest import Serve
 from tests.contract.test_unixgram import Client
 from tests.support.clients import DEADLINE_S
@@ -81,7 +81,7 @@ def test_of_servers_that_want_one_path_at_once_one_gets_it_and_keeps_it(
 
         def start(
             number: int, place: Endpoint = place, barrier: threading.Barrier = barrier
-        ) -> socket.socket | int | None:
+        ) -> Listener | int | None:
             barrier.wait(DEADLINE_S)
             try:
                 return module.listen(place, SocketOptions())
@@ -90,15 +90,14 @@ def test_of_servers_that_want_one_path_at_once_one_gets_it_and_keeps_it(
 
         with ThreadPoolExecutor(many) as pool:
             found = list(pool.map(start, range(many)))
-        winners = [each for each in found if isinstance(each, socket.socket)]
+        winners = [each for each in found if isinstance(each, Listener)]
         try:
             assert len(winners) == 1
             assert found.count(errno.EADDRINUSE) == many - 1
-            with socket.socket(socket.AF_UNIX, winners[0].type) as client:
+            with socket.socket(socket.AF_UNIX, winners[0].sock.type) as client:
                 client.connect(place.path)
         finally:
             for each in winners:
-                module.release(each, place)
                 each.close()
 
 

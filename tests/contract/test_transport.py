@@ -12,7 +12,7 @@ import pytest
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError
 from fastnet.transport import TRANSPORTS, tcp, unix
-from fastnet.transport.contract import SocketOptions
+from fastnet.transport.contract import Listener, SocketOptions
 from tests.conftest import Dial, Serve
 from tests.support.clients import connect
 
@@ -31,22 +31,21 @@ def endpoint(transport, tmp_path) -> Endpoint:
     )
 
 
-def accepted(listener: socket.socket, name: Endpoint) -> tuple[socket.socket, socket.socket]:
+def accepted(listener: Listener) -> tuple[socket.socket, socket.socket]:
     """Both ends of one connection."""
-    peer = connect(name)
-    listener.setblocking(True)
-    return listener.accept()[0], peer.sock
+    peer = connect(listener.endpoint)
+    listener.sock.setblocking(True)
+    return listener.sock.accept()[0], peer.sock
 
 
 def test_a_listener_listens_never_waits_and_is_not_inherited(transport, endpoint) -> None:
     """T1."""
     module = TRANSPORTS.load(transport, "python")
     with module.listen(endpoint, SocketOptions()) as listener:
-        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        assert not os.get_inheritable(listener.fileno())
+        assert listener.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        assert not os.get_inheritable(listener.sock.fileno())
         with pytest.raises(BlockingIOError):
-            listener.accept()
-        module.release(listener, endpoint)
+            listener.sock.accept()
 
 
 def options_of(sock: socket.socket, v6: bool) -> dict[str, object]:
@@ -80,9 +79,9 @@ def test_every_option_is_set_and_handed_down_to_connections(host, on) -> None:
     }
     place = Endpoint("tcp", host, 0)
     with tcp.listen(place, options) as listener:
-        ours, theirs = accepted(listener, tcp.name(listener, place))
+        ours, theirs = accepted(listener)
         with ours, theirs:
-            assert options_of(listener, ":" in host) == expected
+            assert options_of(listener.sock, ":" in host) == expected
             assert options_of(ours, ":" in host) == expected
 
 
@@ -90,8 +89,7 @@ def test_a_unix_socket_takes_the_buffer_options(tmp_path) -> None:
     """T1."""
     place = Endpoint("unix", path=str(tmp_path / "s"))
     with unix.listen(place, SocketOptions(rcvbuf=20_000, sndbuf=30_000)) as listener:
-        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 60_000
-        unix.release(listener, place)
+        assert listener.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 60_000
 
 
 def test_an_option_the_kernel_refuses_is_named() -> None:
@@ -105,13 +103,12 @@ def test_an_address_in_use_is_refused_with_a_hint(transport, endpoint) -> None:
     """T2."""
     module = TRANSPORTS.load(transport, "python")
     with module.listen(endpoint, SocketOptions()) as first:
-        name = module.name(first, endpoint)
+        name = first.endpoint
         with pytest.raises(NetworkError) as caught:
             module.listen(name, SocketOptions())
         assert (caught.value.errno, caught.value.exit_code) == (errno.EADDRINUSE, 4)
         assert str(name) in caught.value.message
         assert caught.value.hint
-        module.release(first, endpoint)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +135,8 @@ def test_the_name_has_the_port_the_kernel_picked(host) -> None:
     """T3."""
     place = Endpoint("tcp", host, 0)
     with tcp.listen(place, SocketOptions()) as listener:
-        name = tcp.name(listener, place)
-        assert (name.host, name.port) == (host, listener.getsockname()[1])
+        name = listener.endpoint
+        assert (name.host, name.port) == (host, listener.sock.getsockname()[1])
         assert Endpoint.parse(str(name)) == name
 
 
@@ -147,7 +144,7 @@ def test_two_servers_on_port_zero_get_two_ports() -> None:
     """T3."""
     place = Endpoint("tcp", "127.0.0.1", 0)
     with tcp.listen(place, SocketOptions()) as one, tcp.listen(place, SocketOptions()) as other:
-        assert tcp.name(one, place).port != tcp.name(other, place).port > 0
+        assert one.endpoint.port != other.endpoint.port > 0
 
 
 @pytest.mark.usefixtures("backend")
@@ -176,7 +173,7 @@ def test_no_host_means_both_families_for_every_worker(
     """
     server = serve("daytime", "tcp://:0", engine="epoll", workers=workers)
     for listener in server._listeners:
-        assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
+        assert listener.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
     for host in ["127.0.0.1", "::1"] * 10:
         assert dial(server, host=host).read_to_end()
 

@@ -169,7 +169,7 @@ def test_many_peers_that_do_not_read_hold_nobody_up(engine, backend, gram) -> No
     grants 4 MiB.
     """
     server = gram()
-    room = server._listeners[0].getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    room = server._listeners[0].sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     silent = [Client(server) for _ in range(min(100, room // (QUEUE * KERNEL_BYTES)))]
     for client in silent:
         for _ in range(QUEUE):

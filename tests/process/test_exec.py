@@ -21,7 +21,7 @@ import pytest
 
 from fastnet.apps.exec import client
 from fastnet.errors import ExecDenied, NetworkError
-from fastnet.transport.connect import resolve
+from fastnet.transport.resolve import resolve
 from tests.support.cli_process import (
     ENVIRONMENT,
     children,

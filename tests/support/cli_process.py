@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastnet.endpoint import Endpoint
-from fastnet.transport.unix import address
+from fastnet.transport.resolve import unix_address
 
 DEADLINE_S = 30.0
 
@@ -178,7 +178,7 @@ def connect(endpoint: Endpoint) -> socket.socket:
     if endpoint.transport == "unix":
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(DEADLINE_S)
-        sock.connect(address(endpoint.path))
+        sock.connect(unix_address(endpoint.path))
         return sock
     return socket.create_connection((endpoint.host, endpoint.port), timeout=DEADLINE_S)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from fastnet.endpoint import Endpoint
 from fastnet.server.server import Server
-from fastnet.transport.unix import address
+from fastnet.transport.resolve import unix_address
 
 DEADLINE_S = 30.0 * float(os.environ.get("FASTNET_TEST_PATIENCE", "1"))
 POLL_S = 0.003
@@ -191,7 +191,7 @@ def connect(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
         if source:
             sock.bind((source, 0))
-        sock.connect(address(endpoint.path) if unix else (host, endpoint.port))
+        sock.connect(unix_address(endpoint.path) if unix else (host, endpoint.port))
         if not unix:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:

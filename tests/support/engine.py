@@ -73,12 +73,13 @@ def prepared(
     bounds = Limits(
         **({"max_connections": row.connections or 100, "pool_size": 4, "tick_s": 0.05} | limits)
     )
-    socks = [tcp.listen(LOOPBACK, SocketOptions()) for _ in range(listeners)]
+    bound = [tcp.listen(LOOPBACK, SocketOptions()) for _ in range(listeners)]
+    socks = [listener.sock for listener in bound]
     stop = StopSignal()
     counters = CounterTable(1 + row.parts(bounds))
     running = Running(
         LoopContext(socks, made, bounds, stop, counters, AccessList()),
-        [tcp.name(sock, LOOPBACK) for sock in socks],
+        [listener.endpoint for listener in bound],
     )
     try:
         yield running

@@ -19,7 +19,8 @@ from fastnet.cli.output import print_note
 from fastnet.endpoint import Endpoint
 from fastnet.limits import BUSY_POLL_US_MAX, CLIENT_TIMEOUT_MAX_S, CONNECT_TIMEOUT_S, LAST_REPLIES_S
 from fastnet.transport import TRANSPORTS
-from fastnet.transport.connect import dial, resolve
+from fastnet.transport.connect import dial
+from fastnet.transport.resolve import resolve
 
 HELP = """Talk to a server: standard input goes to the socket, and the socket to standard output, both at once.
 

@@ -16,7 +16,7 @@ from typing import Any
 from fastnet.config.server import ProcessConfig, ServerConfig, build, suggestion
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError, reason
-from fastnet.transport import tcp
+from fastnet.transport.resolve import bind_address
 
 TABLES = ["process", "server"]
 
@@ -97,7 +97,7 @@ class Place:
                 return cls(endpoint.transport, endpoint.path, 0)
             return cls("unix", os.path.realpath(endpoint.path), 0)
         try:
-            host = str(tcp.resolve(endpoint)[1][0]) if endpoint.host else ""
+            host = str(bind_address(endpoint)[1][0]) if endpoint.host else ""
         except NetworkError:
             host = endpoint.host  # whoever listens there will say what is wrong with it
         return cls(endpoint.transport, host, endpoint.port)

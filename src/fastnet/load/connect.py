@@ -22,11 +22,12 @@ from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
 from fastnet.load.contract import DIALS_MAX
 from fastnet.transport import TRANSPORTS
+from fastnet.transport.resolve import look_up, unix_address
 
 RETRY_S = 0.002
 """Rest before a full unix backlog is tried again."""
 
-Address = tuple[socket.AddressFamily, str | tuple[object, ...]]
+Address = tuple[socket.AddressFamily, bytes | tuple[object, ...]]
 
 
 @dataclass
@@ -67,21 +68,20 @@ def dial(endpoint: Endpoint, connections: int, timeout_s: float) -> Dialled:
 
 def addresses(endpoint: Endpoint, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[Address]:
     if endpoint.is_local:
-        name = endpoint.path
-        return [(socket.AF_UNIX, "\0" + name[1:] if name.startswith("@") else name)]
+        return [(socket.AF_UNIX, unix_address(endpoint.path))]
     try:
-        found = socket.getaddrinfo(endpoint.host or None, endpoint.port, type=kind)
+        found = look_up(endpoint.host, endpoint.port, kind)
     except socket.gaierror as error:
         raise NetworkError(
             f"cannot resolve {endpoint}: {error.strerror}", "Check the host name"
         ) from error
-    return [(family, address) for family, _, _, _, address in found]
+    return [(socket.AddressFamily(each.family), each.name) for each in found]
 
 
 def dial_address(
     kind: socket.SocketKind,
     family: socket.AddressFamily,
-    address: str | tuple[object, ...],
+    address: bytes | tuple[object, ...],
     count: int,
     timeout_s: float,
 ) -> Dialled:
@@ -114,7 +114,7 @@ def dial_address(
 def begin(
     kind: socket.SocketKind,
     family: socket.AddressFamily,
-    address: str | tuple[object, ...],
+    address: bytes | tuple[object, ...],
     count: int,
     deciding: dict[int, tuple[socket.socket, float]],
     done: Dialled,

@@ -158,8 +158,8 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         listener = tcp.listen(endpoint, SocketOptions())
         super().__init__(("", 0), Handler, bind_and_activate=False)
         self.socket.close()
-        self.socket = listener
-        self.endpoint = tcp.name(listener, endpoint)
+        self.socket = listener.sock
+        self.endpoint = listener.endpoint
         self._deadlines: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
         """Guards _deadlines: when each reader is cut off."""

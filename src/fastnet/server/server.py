@@ -28,6 +28,7 @@ from fastnet.server.reload import Reloader
 from fastnet.server.workers import WorkerProcesses
 from fastnet.service import SERVICES
 from fastnet.transport import TRANSPORTS
+from fastnet.transport.contract import Listener
 
 
 class Server:
@@ -43,7 +44,7 @@ class Server:
         self.endpoint: Endpoint = plan.endpoint
         self._trace_fd = trace_fd
         self._transport = TRANSPORTS.load(plan.endpoint.transport, "python")
-        self._listeners: list[socket.socket] = []
+        self._listeners: list[Listener] = []
         self._counters: list[CounterTable] = []
         self._threads: list[threading.Thread] = []
         self._processes: WorkerProcesses | None = None
@@ -125,7 +126,7 @@ class Server:
             # each loop has its own.
             for _ in range(workers if TRANSPORTS[endpoint.transport].shared else 1):
                 self._listeners.append(self._transport.listen(endpoint, options))
-                self.endpoint = self._transport.name(self._listeners[0], endpoint)
+                self.endpoint = self._listeners[0].endpoint
                 # Only the port is taken over: a name of "::" would make the next listener one for
                 # IPv6 alone.
                 endpoint = replace(endpoint, port=self.endpoint.port)
@@ -135,7 +136,7 @@ class Server:
             raise
 
     def _each_listener(self, workers: int) -> list[socket.socket]:
-        return [self._listeners[i % len(self._listeners)] for i in range(workers)]
+        return [self._listeners[i % len(self._listeners)].sock for i in range(workers)]
 
     def _run(self, run: Callable[[LoopContext], None], context: LoopContext) -> None:
         """The body of a loop's thread."""
@@ -220,7 +221,6 @@ class Server:
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
-            self._transport.release(listener, self.endpoint)
             listener.close()
         self._listeners.clear()
 

@@ -167,8 +167,8 @@ class DatagramServer:
             stack = supervisor.stack
             self.open(stack)
             options = SocketOptions(rcvbuf=self.config.rcvbuf)
-            self.sock = stack.enter_context(udp.listen(self.config.endpoint, options))
-            self.endpoint = udp.name(self.sock, self.config.endpoint)
+            listener = stack.enter_context(udp.listen(self.config.endpoint, options))
+            self.sock, self.endpoint = listener.sock, listener.endpoint
             stack.callback(self.close)
             self.on_bound()
             labels = {"service": self.service, "endpoint": str(self.endpoint)}

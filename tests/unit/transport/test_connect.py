@@ -14,8 +14,9 @@ import pytest
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError
-from fastnet.transport import connect as module
-from fastnet.transport.connect import dial, resolve
+from fastnet.transport import happy_eyeballs
+from fastnet.transport.connect import dial
+from fastnet.transport.resolve import resolve
 from tests.support.connect_peers import echo, free_port, listen, peer
 
 
@@ -127,14 +128,14 @@ def test_a_slow_name_server_is_given_up_at_the_time_out(monkeypatch: pytest.Monk
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     try:
         with pytest.raises(
-            NetworkError, match=r"the name look-up took longer than 0\.1 s"
+            NetworkError, match=r"the name lookup took longer than 0\.1 s"
         ) as caught:
             dial(Endpoint("tcp", "slow.example", 7), timeout_s=0.1)
         assert caught.value.errno == errno.ETIMEDOUT
     finally:
         answer_now.set()
         for thread in threading.enumerate():
-            if thread.name == "fastnet-look-up":
+            if thread.name == "fastnet-resolve":
                 thread.join(20)
 
 
@@ -230,7 +231,7 @@ def test_a_host_that_cannot_be_a_name_is_a_configuration_error(host: str) -> Non
 
 
 def test_a_socket_connected_to_itself_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "connected_to_itself", lambda _: True)
+    monkeypatch.setattr(happy_eyeballs, "connected_to_itself", lambda _: True)
     listener, endpoint = listen("tcp")
     with listener, pytest.raises(NetworkError, match="connection refused"):
         dial(Endpoint.parse(endpoint))
@@ -240,7 +241,7 @@ def test_a_simultaneous_open_with_oneself_is_recognised() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.connect(sock.getsockname())
-        assert module.connected_to_itself(sock)
+        assert happy_eyeballs.connected_to_itself(sock)
 
 
 def test_addresses_are_listed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:

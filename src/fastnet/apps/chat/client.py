@@ -32,7 +32,9 @@ from fastnet.limits import (
     LAST_REPLIES_S,
     READ_BYTES,
 )
-from fastnet.transport.connect import HINTS, Address, dial_datagram, resolve
+from fastnet.transport.connect import dial_datagram
+from fastnet.transport.connect_errors import HINTS
+from fastnet.transport.resolve import Address, resolve
 
 REST_S = 0.2
 REST_MAX_S = 2.0

@@ -29,7 +29,9 @@ from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
 from fastnet.limits import LAST_REPLIES_S, READ_BYTES
 from fastnet.transport import TRANSPORTS
-from fastnet.transport.connect import Address, dial_datagram, hint_of
+from fastnet.transport.connect import dial_datagram
+from fastnet.transport.connect_errors import hint_of
+from fastnet.transport.resolve import Address
 
 NOTHING = memoryview(b"")
 

@@ -34,7 +34,8 @@ from fastnet.limits import (
 )
 from fastnet.service.dictionary_py import ELLIPSIS, UNKNOWN
 from fastnet.transport import TRANSPORTS
-from fastnet.transport.connect import dial, dial_datagram, resolve
+from fastnet.transport.connect import dial, dial_datagram
+from fastnet.transport.resolve import resolve
 
 PADDED_BYTES = (1400, DICTIONARY_TRANSLATION_BYTES_MAX + len(ELLIPSIS))
 """Sizes of a question whose answer was cut: what a packet takes, and then the longest

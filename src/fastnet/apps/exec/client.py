@@ -33,7 +33,9 @@ from fastnet.limits import (
     EXEC_REST_S,
     EXEC_TIMEOUT_S,
 )
-from fastnet.transport.connect import HINTS, Address, dial_datagram, resolve
+from fastnet.transport.connect import dial_datagram
+from fastnet.transport.connect_errors import HINTS
+from fastnet.transport.resolve import Address, resolve
 
 
 @dataclass(frozen=True)

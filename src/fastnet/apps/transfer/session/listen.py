@@ -94,12 +94,8 @@ def dial_until(endpoint: Endpoint, retry_s: float = 0.0) -> socket.socket:
 def listening(endpoint: Endpoint) -> Iterator[tuple[socket.socket, Endpoint]]:
     """A listener and the endpoint as bound. Raises NetworkError."""
     transport: ModuleType = TRANSPORTS.load(endpoint.transport, "python")
-    listener = transport.listen(endpoint, SocketOptions())
-    try:
-        yield listener, transport.name(listener, endpoint)
-    finally:
-        transport.release(listener, endpoint)
-        listener.close()
+    with transport.listen(endpoint, SocketOptions()) as listener:
+        yield listener.sock, listener.endpoint
 
 
 def wait_readable(fds: list[int], ends: float | None) -> list[int]:
