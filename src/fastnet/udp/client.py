@@ -26,7 +26,9 @@ from itertools import islice
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
-from fastnet.transport.connect import Address, dial_datagram, hint_of, resolve
+from fastnet.transport.connect import dial_datagram
+from fastnet.transport.connect_errors import hint_of
+from fastnet.transport.resolve import Address, resolve
 
 DOUBLINGS_MAX = 32
 """Keeps the power of two a finite number."""
