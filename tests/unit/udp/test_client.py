@@ -10,7 +10,7 @@ import pytest
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError
-from fastnet.transport.connect import Address
+from fastnet.transport.resolve import Address
 from fastnet.udp.client import DatagramClient, RetransmissionTimer
 
 DEADLINE_S = 10.0
