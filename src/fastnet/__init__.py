@@ -20,6 +20,9 @@ __all__ = [
     "Endpoint",
     "FastnetError",
     "NetworkError",
+    "ReceiveOptions",
+    "ReceivePolicy",
+    "SendOptions",
     "Server",
     "Statistics",
     "TransferError",
@@ -32,6 +35,8 @@ __all__ = [
     "receive",
     "send",
     "serve",
+    "serve_files",
+    "serve_inbox",
 ]
 
 _HOME = {
@@ -39,6 +44,9 @@ _HOME = {
     "Endpoint": "endpoint",
     "FastnetError": "errors",
     "NetworkError": "errors",
+    "ReceiveOptions": "apps.transfer.options",
+    "ReceivePolicy": "apps.transfer.options",
+    "SendOptions": "apps.transfer.options",
     "Server": "server.server",
     "Statistics": "metrics.counters",
     "TransferError": "errors",
@@ -50,12 +58,15 @@ _HOME = {
     "receive": "apps.transfer.api",
     "send": "apps.transfer.api",
     "serve": "api",
+    "serve_files": "apps.transfer.api",
+    "serve_inbox": "apps.transfer.api",
 }
 
 if TYPE_CHECKING:
     from fastnet.api import serve
-    from fastnet.apps.transfer.api import receive, send
+    from fastnet.apps.transfer.api import receive, send, serve_files, serve_inbox
     from fastnet.apps.transfer.events import TransferEvent
+    from fastnet.apps.transfer.options import ReceiveOptions, ReceivePolicy, SendOptions
     from fastnet.apps.transfer.report import TransferReport
     from fastnet.endpoint import Endpoint
     from fastnet.errors import (

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 async def send(
-    *arguments: Any, on_event: OnEvent = transfers.ignore, **options: Any
+    *arguments: Any, on_event: OnEvent | None = None, **options: Any
 ) -> TransferReport | None:
     """`fastnet.send`, awaited. on_event is called in the loop's thread; cancelling it stops the
     transfer.
@@ -37,7 +37,7 @@ async def send(
 
 
 async def receive(
-    *arguments: Any, on_event: OnEvent = transfers.ignore, **options: Any
+    *arguments: Any, on_event: OnEvent | None = None, **options: Any
 ) -> TransferReport | None:
     """`fastnet.receive`, awaited. on_event is called in the loop's thread; cancelling it stops the
     transfer.
@@ -58,17 +58,18 @@ async def serve(*arguments: Any, **options: Any) -> AsyncIterator[Server]:
 async def _stoppable(
     run: Callable[..., TransferReport | None],
     arguments: tuple[Any, ...],
-    on_event: OnEvent,
+    on_event: OnEvent | None,
     options: dict[str, Any],
 ) -> TransferReport | None:
     loop = asyncio.get_running_loop()
     stopping = threading.Event()
 
     def tell(event: TransferEvent) -> None:
-        loop.call_soon_threadsafe(on_event, event)
+        if on_event is not None:
+            loop.call_soon_threadsafe(on_event, event)
 
     work = asyncio.ensure_future(
-        _in_thread(lambda: run(*arguments, on_event=tell, stopped=stopping.is_set, **options))
+        _in_thread(lambda: run(*arguments, on_event=tell, should_stop=stopping.is_set, **options))
     )
     try:
         return await asyncio.shield(work)

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 import fastnet
-from fastnet.apps.transfer.session.receiver import ReceivePolicy
+from fastnet.apps.transfer.options import ReceivePolicy
 from fastnet.apps.transfer.target import journal
 from fastnet.errors import TransferError, TransferRefused
 from fastnet.limits import EXTENT_BYTES, MIB

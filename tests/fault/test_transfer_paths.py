@@ -14,8 +14,8 @@ from time import monotonic
 import pytest
 
 import fastnet
+from fastnet.apps.transfer.options import ReceivePolicy
 from fastnet.apps.transfer.protocol.frames import FrameKind
-from fastnet.apps.transfer.session.receiver import ReceivePolicy
 from fastnet.errors import FastnetError, TransferError
 from tests.support.clients import DEADLINE_S
 from tests.support.forged_peer import (

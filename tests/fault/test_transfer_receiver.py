@@ -14,6 +14,7 @@ from time import monotonic
 import pytest
 
 from fastnet.apps.transfer.events import ErrorCode
+from fastnet.apps.transfer.options import ReceivePolicy
 from fastnet.apps.transfer.protocol.frames import (
     HEAD,
     MAGIC,
@@ -22,7 +23,6 @@ from fastnet.apps.transfer.protocol.frames import (
     pack_extent,
     pack_json,
 )
-from fastnet.apps.transfer.session.receiver import ReceivePolicy
 from fastnet.errors import NetworkError, TransferError
 from fastnet.limits import FAREWELL_S
 from tests.support.clients import DEADLINE_S, eventually

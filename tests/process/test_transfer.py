@@ -13,7 +13,7 @@ import pytest
 
 import fastnet
 from fastnet.apps.transfer.digest import ALGORITHMS
-from fastnet.apps.transfer.session.receiver import ReceivePolicy
+from fastnet.apps.transfer.options import ReceivePolicy
 from fastnet.apps.transfer.smallfiles import SMALL
 from fastnet.apps.transfer.source.walk import Filter
 from fastnet.errors import ConfigError, TransferError, TransferRefused
@@ -192,9 +192,7 @@ def test_small_files_are_said_to_be_such(source, inbox) -> None:
 
 
 def test_a_sender_that_listens_serves_several_at_once(tree, tmp_path) -> None:
-    sender = Side(
-        fastnet.send, (tree, "tcp://127.0.0.1:0"), {"listen": True, "keep_open": True}
-    ).start()
+    sender = Side(fastnet.serve_files, (tree, "tcp://127.0.0.1:0"), {}).start()
     where = sender.endpoint
     sides = [
         Side(fastnet.receive, (where,), {"into": tmp_path / f"inbox{n}", "listen": False}).start()
@@ -326,7 +324,9 @@ def test_a_dry_run_says_what_would_travel_and_moves_nothing(tree, inbox) -> None
 
 def test_filters_choose_below_folders(tree, inbox) -> None:
     transfer(
-        [tree], into=inbox, sending={"chosen": Filter(exclude=("large", "no files", "*utf-8*"))}
+        [tree],
+        into=inbox,
+        sending={"file_filter": Filter(exclude=("large", "no files", "*utf-8*"))},
     )
     assert sorted(os.listdir(inbox / "source")) == ["dangling", "deep", "empty", "link", "small"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fastnet.apps.transfer.options import ReceivePolicy
 from fastnet.apps.transfer.session import pack_receiver
-from fastnet.apps.transfer.session.receiver import ReceivePolicy
 from fastnet.apps.transfer.smallfiles.contract import Scattered
 from fastnet.apps.transfer.target.paths import PART_TAIL, part_name
 from tests.support.cli_process import running

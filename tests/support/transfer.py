@@ -47,7 +47,10 @@ class Side:
     def _live(self) -> None:
         try:
             self.report = self.run(
-                *self.arguments, on_event=self._note, stopped=lambda: self.stopping, **self.options
+                *self.arguments,
+                on_event=self._note,
+                should_stop=lambda: self.stopping,
+                **self.options,
             )
         except BaseException as error:
             self.error = error

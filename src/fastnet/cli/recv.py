@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -15,7 +14,7 @@ import click
 
 from fastnet.apps.transfer.session.listen import dial_endpoint, is_open_to_others, listen_endpoint
 from fastnet.apps.transfer.target.placement import OVERWRITE
-from fastnet.cli.signals import interrupted_by, run_until_signal
+from fastnet.cli.signals import ShouldStop, interrupted_by, run_until_signal
 from fastnet.cli.transfer_options import (
     SIDE_OPTIONS,
     as_options,
@@ -123,8 +122,8 @@ def receive_proven(
     given: dict[str, Any],
     show: Show,
 ) -> None:
-    from fastnet.apps.transfer.api import receive
-    from fastnet.apps.transfer.session.receiver import ReceivePolicy
+    from fastnet.apps.transfer.api import receive, serve_inbox
+    from fastnet.apps.transfer.options import ReceivePolicy
 
     if given["into"] is not None and output is not None:
         raise click.UsageError(
@@ -149,19 +148,19 @@ def receive_proven(
             f"put files into {output or given['into'] or '.'}",
         )
 
-    def run(stopped: Callable[[], bool]) -> None:
-        receive(
-            where,
-            into=given["into"],
-            output=output,
-            listen=listen is not None,
-            keep_open=given["keep_open"],
-            overwrite=overwrite,
-            policy=policy,
-            on_event=show,
-            stopped=stopped,
-            **vars(options),
-        )
+    target: dict[str, Any] = {
+        "into": given["into"],
+        "overwrite": overwrite,
+        "policy": policy,
+        "on_event": show,
+    }
+
+    def run(should_stop: ShouldStop) -> None:
+        if given["keep_open"]:
+            target["into"] = given["into"] or "."
+            serve_inbox(where, should_stop=should_stop, **target, **vars(options))
+        else:
+            receive(where, output=output, listen=listen is not None, **target, **vars(options))
 
     run_until_signal(run, given["keep_open"])
 

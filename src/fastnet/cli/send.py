@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -15,7 +14,7 @@ import click
 
 from fastnet.apps.transfer.digest import ALGORITHMS
 from fastnet.apps.transfer.session.listen import dial_endpoint, is_open_to_others, listen_endpoint
-from fastnet.cli.signals import interrupted_by, run_until_signal
+from fastnet.cli.signals import ShouldStop, interrupted_by, run_until_signal
 from fastnet.cli.transfer_options import (
     SIDE_OPTIONS,
     as_options,
@@ -139,7 +138,8 @@ def send_proven(
     given: dict[str, Any],
     show: Show,
 ) -> None:
-    from fastnet.apps.transfer.api import send as send_files
+    from fastnet.apps.transfer.api import send as send_once
+    from fastnet.apps.transfer.api import serve_files
     from fastnet.apps.transfer.source.walk import Filter
 
     common = common_fields(given)
@@ -155,20 +155,17 @@ def send_proven(
     if listen is not None:
         warn_if_open(where, is_open_to_others(where), options, "read the files")
     rate = bytes_of(given["limit_rate"]) if given["limit_rate"] else None
-    chosen = Filter(given["include"], given["exclude"])
+    chosen: dict[str, Any] = {
+        "file_filter": Filter(given["include"], given["exclude"]),
+        "limit_rate_bytes_s": rate,
+        "on_event": show,
+    }
 
-    def run(stopped: Callable[[], bool]) -> None:
-        send_files(
-            files,
-            where,
-            listen=listen is not None,
-            keep_open=keep_open,
-            chosen=chosen,
-            limit_rate_bytes_s=rate,
-            on_event=show,
-            stopped=stopped,
-            **vars(options),
-        )
+    def run(should_stop: ShouldStop) -> None:
+        if keep_open:
+            serve_files(files, where, should_stop=should_stop, **chosen, **vars(options))
+        else:
+            send_once(files, where, listen=listen is not None, **chosen, **vars(options))
 
     run_until_signal(run, keep_open)
 
@@ -191,8 +188,8 @@ def send_raw(
         )
     wait_s = given["wait_s"]
 
-    def run(stopped: Callable[[], bool]) -> None:
-        offer(path, where, options, show, keep_open=keep_open, wait_s=wait_s, stopped=stopped)
+    def run(should_stop: ShouldStop) -> None:
+        offer(path, where, options, show, keep_open=keep_open, wait_s=wait_s, stopped=should_stop)
 
     run_until_signal(run, keep_open)
 

@@ -1,4 +1,4 @@
-"""SessionOptions of a transfer by fastnet/1, and what becomes of them."""
+"""Options of a transfer by fastnet/1, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fastnet.apps.transfer.session.session import SessionOptions
+from fastnet.apps.transfer.options import TransferOptions
 from fastnet.errors import ConfigError
 
 UNITS = {
@@ -58,8 +58,8 @@ def proven_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def as_options(given: dict[str, Any], **more: Any) -> SessionOptions:
-    """SessionOptions out of the command line's words. Raises ConfigError and click.UsageError."""
+def as_options(given: dict[str, Any], **more: Any) -> TransferOptions:
+    """Options out of the command line's words. Raises ConfigError and click.UsageError."""
     tls_words = [given[name] for name in ("cert", "key", "ca", "tls_fingerprint")]
     if any(tls_words) and not given["use_tls"]:
         raise click.UsageError("--cert, --key, --ca and --tls-fingerprint go with --tls")
@@ -73,7 +73,7 @@ def as_options(given: dict[str, Any], **more: Any) -> SessionOptions:
         from fastnet.security.token import read_token
 
         token = read_token(given["token_file"])
-    return SessionOptions(token=token, tls=tls, dry_run=given["dry_run"], **more)
+    return TransferOptions(token=token, tls=tls, dry_run=given["dry_run"], **more)
 
 
 def refuse_in_raw_mode(given: dict[str, Any], names: tuple[str, ...]) -> None:
@@ -99,7 +99,7 @@ def bytes_of(text: str) -> int:
     return value
 
 
-def warn_if_open(where: object, is_open: bool, options: SessionOptions, what: str) -> None:
+def warn_if_open(where: object, is_open: bool, options: TransferOptions, what: str) -> None:
     """What it means that other hosts reach a listener."""
     if not is_open or (options.token and options.tls):
         return

@@ -1,204 +1,308 @@
-"""`fastnet.send` and `fastnet.receive`: files and folders from here to there, and a report that
-says
-what arrived.
+"""Send and receive files and folders by fastnet/1: the functions of the library and the commands.
 
-`on_event` is called in the thread of the transfer with a TransferEvent; `stopped` is asked several
-times a second whether to give up. Both sides may listen or connect. Wire format: docs/protocol.md.
-Decision: each of the two loads its own side of the protocol when it is called, for a short transfer
-is over sooner than the other side's modules are loaded.
+Either side may listen while the other connects. Wire format: docs/protocol.md.
+Decision: each function loads only its own side of the protocol, when it is called: a transfer of a
+few files takes less time than loading the other side's modules.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from fastnet.apps.transfer import compression
-from fastnet.apps.transfer.digest import ALGORITHMS, Algorithm
-from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
-from fastnet.apps.transfer.protocol.handshake import Hello
+from fastnet.apps.transfer.digest import ALGORITHMS
+from fastnet.apps.transfer.events import OnEvent, TransferEvent
+from fastnet.apps.transfer.options import (
+    ReceiveOptions,
+    ReceivePolicy,
+    SendOptions,
+    ShouldStop,
+    TransferOptions,
+)
 from fastnet.apps.transfer.report import TransferReport
 from fastnet.apps.transfer.session.listen import dial_endpoint, listen_endpoint
-from fastnet.apps.transfer.session.manager import Host, Opened, never
-from fastnet.apps.transfer.session.session import SessionOptions
+from fastnet.apps.transfer.session.manager import Host
 from fastnet.endpoint import Endpoint
-from fastnet.errors import ConfigError, TransferError, TransferRefused, UnsupportedError, reason
+from fastnet.errors import ConfigError
 from fastnet.limits import STREAMS_MAX
 from fastnet.mover import choose
 from fastnet.transport.congestion import check
 
 if TYPE_CHECKING:
-    from fastnet.apps.transfer.session.receiver import ReceivePolicy, Receiver
-    from fastnet.apps.transfer.session.sender import Sender
+    from fastnet.apps.transfer.session.receiver_factory import ReceiverFactory
+    from fastnet.apps.transfer.session.sender_factory import SenderFactory
     from fastnet.apps.transfer.source.walk import Filter
-    from fastnet.apps.transfer.target.placement import Inbox
 
-STDOUT = 1
-STDOUT_PATH = "-"
+PathLike = str | os.PathLike[str]
 
 
 def ignore(event: TransferEvent) -> None:
-    """The on_event of who does not listen."""
+    """The on_event of a call without one."""
+
+
+def never() -> bool:
+    """The should_stop of a call without one."""
+    return False
 
 
 def send(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    paths: PathLike | Sequence[PathLike],
     endpoint: str | Endpoint,
     *,
     listen: bool = False,
-    keep_open: bool = False,
-    chosen: Filter | None = None,
+    file_filter: Filter | None = None,
     limit_rate_bytes_s: float | None = None,
-    on_event: OnEvent = ignore,
-    stopped: Callable[[], bool] = never,
-    **options: Any,
-) -> TransferReport | None:
-    """Send files and folders, and return when the receiver has said that it has them under their
-    final
-    names.
+    on_event: OnEvent | None = None,
+    should_stop: ShouldStop | None = None,
+    **options: Unpack[SendOptions],
+) -> TransferReport:
+    """Send files and folders, and return once the receiver has acknowledged them.
 
-    paths: one path or several; a folder goes with everything below it; "-" is standard input.
-    endpoint: where the receiver listens, or with listen=True where to wait for it
-    ("tcp://127.0.0.1:0" picks a port, which the event `listening` tells). keep_open: listening,
-    serve any number of receivers until `stopped` says True. chosen: which files below the folders
-    go, None for all. limit_rate_bytes_s: bytes a second, None for no limit. options: fields of
-    fastnet.apps.transfer.session.session.SessionOptions, such as token=b"...", digest="blake2b",
-    stall_s=30.0. Returns the report (of the last transfer, with keep_open; None when there was
-    none). Raises TransferRefused (the receiver said no), TransferUnconfirmed (all sent, no answer),
-    TransferError, NetworkError, ConfigError.
+    Args:
+        paths: One path or several; a folder is sent recursively; "-" is standard input.
+        endpoint: Where the receiver listens: ``tcp://HOST:PORT`` or ``unix:PATH``.
+        listen: Listen at `endpoint` for one receiver instead; ``tcp://127.0.0.1:0`` picks a port,
+            which the event ``listening`` reports.
+        file_filter: Which files below the folders are sent; None for all.
+        limit_rate_bytes_s: Upper bound of bytes a second; None for no bound.
+        on_event: Called in the transfer's thread with each :class:`TransferEvent`.
+        should_stop: Polled several times a second; true cancels the transfer.
+        options: See :class:`SendOptions`.
+
+    Returns:
+        The report; its ``confirmed_bytes`` are on the receiver's disk under their final names.
+
+    Raises:
+        TransferRefused: The receiver declined.
+        TransferUnconfirmed: All bytes were sent, and no acknowledgement was received.
+        TransferError: Any other failure of the transfer.
+        NetworkError: The peer cannot be reached, or the address cannot be bound.
+        ConfigError: An argument or an option is invalid.
+
+    Example:
+        >>> fastnet.send("disk.img", "tcp://host:9000", digest="blake2b").confirmed_bytes
+
+    See also: docs/transfer.md; wire format in docs/protocol.md.
     """
-    from fastnet.apps.transfer.session.sender import Sender
-    from fastnet.apps.transfer.source.walk import Filter, walk
-    from fastnet.ratelimit import ByteRateLimiter
+    factory = _sender_factory(options, paths, file_filter, limit_rate_bytes_s, on_event, False)
+    return _one_report(_manager(factory, should_stop, False), endpoint, listen)
 
-    settled, chosen = _options(options, "send"), chosen or Filter()
-    names = [
-        os.fsdecode(each) for each in ([paths] if isinstance(paths, str | os.PathLike) else paths)
-    ]
-    if not names:
-        raise ConfigError("there is nothing to send", "Name a file or a folder")
 
-    def leave_out(path: str, why: str) -> None:
-        on_event(TransferEvent("message", text=f"{path} is left out: {why}"))
+def serve_files(
+    paths: PathLike | Sequence[PathLike],
+    endpoint: str | Endpoint,
+    *,
+    file_filter: Filter | None = None,
+    limit_rate_bytes_s: float | None = None,
+    on_event: OnEvent | None = None,
+    should_stop: ShouldStop | None = None,
+    **options: Unpack[SendOptions],
+) -> TransferReport | None:
+    """Listen, and send files and folders to any number of receivers at the same time.
 
-    walked = walk(names, chosen, leave_out, settled.backend)
+    Args:
+        paths: One path or several; a folder is sent recursively, as it is when a receiver connects.
+        endpoint: Where to listen: ``tcp://HOST:PORT`` or ``unix:PATH``.
+        file_filter: Which files below the folders are sent; None for all.
+        limit_rate_bytes_s: Upper bound of bytes a second to each receiver; None for no bound.
+        on_event: Called in the threads of the transfers with each :class:`TransferEvent`; a failed
+            transfer is an event ``error``.
+        should_stop: Polled several times a second; true stops admitting receivers, and the call
+            returns when running transfers have ended.
+        options: See :class:`SendOptions`.
 
-    if settled.compress:
-        compression.check()
+    Returns:
+        The report of the last successful transfer; None if there was none.
 
-    def make(opened: Opened) -> Sender:
-        if settled.compress != opened.peer.compress and settled.compress:
-            message = "the receiver cannot undo zstd: it lacks the package zstandard"
-            raise UnsupportedError(
-                message,
-                "Install it there (pip install 'fastnet-io[zstd]'), or leave --compress out",
-            )
-        entries, places = walk(names, chosen, leave_out, settled.backend) if keep_open else walked
-        algorithm = Algorithm(settled.digest)
-        pace = ByteRateLimiter(limit_rate_bytes_s)
-        return Sender(
-            *(
-                opened.connection,
-                algorithm,
-                settled,
-                on_event,
-                opened.number,
-                opened.stopped,
-                opened.congestion,
-            ),
-            entries=entries,
-            places=places,
-            pace=pace,
-            compressor=compression.Compressor() if settled.compress else None,
-        )
+    Raises:
+        NetworkError: The address cannot be bound, or no receiver connected within ``wait_s``.
+        TransferError: A path cannot be read.
+        ConfigError: An argument or an option is invalid.
 
-    hello = Hello(
-        *("send", settled.token),
-        digest=settled.digest,
-        dry_run=settled.dry_run,
-        compress=settled.compress,
-        streams=settled.streams,
-    )
-    host = Host(hello, settled, make, on_event, stopped, keep_open)
-    return _run(host, endpoint, listen)
+    Example:
+        >>> fastnet.serve_files("release/", "tcp://0.0.0.0:9000", should_stop=stop.is_set)
+
+    See also: docs/transfer.md.
+    """
+    factory = _sender_factory(options, paths, file_filter, limit_rate_bytes_s, on_event, True)
+    return _run(_manager(factory, should_stop, True), endpoint, True)
 
 
 def receive(
     endpoint: str | Endpoint,
     *,
-    into: str | os.PathLike[str] | None = None,
-    output: str | os.PathLike[str] | None = None,
+    into: PathLike | None = None,
+    output: PathLike | None = None,
     listen: bool = True,
-    keep_open: bool = False,
     overwrite: str = "never",
     policy: ReceivePolicy | None = None,
-    on_event: OnEvent = ignore,
-    stopped: Callable[[], bool] = never,
-    **options: Any,
-) -> TransferReport | None:
-    """Receive what one sender sends, and return when all of it has its final name.
+    on_event: OnEvent | None = None,
+    should_stop: ShouldStop | None = None,
+    **options: Unpack[ReceiveOptions],
+) -> TransferReport:
+    """Receive from one sender, and return once everything has its final name.
 
-    endpoint: where to listen, or with listen=False where the sender listens. into: the folder that
-    nothing leaves, made when it is not there; the current one by default. output: the file to make
-    of the one file that comes; "-" is standard output. overwrite: "never" refuses what exists and
-    differs, "always" replaces, "older" replaces what is older and skips the rest, "rename" finds
-    another name. policy: limits, fsync, who is asked; None for the usual limits. keep_open,
-    on_event, stopped, options, the report and what is raised: as for `send`.
+    Args:
+        endpoint: Where to listen: ``tcp://HOST:PORT`` or ``unix:PATH``.
+        into: The folder that received files stay below, created if missing; default the current
+            folder.
+        output: The name of the one file that is received; "-" is standard output.
+        listen: False connects to `endpoint`, where the sender listens.
+        overwrite: What to do with an existing file that differs: "never" refuses the transfer,
+            "always" replaces it, "older" replaces it if it is older, "rename" keeps both.
+        policy: Limits, fsync and confirmation by a person; None for the default limits.
+        on_event: Called in the transfer's thread with each :class:`TransferEvent`.
+        should_stop: Polled several times a second; true cancels the transfer.
+        options: See :class:`ReceiveOptions`.
+
+    Returns:
+        The report of the transfer.
+
+    Raises:
+        TransferRefused: A file exists and differs, or the sender or the policy declined.
+        TransferError: Any other failure of the transfer.
+        NetworkError: The address cannot be bound, or no sender was found in time.
+        ConfigError: An argument or an option is invalid.
+
+    Example:
+        >>> fastnet.receive("tcp://0.0.0.0:9000", into="inbox").files
+
+    See also: docs/transfer.md; wire format in docs/protocol.md.
     """
-    from fastnet.apps.transfer.session.receiver import ReceivePolicy, Receiver
-    from fastnet.apps.transfer.target.placement import OVERWRITE
+    with _receiver_factory(options, into, output, overwrite, policy, on_event) as factory:
+        return _one_report(_manager(factory, should_stop, False), endpoint, listen)
 
-    settled, policy = _options(options, "receive"), policy or ReceivePolicy()
-    if overwrite not in OVERWRITE:
-        raise ConfigError(f"overwrite is {overwrite!r}", f"It is one of {', '.join(OVERWRITE)}")
-    if into is not None and output is not None:
-        raise ConfigError(
-            "into and output at once", "A folder for whatever comes, or a name for one file"
+
+def serve_inbox(
+    endpoint: str | Endpoint,
+    into: PathLike = ".",
+    *,
+    overwrite: str = "never",
+    policy: ReceivePolicy | None = None,
+    on_event: OnEvent | None = None,
+    should_stop: ShouldStop | None = None,
+    **options: Unpack[ReceiveOptions],
+) -> TransferReport | None:
+    """Listen, and receive from any number of senders into a folder at the same time.
+
+    Args:
+        endpoint: Where to listen: ``tcp://HOST:PORT`` or ``unix:PATH``.
+        into: The folder that received files stay below, created if missing; default the current
+            folder.
+        overwrite: As for :func:`receive`, for each transfer.
+        policy: Limits, fsync and confirmation by a person, for each transfer.
+        on_event: Called in the threads of the transfers with each :class:`TransferEvent`; a failed
+            transfer is an event ``error``.
+        should_stop: Polled several times a second; true stops admitting senders, and the call
+            returns when running transfers have ended.
+        options: See :class:`ReceiveOptions`.
+
+    Returns:
+        The report of the last successful transfer; None if there was none.
+
+    Raises:
+        NetworkError: The address cannot be bound, or no sender connected within ``wait_s``.
+        TransferError: The folder cannot be written.
+        ConfigError: An argument or an option is invalid.
+
+    Example:
+        >>> fastnet.serve_inbox("tcp://0.0.0.0:9000", "inbox", should_stop=stop.is_set)
+
+    See also: docs/transfer.md.
+    """
+    with _receiver_factory(options, into, None, overwrite, policy, on_event) as factory:
+        return _run(_manager(factory, should_stop, True), endpoint, True)
+
+
+def _sender_factory(
+    options: Mapping[str, Any],
+    paths: PathLike | Sequence[PathLike],
+    file_filter: Filter | None,
+    limit_rate_bytes_s: float | None,
+    on_event: OnEvent | None,
+    keep_open: bool,
+) -> SenderFactory:
+    from fastnet.apps.transfer.session.sender_factory import SenderFactory
+
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    names = [os.fsdecode(path) for path in several]
+    if not names:
+        raise ConfigError("there is nothing to send", "Name a file or a folder")
+    return SenderFactory(
+        names,
+        checked_options(options, "send"),
+        on_event or ignore,
+        file_filter=file_filter,
+        limit_rate_bytes_s=limit_rate_bytes_s,
+        keep_open=keep_open,
+    )
+
+
+def _receiver_factory(
+    options: Mapping[str, Any],
+    into: PathLike | None,
+    output: PathLike | None,
+    overwrite: str,
+    policy: ReceivePolicy | None,
+    on_event: OnEvent | None,
+) -> ReceiverFactory:
+    from fastnet.apps.transfer.session.receiver_factory import ReceiverFactory
+
+    return ReceiverFactory(
+        checked_options(options, "receive"),
+        on_event or ignore,
+        into=None if into is None else os.fsdecode(into),
+        output=None if output is None else os.fsdecode(output),
+        overwrite=overwrite,
+        policy=policy,
+    )
+
+
+def _manager(
+    factory: SenderFactory | ReceiverFactory, should_stop: ShouldStop | None, keep_open: bool
+) -> Host:
+    return Host(
+        factory.hello(),
+        factory.options,
+        factory,
+        factory.on_event,
+        should_stop or never,
+        keep_open,
+    )
+
+
+def _one_report(manager: Host, endpoint: str | Endpoint, listen: bool) -> TransferReport:
+    report = _run(manager, endpoint, listen)
+    assert report is not None, "one transfer ends with a report or raises"
+    return report
+
+
+def _run(manager: Host, endpoint: str | Endpoint, listen: bool) -> TransferReport | None:
+    options = manager.options.tls
+    if options is not None:
+        from fastnet.transport import tls
+
+        manager.context = (
+            tls.server_context(options, state_folder()) if listen else tls.client_context(options)
         )
-    with ExitStack() as stack:
-        inbox, out_fd = _inbox(stack, into, output, overwrite)
-
-        def make(opened: Opened) -> Receiver:
-            if opened.peer.digest not in ALGORITHMS:
-                message = (
-                    f"the sender takes digests with {opened.peer.digest!a}, which is not known here"
-                )
-                raise TransferRefused(
-                    message, f"Known are {', '.join(ALGORITHMS)}", ErrorCode.REFUSED
-                )
-            algorithm = Algorithm(opened.peer.digest)
-            return Receiver(
-                *(
-                    opened.connection,
-                    algorithm,
-                    settled,
-                    on_event,
-                    opened.number,
-                    opened.stopped,
-                    opened.congestion,
-                ),
-                inbox=inbox,
-                policy=policy,
-                out_fd=out_fd,
-            )
-
-        hello = Hello(
-            *("recv", settled.token),
-            dry_run=settled.dry_run,
-            compress="" if compression.why_not() else compression.NAME,
-            streams=1 if inbox.root is None else STREAMS_MAX,
-        )
-        host = Host(hello, settled, make, on_event, stopped, keep_open)
-        return _run(host, endpoint, listen)
+        if listen:
+            pin = tls.fingerprint_of(manager.context.certificate)
+            text = f"this side's certificate is --tls-fingerprint {pin}"
+            manager.on_event(TransferEvent("message", text=text))
+    if listen:
+        return manager.listen(listen_endpoint(str(endpoint)))
+    return manager.connect(dial_endpoint(str(endpoint)))
 
 
-def _options(given: dict[str, Any], direction: str) -> SessionOptions:
+def checked_options(given: Mapping[str, Any], direction: str) -> TransferOptions:
+    """Options for "send" or "receive" from keyword arguments. Raises ConfigError."""
     try:
-        options = SessionOptions(**given)
+        options = TransferOptions(**given)
     except TypeError as error:
-        raise ConfigError(str(error).replace("SessionOptions.__init__()", "a transfer")) from None
+        message = str(error).replace("TransferOptions.__init__()", "a transfer")
+        raise ConfigError(message) from None
     if options.digest not in ALGORITHMS:
         raise ConfigError(
             f"there is no digest {options.digest!r}", f"Known are {', '.join(ALGORITHMS)}"
@@ -217,69 +321,7 @@ def _options(given: dict[str, Any], direction: str) -> SessionOptions:
     return options
 
 
-def _inbox(
-    stack: ExitStack,
-    into: str | os.PathLike[str] | None,
-    output: str | os.PathLike[str] | None,
-    overwrite: str,
-) -> tuple[Inbox, int]:
-    """Where things go, and the descriptor of a stream."""
-    from fastnet.apps.transfer.target.placement import Inbox
-    from fastnet.apps.transfer.target.root import Root
-    from fastnet.apps.transfer.target.writers import patient
-
-    path = os.fsdecode(output) if output is not None else ""
-    if path == STDOUT_PATH:
-        return Inbox(None, overwrite), patient(stack, STDOUT)
-    try:
-        if path and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # a FIFO, /dev/null
-            stack.callback(os.close, fd)
-            return Inbox(None, overwrite), patient(stack, fd)
-        folder, name = os.path.split(path) if path else (os.fsdecode(into or "."), "")
-        if path and (not name or os.path.isdir(path)):
-            raise TransferRefused(
-                f"{path} is a folder", "Say --into for a folder", ErrorCode.TARGET
-            )
-        is_new = not os.path.lexists(folder or ".")
-        root = stack.enter_context(Root(folder or "."))
-        if is_new:
-            stack.callback(remove_if_empty, folder)
-    except (OSError, ValueError) as error:
-        why = reason(error) if isinstance(error, OSError) else "not a path"
-        where = path or os.fsdecode(into or ".")
-        raise TransferError(
-            f"cannot write {where}: {why}", "Check the path and its permissions", ErrorCode.TARGET
-        ) from error
-    return Inbox(root, overwrite, name or None), STDOUT
-
-
-def remove_if_empty(folder: str) -> None:
-    """The folder that was made for what would come, when nothing came."""
-    with suppress(OSError):
-        os.rmdir(folder)
-
-
 def state_folder() -> str:
-    """Where a listener keeps the certificate that it made (XDG Base Directory Specification)."""
-    return os.path.join(
-        os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "fastnet"
-    )
-
-
-def _run(host: Host, endpoint: str | Endpoint, listen: bool) -> TransferReport | None:
-    options = host.options.tls
-    if options is not None:
-        from fastnet.transport import tls
-
-        host.context = (
-            tls.server_context(options, state_folder()) if listen else tls.client_context(options)
-        )
-        if listen:
-            pin = tls.fingerprint_of(host.context.certificate)
-            host.on_event(
-                TransferEvent("message", text=f"this side's certificate is --tls-fingerprint {pin}")
-            )
-    if listen:
-        return host.listen(listen_endpoint(str(endpoint)))
-    return host.connect(dial_endpoint(str(endpoint)))
+    """Where a listener keeps its self-made certificate (XDG Base Directory Specification)."""
+    state_home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(state_home, "fastnet")

@@ -29,9 +29,10 @@ from fastnet.apps.transfer.extent import WITHOUT_END, Stalled, receive_extent, s
 from fastnet.apps.transfer.protocol.frames import GREETING
 from fastnet.apps.transfer.raw.final_message import NoEnd, as_text, read_last_words
 from fastnet.apps.transfer.raw.source import Source
-from fastnet.apps.transfer.raw.target import Target, cannot_write
+from fastnet.apps.transfer.raw.target import Target
 from fastnet.apps.transfer.report import TransferReport
 from fastnet.apps.transfer.session.listen import peer_name, reset_on_close
+from fastnet.apps.transfer.target.write_errors import cannot_write
 from fastnet.errors import TransferError, TransferUnconfirmed, reason
 from fastnet.limits import (
     GREETING_PAUSE_S,

@@ -22,7 +22,8 @@ from contextlib import suppress
 from types import TracebackType
 
 from fastnet.apps.transfer.events import ErrorCode
-from fastnet.errors import TransferError, TransferRefused, reason
+from fastnet.apps.transfer.target.write_errors import NO_HARD_LINKS, came_into_being, cannot_write
+from fastnet.errors import TransferError, TransferRefused
 from fastnet.limits import NAME_BYTES_MAX
 from fastnet.mover.contract import STREAM
 
@@ -31,7 +32,6 @@ OVERWRITE = ("never", "always")
 RANDOM_BYTES = 4
 PART_TAIL = b".part"
 TAIL_BYTES = 1 + 2 * RANDOM_BYTES + len(PART_TAIL)
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Target:
@@ -105,10 +105,7 @@ class Target:
             else:
                 self._link()
         except FileExistsError as error:
-            message = f"{self.path} came into being while it was received"
-            raise TransferRefused(
-                message, "Give another name, or use --overwrite always", ErrorCode.EXISTS
-            ) from error
+            raise came_into_being(self.path) from error
         except OSError as error:
             raise self._cannot_write(error) from error
         self.temporary = ""
@@ -117,7 +114,7 @@ class Target:
         try:
             os.link(self.temporary, self.path)
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            if error.errno not in NO_HARD_LINKS:
                 raise
             # A file system without hard links; what is lost is only the race with another writer of
             # the same name.
@@ -198,32 +195,3 @@ def lock(fd: int) -> bool | None:
     except OSError:
         return None
     return True
-
-
-def cannot_write(name: str, error: OSError | ValueError) -> TransferError:
-    """What went wrong at the target, with its hint."""
-    why = reason(error) if isinstance(error, OSError) else "not a path"
-    if isinstance(error, OSError) and error.errno in FULL:
-        hint = (
-            "Free some space, raise the limit (ulimit -f, quota), or receive to another file system"
-        )
-        return TransferError(f"cannot write {name}: {why}", hint, ErrorCode.DISK_FULL)
-    if isinstance(error, BrokenPipeError):
-        return TransferError(f"cannot write {name}: nobody reads it any more", "", ErrorCode.TARGET)
-    return TransferError(
-        f"cannot write {name}: {why}", "Check the folder and its permissions", ErrorCode.TARGET
-    )
-
-
-def came_into_being(name: str) -> TransferRefused:
-    hint = "Receive elsewhere, or say --overwrite always"
-    return TransferRefused(f"{name} came into being while it was received", hint, ErrorCode.EXISTS)
-
-
-def umask() -> int:
-    """The process's mask for new files (umask(2) has no way to only look; /proc has)."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o022

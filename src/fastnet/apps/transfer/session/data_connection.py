@@ -36,7 +36,7 @@ class DataConnection:
     files
     that crossed it.
 
-    mover, backend: as in session.Options.
+    mover, backend: as in TransferOptions.
     """
 
     def __init__(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from fastnet.apps.transfer import compression
 from fastnet.apps.transfer.protocol.frames import EXTENT, FrameKind, ProtocolError, unpack_digest
-from fastnet.apps.transfer.raw.target import cannot_write
 from fastnet.apps.transfer.session.data_connection import DataConnection
+from fastnet.apps.transfer.target.write_errors import cannot_write
 from fastnet.apps.transfer.target.writers import ExtentWriter, PartWriter
 
 Find = Callable[["ExtentReceiver", int, int], ExtentWriter]

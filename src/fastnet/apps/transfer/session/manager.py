@@ -22,6 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
+from fastnet.apps.transfer.options import TransferOptions
 from fastnet.apps.transfer.protocol.frames import FrameKind, pack_json
 from fastnet.apps.transfer.protocol.handshake import Hello, PeerHello, expect, perform_handshake
 from fastnet.apps.transfer.report import TransferReport
@@ -36,7 +37,6 @@ from fastnet.apps.transfer.session.listen import (
     wait_readable,
 )
 from fastnet.apps.transfer.session.session import (
-    SessionOptions,
     TransferCancelled,
     TransferSession,
     send_error,
@@ -123,11 +123,6 @@ def strangers_max() -> int:
     )
 
 
-def never() -> bool:
-    """The `stopped` of who does not want to stop a transfer."""
-    return False
-
-
 def get_ready() -> None:
     """Load what the first connection would otherwise have to wait for."""
     for name in ("concurrent.futures", "xxhash"):
@@ -141,10 +136,10 @@ class Host:
     """
 
     hello: Hello
-    options: SessionOptions
+    options: TransferOptions
     make: Make
     on_event: OnEvent
-    stopped: Callable[[], bool] = never
+    should_stop: Callable[[], bool]
     keep_open: bool = False
     context: tls.Context | None = None
     reports: list[TransferReport] = field(default_factory=list)
@@ -184,7 +179,7 @@ class Host:
                         ends = None
                     self._admit(listener, where, ends)
             finally:
-                self._over = not self.keep_open or not self.stopped()
+                self._over = not self.keep_open or not self.should_stop()
                 self._join_threads()
         if self.errors and not self.keep_open:
             raise self.errors[0]
@@ -224,11 +219,11 @@ class Host:
         thread.start()
 
     def _is_over(self) -> bool:
-        if self.stopped() and not self._taken:
+        if self.should_stop() and not self._taken:
             if not self.keep_open:
                 raise TransferCancelled
             return True
-        return self.stopped() if self.keep_open else bool(self.reports or self.errors)
+        return self.should_stop() if self.keep_open else bool(self.reports or self.errors)
 
     def _join_threads(self) -> None:
         for thread in self._running:
@@ -374,7 +369,7 @@ class Host:
         finally:
             with self._lock, suppress(ValueError):
                 self._handshakes.remove(connection)
-        stopped = self.stopped if dialled else self._is_stopped
+        stopped = self.should_stop if dialled else self._is_stopped
         return Opened(connection, peer, hello.session_id, number, congestion, stopped)
 
     def _transfer(self, opened: Opened, dialled: Endpoint | None = None) -> TransferReport:
@@ -417,11 +412,11 @@ class Host:
 
     def _look(self) -> None:
         """While greeting: give up when it is over."""
-        if self._over or self.stopped():
+        if self._over or self.should_stop():
             raise TransferCancelled
 
     def _is_stopped(self) -> bool:
         """Whether a session that runs must end: with keep_open those that run are seen to their
         ends.
         """
-        return self._over or (not self.keep_open and self.stopped())
+        return self._over or (not self.keep_open and self.should_stop())

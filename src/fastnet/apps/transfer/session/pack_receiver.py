@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.protocol.entry import FILE, Entry
 from fastnet.apps.transfer.protocol.frames import ProtocolError, files_in, unpack_files
-from fastnet.apps.transfer.raw.target import came_into_being, cannot_write
 from fastnet.apps.transfer.smallfiles import choose
 from fastnet.apps.transfer.smallfiles.contract import Expected
 from fastnet.apps.transfer.target.partial_file import Unfinished
 from fastnet.apps.transfer.target.root import Root
+from fastnet.apps.transfer.target.write_errors import came_into_being, cannot_write
 from fastnet.apps.transfer.target.writers import StreamWriter, write_all
 from fastnet.errors import TransferError
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from fastnet.apps.transfer.events import ErrorCode
+from fastnet.apps.transfer.options import ReceivePolicy
 from fastnet.apps.transfer.protocol import manifest
 from fastnet.apps.transfer.protocol.entry import FILE, STREAM, Entry
 from fastnet.apps.transfer.protocol.frames import (
@@ -30,7 +30,6 @@ from fastnet.apps.transfer.protocol.frames import (
 )
 from fastnet.apps.transfer.protocol.handshake import as_error
 from fastnet.apps.transfer.protocol.transcript import Transcript
-from fastnet.apps.transfer.raw.target import came_into_being, cannot_write, umask
 from fastnet.apps.transfer.report import TransferReport
 from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.apps.transfer.session.extent_receiver import ExtentReceiver
@@ -42,9 +41,10 @@ from fastnet.apps.transfer.target.journal import Part, discard
 from fastnet.apps.transfer.target.paths import part_name
 from fastnet.apps.transfer.target.placement import Inbox, Placed, check_space
 from fastnet.apps.transfer.target.root import Root
+from fastnet.apps.transfer.target.write_errors import came_into_being, cannot_write, umask
 from fastnet.apps.transfer.target.writers import ExtentWriter, PartWriter, StreamWriter
 from fastnet.errors import TransferError, TransferRefused
-from fastnet.limits import MANIFEST_FILES_MAX, MOVER_SLICE_S, PACKED_FILE_BYTES, REASON_CHARACTERS
+from fastnet.limits import MOVER_SLICE_S, PACKED_FILE_BYTES, REASON_CHARACTERS
 
 UNDER_WAY = (
     FrameKind.COMPRESSED,
@@ -56,22 +56,6 @@ UNDER_WAY = (
     FrameKind.KEEPALIVE,
 )
 """What a sender says between the plan and the end, beside extents."""
-
-Ask = Callable[[list[Entry], int, Callable[[], None]], bool]
-"""Given the entries, their bytes, and what to call several times a second while a person thinks:
-whether to take them. That call raises when the sender has gone."""
-
-
-@dataclass(frozen=True)
-class ReceivePolicy:
-    """What a receiver takes. bytes_max, files_max: None for any number, or MANIFEST_FILES_MAX.
-    fsync: sync before DONE.
-    """
-
-    bytes_max: int | None = None
-    files_max: int = MANIFEST_FILES_MAX
-    fsync: bool = False
-    ask: Ask | None = None
 
 
 class Receiver(TransferSession):

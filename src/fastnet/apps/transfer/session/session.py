@@ -7,51 +7,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from time import monotonic, process_time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastnet.apps.transfer.digest import Algorithm
 from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
+from fastnet.apps.transfer.options import TransferOptions
 from fastnet.apps.transfer.protocol.frames import Frame, FrameKind, pack_json
 from fastnet.apps.transfer.protocol.handshake import as_error
 from fastnet.apps.transfer.report import TransferReport
 from fastnet.apps.transfer.session.connection import ConnectionLost, TransferConnection
 from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.errors import FastnetError, TransferError
-from fastnet.limits import FAREWELL_S, HEARTBEAT_S, MOVER_SLICE_S, STREAMS_MAX, TRANSFER_STALL_S
+from fastnet.limits import FAREWELL_S, HEARTBEAT_S, MOVER_SLICE_S, STREAMS_MAX
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from fastnet.transport.tls import TlsOptions
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """How to transfer, on either side. stall_s: seconds of silence that end it. token: the shared
-    secret, b"" for none.
-
-    digest: one of digest.ALGORITHMS, compress: "" or "zstd", and streams: connections to share
-    large files; the sender's count. retry_s: how long to try to connect; wait_s: how long to
-    listen. tls: None for none.
-    """
-
-    stall_s: float = TRANSFER_STALL_S
-    congestion: str = "auto"
-    mover: str = "auto"
-    backend: str = "auto"
-    token: bytes = b""
-    tls: TlsOptions | None = None
-    digest: str = "xxh3-128"
-    compress: str = ""
-    streams: int = 1
-    dry_run: bool = False
-    retry_s: float = 0.0
-    wait_s: float | None = None
 
 
 class TransferCancelled(TransferError):
@@ -72,7 +46,7 @@ class TransferSession:
         self,
         connection: TransferConnection,
         algorithm: Algorithm,
-        options: SessionOptions,
+        options: TransferOptions,
         on_event: OnEvent,
         number: int = 1,
         stopped: Callable[[], bool] = lambda: False,

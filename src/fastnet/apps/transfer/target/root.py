@@ -25,6 +25,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
 
+from fastnet.apps.transfer.target.write_errors import NO_HARD_LINKS
 from fastnet.limits import OPEN_FOLDERS_MAX
 
 P = ParamSpec("P")
@@ -37,7 +38,6 @@ notice.
 """
 
 PERMISSIONS = 0o777
-WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Outside(OSError):
@@ -258,7 +258,7 @@ def link(source: str, target: str, above: int, to: int) -> None:
     try:
         os.link(source, target, src_dir_fd=above, dst_dir_fd=to, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in WITHOUT_LINKS:
+        if error.errno not in NO_HARD_LINKS:
             raise
         # A file system without hard links; what is lost is only the race with another writer of the
         # same name.

@@ -23,15 +23,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fastnet.apps.transfer.digest import Algorithm, FileDigest
+from fastnet.apps.transfer.options import ReceivePolicy, TransferOptions
 from fastnet.apps.transfer.protocol import frames
 from fastnet.apps.transfer.protocol.entry import check_all, from_list
 from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, FrameKind, ProtocolError
 from fastnet.apps.transfer.protocol.handshake import Hello, perform_handshake
 from fastnet.apps.transfer.protocol.transcript import Transcript
 from fastnet.apps.transfer.session.connection import TransferConnection
-from fastnet.apps.transfer.session.receiver import ReceivePolicy, Receiver
+from fastnet.apps.transfer.session.receiver import Receiver
 from fastnet.apps.transfer.session.sender import Sender
-from fastnet.apps.transfer.session.session import SessionOptions, TransferSession
+from fastnet.apps.transfer.session.session import TransferSession
 from fastnet.apps.transfer.source.walk import Filter, walk
 from fastnet.apps.transfer.target.placement import Inbox
 from fastnet.apps.transfer.target.root import Root
@@ -40,7 +41,7 @@ from fastnet.ratelimit import ByteRateLimiter
 from tests.support.clients import DEADLINE_S
 from tests.support.forged_peer import digest_of, extent, file_row, folder_row, link_row, pack
 
-OPTIONS = SessionOptions(stall_s=0.05)
+OPTIONS = TransferOptions(stall_s=0.05)
 EXAMPLES = int(os.environ.get("FASTNET_TEST_EXAMPLES", "150"))
 """Talks for each test; more find more."""
 SLOW = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

@@ -12,9 +12,10 @@ from time import monotonic
 import pytest
 
 from fastnet.apps.transfer.digest import Algorithm
+from fastnet.apps.transfer.options import TransferOptions
 from fastnet.apps.transfer.protocol.frames import HEAD, Frame, FrameKind, ProtocolError, pack_json
 from fastnet.apps.transfer.session.connection import ConnectionLost, TransferConnection
-from fastnet.apps.transfer.session.session import SessionOptions, TransferSession
+from fastnet.apps.transfer.session.session import TransferSession
 from fastnet.limits import HEARTBEAT_S
 from tests.support.clients import DEADLINE_S
 
@@ -36,7 +37,7 @@ def test_no_sign_of_life_gets_into_the_middle_of_a_frame(
     pair: tuple[TransferConnection, socket.socket],
 ) -> None:
     connection, theirs = pair
-    session = TransferSession(connection, Algorithm("none"), SessionOptions(), lambda event: None)
+    session = TransferSession(connection, Algorithm("none"), TransferOptions(), lambda event: None)
     waits = threading.Event()
 
     def look() -> None:
