@@ -141,6 +141,6 @@ def test_other_families_are_loaded_too(
 def test_what_it_cannot_do_is_refused_and_not_ignored(backend: str, plan: dict[str, int]) -> None:
     with (
         serving_tcp(honest) as endpoint,
-        pytest.raises(ConfigError, match="one message a connection"),
+        pytest.raises(ConfigError, match="one message per connection"),
     ):
         churn(endpoint, backend, 10, **plan)

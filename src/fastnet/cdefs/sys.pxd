@@ -8,7 +8,7 @@ cdef extern from "fn_sys.h" nogil:
     int EAGAIN, ESHUTDOWN, EMFILE, ECONNABORTED, ENOMEM, EINVAL, EBADF, ECHILD
     int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLEXCLUSIVE
     int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
-    int SOCK_NONBLOCK, SHUT_RDWR
+    int SOCK_NONBLOCK, SHUT_RDWR, SHUT_WR, SOCK_STREAM, EINPROGRESS, EINTR
 
     union epoll_data:
         uint64_t u64
@@ -21,10 +21,12 @@ cdef extern from "fn_sys.h" nogil:
     int errno
     int fcntl(int fd, int command, int argument)
     ssize_t fn_recv(int fd, void *p, size_t n, int flags)
+    ssize_t fn_send(int fd, const void *p, size_t n, int flags)
     int fn_peer(int fd, sockaddr_storage *peer)
     int close(int fd)
     int shutdown(int fd, int how)
     int epoll_create1(int flags)
+    int epoll_wait(int epoll, epoll_event *events, int n, int timeout_ms)
     int fn_epoll_wait(int epoll, epoll_event *events, int n, int timeout_ms)
     int fn_epoll_set(int epoll, int operation, int fd, uint32_t events, uint64_t tag)
     int fn_pidfd_open(pid_t pid)

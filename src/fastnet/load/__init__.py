@@ -1,4 +1,4 @@
-"""Who makes the traffic. One row a discipline; contract.py says what each must do."""
+"""Traffic generators: one row a discipline; contract.py says what each must do."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from fastnet.registry import Registry, Row
 
 @dataclass(frozen=True)
 class LoadRow(Row):
-    """dials: it makes its connections itself. datagrams: it loads endpoints of datagrams, and
-    others do not.
-    """
+    """A discipline of load."""
 
-    dials: bool = False
+    connects_itself: bool = False
+    """It makes its own connections, like the one it is given as a model."""
+
     datagrams: bool = False
+    """It loads datagram endpoints; the others load stream endpoints."""
 
 
 LOADS: Registry[LoadRow] = Registry(
@@ -23,18 +24,18 @@ LOADS: Registry[LoadRow] = Registry(
         "closed": LoadRow(
             python="closed_py",
             native="closed_c",
-            about="a connection starts a message when one has come back",
+            about="a connection sends a message when one has come back",
         ),
         "churn": LoadRow(
             python="churn_py",
             native="churn_c",
-            about="a connection for each message, made and ended",
-            dials=True,
+            about="a connection per message, opened and closed",
+            connects_itself=True,
         ),
         "datagrams": LoadRow(
             python="datagrams_py",
             native="datagrams_c",
-            about="a socket starts a datagram when one has come back or is lost",
+            about="a socket sends a datagram when one has come back or is lost",
             datagrams=True,
         ),
     },

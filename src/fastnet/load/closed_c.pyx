@@ -1,401 +1,275 @@
 # cython: cdivision=True
-"""Closed-loop load: a new message starts when one has come back. Native.
+"""Closed-loop load: a message is sent when one has come back. Native.
 
 Facts. Echoes of pipelined messages arrive joined; one read may end several messages and a part of
 the next.
 Consequence: messages are counted by bytes, and all that one read ended are started again with one
 write.
-Decision: one epoll(7), level-triggered; per event one read and, when something is to be sent, one
-write, so that long messages of one connection cannot keep the others waiting. Reading goes on while
-a write is stuck, so two full socket buffers never wait for each other. The loop comes back to
-Python once in TICK_S, for signals, and holds no GIL otherwise.
+Decision: per event one read and, when something is to be sent, one write, so that long messages of
+one connection cannot delay the others. Reading continues while a write is blocked, so two full
+socket buffers never wait for each other. The loop is load/_loop_c.pxd.
 Cost: beside recv and send, a message costs one clock reading, one memcmp and its slot of the
 histogram; an epoll_wait is shared by all connections that are ready.
 """
 
 from collections.abc import Callable, Sequence
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 
-from fastnet.cdefs.clock cimport fn_now_ns, fn_thread_cpu_ns
-from fastnet.cdefs.hist cimport fn_hist, fn_hist_open, fn_hist_record, fn_hist_reset
+from fastnet.cdefs.clock cimport fn_now_ns
+from fastnet._errno_c cimport raise_errno
+from fastnet.cdefs.hist cimport fn_hist_record
+from fastnet.cdefs.sys cimport (
+    EAGAIN, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, SHUT_RDWR, SHUT_WR,
+    fn_epoll_set, fn_recv, fn_send, shutdown,
+)
+from fastnet.load._loop_c cimport (
+    LoadLoop, load_loop_close, load_loop_open, load_loop_received, load_loop_run,
+)
 
-import os
-
-from fastnet.limits import EVENTS_PER_WAIT, READ_BYTES, TICK_S
-from fastnet.load.contract import NS_PER_S, PATTERN_PERIOD, Tally
-from fastnet.load.pattern import first_place
-from fastnet.metrics.histogram import SUB_BUCKET_BITS
-
-
-cdef extern from "<sys/epoll.h>" nogil:
-    enum:
-        EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
-    union epoll_data_t:
-        void *ptr
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int poll, int operation, int descriptor, epoll_event *event)
-    int epoll_wait(int poll, epoll_event *events, int size, int timeout_ms)
-
-cdef extern from "<sys/socket.h>" nogil:
-    enum:
-        MSG_NOSIGNAL, SHUT_WR, SHUT_RDWR
-    ssize_t recv(int descriptor, void *into, size_t size, int flags)
-    ssize_t c_send "send"(int descriptor, const void *data, size_t size, int flags)
-    int c_shutdown "shutdown"(int descriptor, int how)
-
-cdef extern from "<unistd.h>" nogil:
-    int c_close "close"(int descriptor)
+from fastnet.limits import READ_BYTES
+from fastnet.load.contract import Tally
+from fastnet.load.pattern import first_offset
 
 
-cdef uint64_t NEVER = <uint64_t>-1
-
-cdef enum Turn:
-    PHASE_OVER = 0
-    TICK = 1
-
-
-cdef struct Batch:
+cdef struct SentBatch:
     # Messages that were started together and have not come back.
     uint64_t started_ns
     uint64_t count
 
 
-cdef struct Connection:
-    # One stream. Places are positions in the pattern; unread bytes were sent and have not come
-    # back.
-    int descriptor
-    bint open, armed, half_closed
-    size_t read_place, send_place
-    uint64_t quota, unread, unsent, part, moved_ns
-    # a ring of in_flight batches; each holds at least one message, so it cannot overflow
-    Batch *starts
-    uint32_t starts_first, starts_size
+cdef struct EchoConnection:
+    # One stream, measured against the pattern.
+    int fd
+    bint open
+    bint watches_writable    # EPOLLOUT is set
+    bint half_closed
+    size_t read_offset       # of the next byte to read in the pattern
+    size_t send_offset       # of the next byte to send in the pattern
+    uint64_t quota           # messages it may still start
+    uint64_t unread          # bytes sent that have not come back
+    uint64_t unsent          # bytes of started messages not sent yet
+    uint64_t partial         # bytes read of the message that has not ended
+    uint64_t moved_ns        # last time a byte moved in either direction
+    SentBatch *batches       # ring of in_flight; each holds a message, so it cannot overflow
+    uint32_t batches_first
+    uint32_t batches_used
 
 
-cdef struct Load:
+cdef struct ClosedLoad:
     # All connections of one exchange; belongs to one thread.
-    Connection *connections
-    Batch *batches
-    epoll_event *events
+    LoadLoop loop
+    EchoConnection *connections
+    SentBatch *batches
     unsigned char *buffer
-    const unsigned char *pattern
-    size_t pattern_bytes, pattern_period, read_bytes
-    int poll, connections_size, events_size, open, exchanging
-    bint draining
+    size_t read_bytes
     uint32_t in_flight
-    uint64_t message_bytes, stall_ns, tick_ns, now_ns, next_tick_ns, busy_poll_ns, spin_until_ns
-    uint64_t messages, bytes, cpu_ns, mismatches, lost, stalled
-    fn_hist latency_ns
+    uint64_t open
 
 
 def exchange(connections: Sequence, plan, bytes pattern, on_edge: Callable) -> Tally:
-    cdef Load load
-    cdef Py_buffer counts
-    cdef uint64_t opened_ns, window_ns
+    cdef ClosedLoad load
     tally = Tally()
     memset(&load, 0, sizeof(load))
-    load.poll = -1
-    PyObject_GetBuffer(tally.latency_ns.counts, &counts, PyBUF_SIMPLE | PyBUF_WRITABLE)
+    load.loop.start = start_all
+    load.loop.visit = visit
+    load.loop.enforce_deadlines = end_stalled
+    load.loop.drain = half_close_all
     try:
-        if fn_hist_open(&load.latency_ns, <uint64_t *>counts.buf, counts.len // sizeof(uint64_t), SUB_BUCKET_BITS):
-            raise ValueError("a histogram of another shape")
-        load_open(&load, connections, plan, pattern)
-        if plan.warmup_s:
-            start_all(&load)
-            run(&load, fn_now_ns() + <uint64_t>round(plan.warmup_s * NS_PER_S))
-        on_edge()
-        opened_ns = open_window(&load)
-        if not plan.warmup_s:
-            start_all(&load)
-        run(&load, opened_ns + <uint64_t>round(plan.seconds * NS_PER_S) if plan.seconds else NEVER)
-        window_ns = close_window(&load, opened_ns)
-        on_edge()
-        half_close_all(&load)
-        run(&load, NEVER)
-        tally_up(&load, window_ns, tally)
+        load_loop_open(&load.loop, plan, pattern, tally)
+        open_connections(&load, connections, plan)
+        load_loop_run(&load.loop, plan, on_edge, tally)
     finally:
-        load_close(&load)
-        PyBuffer_Release(&counts)
+        free(load.connections)
+        free(load.batches)
+        free(load.buffer)
+        load_loop_close(&load.loop)
     return tally
 
 
-cdef int load_open(Load *load, connections, plan, bytes pattern) except -1:
-    """Take plain numbers and memory out of the Python values. The caller keeps `pattern` alive."""
-    cdef Connection *c
-    cdef epoll_event event
+cdef int open_connections(ClosedLoad *load, connections, plan) except -1:
+    cdef EchoConnection *c
     cdef int number, size = len(connections)
-    load.pattern = pattern
-    load.pattern_period = PATTERN_PERIOD
     load.read_bytes = READ_BYTES
-    load.pattern_bytes = len(pattern)
-    load.message_bytes = plan.message_bytes
     load.in_flight = plan.in_flight
-    load.stall_ns = round(plan.stall_s * NS_PER_S)
-    load.tick_ns = round(TICK_S * NS_PER_S)
-    load.busy_poll_ns = plan.busy_poll_us * 1000
-    load.events_size = EVENTS_PER_WAIT
-    load.connections = <Connection *>calloc(size, sizeof(Connection))
-    load.batches = <Batch *>calloc(<size_t>size * load.in_flight, sizeof(Batch))
-    load.events = <epoll_event *>calloc(load.events_size, sizeof(epoll_event))
+    load.open = size
+    load.loop.connections = size
+    load.loop.pending = size
+    load.connections = <EchoConnection *>calloc(size, sizeof(EchoConnection))
+    load.batches = <SentBatch *>calloc(<size_t>size * load.in_flight, sizeof(SentBatch))
     load.buffer = <unsigned char *>calloc(load.read_bytes, 1)
-    if not (load.connections and load.batches and load.events and load.buffer):
+    if not (load.connections and load.batches and load.buffer):
         raise MemoryError()
-    load.poll = epoll_create1(EPOLL_CLOEXEC)
-    if load.poll < 0:
-        raise OSError(errno, os.strerror(errno))
-    load.open = load.exchanging = load.connections_size = size
     for number in range(size):
         c = &load.connections[number]
-        c.descriptor = connections[number].fileno()
+        c.fd = connections[number].fileno()
         c.open = True
-        c.read_place = c.send_place = first_place(number)
+        c.read_offset = first_offset(number)
+        c.send_offset = c.read_offset
         c.quota = plan.share(number)
-        c.starts = load.batches + <size_t>number * load.in_flight
-        event.events = EPOLLIN
-        event.data.ptr = c
-        if epoll_ctl(load.poll, EPOLL_CTL_ADD, c.descriptor, &event) < 0:
-            raise OSError(errno, os.strerror(errno))
+        c.batches = load.batches + <size_t>number * load.in_flight
+        raise_errno(fn_epoll_set(load.loop.epoll, EPOLL_CTL_ADD, c.fd, EPOLLIN, number))
     return 0
 
 
-cdef void load_close(Load *load) noexcept:
-    free(load.connections)
-    free(load.batches)
-    free(load.events)
-    free(load.buffer)
-    if load.poll >= 0:
-        c_close(load.poll)
-
-
-cdef int tally_up(Load *load, uint64_t window_ns, tally) except -1:
-    tally.messages = load.messages
-    tally.bytes = load.bytes
-    tally.window_ns = window_ns
-    tally.cpu_ns = load.cpu_ns
-    tally.mismatches = load.mismatches
-    tally.lost = load.lost
-    tally.stalled = load.stalled
-    tally.latency_ns.total = load.latency_ns.total
-    tally.latency_ns.sum = load.latency_ns.sum
-    tally.latency_ns.max = load.latency_ns.max
-    return 0
-
-
-cdef void start_all(Load *load) noexcept nogil:
+cdef void start_all(LoadLoop *loop) noexcept nogil:
+    cdef ClosedLoad *load = <ClosedLoad *>loop
+    cdef EchoConnection *c
     cdef int number
-    cdef Connection *c
-    load.now_ns = fn_now_ns()
-    for number in range(load.connections_size):
+    loop.now_ns = fn_now_ns()
+    for number in range(loop.connections):
         c = &load.connections[number]
-        c.moved_ns = load.now_ns
+        c.moved_ns = loop.now_ns
         if c.quota:
-            start(load, c, load.in_flight)
-            send(load, c)
+            start_messages(load, c, load.in_flight)
+            send_messages(load, c)
         else:
             half_close(load, c)
 
 
-cdef uint64_t open_window(Load *load) noexcept nogil:
-    """Forget the warm-up. Returns when the window opened."""
-    load.messages = load.bytes = 0
-    fn_hist_reset(&load.latency_ns)
-    load.cpu_ns = fn_thread_cpu_ns()
-    load.now_ns = fn_now_ns()
-    return load.now_ns
-
-
-cdef uint64_t close_window(Load *load, uint64_t opened_ns) noexcept nogil:
-    """Returns how long it was open."""
-    load.cpu_ns = fn_thread_cpu_ns() - load.cpu_ns
-    return load.now_ns - opened_ns
-
-
-cdef void half_close_all(Load *load) noexcept nogil:
+cdef void half_close_all(LoadLoop *loop) noexcept nogil:
+    cdef ClosedLoad *load = <ClosedLoad *>loop
+    cdef EchoConnection *c
     cdef int number
-    cdef Connection *c
-    load.draining = True
-    for number in range(load.connections_size):
+    for number in range(loop.connections):
         c = &load.connections[number]
         if c.open and not c.half_closed:
             c.unsent = 0
             half_close(load, c)
+    loop.pending = load.open
 
 
-cdef int run(Load *load, uint64_t until_ns) except -1:
-    """Serve events until the time has come or no connection has anything left to do."""
-    cdef int status
-    while True:
-        with nogil:
-            status = turn(load, until_ns)
-        if status == PHASE_OVER:
-            return 0
-        if status < 0:
-            raise OSError(-status, os.strerror(-status))
-        PyErr_CheckSignals()
-        end_stalled(load)
-
-
-cdef int turn(Load *load, uint64_t until_ns) noexcept nogil:
-    """Returns TICK after a tick, PHASE_OVER when the phase is over, or -errno."""
-    cdef uint64_t wait_ns
-    cdef int ready, k
-    while True:
-        load.now_ns = fn_now_ns()
-        if load.now_ns >= until_ns or not (load.open if load.draining else load.exchanging):
-            return PHASE_OVER
-        if load.now_ns >= load.next_tick_ns:
-            load.next_tick_ns = load.now_ns + load.tick_ns
-            return TICK
-        if load.now_ns < load.spin_until_ns and load.connections_size == 1:
-            spin(load, &load.connections[0])
-            continue
-        wait_ns = 0 if load.now_ns < load.spin_until_ns else min(load.next_tick_ns, until_ns) - load.now_ns
-        ready = epoll_wait(load.poll, load.events, load.events_size, <int>((wait_ns + 999999) // 1000000))
-        if ready < 0 and errno != EINTR:
-            return -errno
-        if ready > 0:
-            load.spin_until_ns = load.now_ns + load.busy_poll_ns
-        for k in range(ready):
-            visit(load, <Connection *>load.events[k].data.ptr, load.events[k].events)
-            if load.now_ns >= until_ns:
-                return PHASE_OVER
-
-
-cdef inline void spin(Load *load, Connection *c) noexcept nogil:
-    """Look for the echo of the only connection itself: there is nobody else to ask epoll about."""
-    visit(load, c, EPOLLIN)
-    load.spin_until_ns = c.moved_ns + load.busy_poll_ns if c.open else 0
-
-
-cdef void end_stalled(Load *load) noexcept nogil:
+cdef void end_stalled(LoadLoop *loop) noexcept nogil:
+    cdef ClosedLoad *load = <ClosedLoad *>loop
+    cdef EchoConnection *c
     cdef int number
-    cdef Connection *c
-    for number in range(load.connections_size):
+    for number in range(loop.connections):
         c = &load.connections[number]
-        if c.open and load.now_ns > c.moved_ns + load.stall_ns:
-            load.stalled += 1
-            end(load, c)
+        if c.open and loop.now_ns > c.moved_ns + loop.stall_ns:
+            loop.stalled += 1
+            end_connection(load, c)
 
 
-cdef inline void visit(Load *load, Connection *c, uint32_t events) noexcept nogil:
+cdef void visit(LoadLoop *loop, uint64_t number, uint32_t events) noexcept nogil:
+    cdef ClosedLoad *load = <ClosedLoad *>loop
+    cdef EchoConnection *c = &load.connections[number]
     if events & ~<uint32_t>EPOLLOUT and not receive(load, c):
         return
-    if c.unsent and (not c.armed or events & EPOLLOUT):
-        send(load, c)
+    if c.unsent and (not c.watches_writable or events & EPOLLOUT):
+        send_messages(load, c)
     elif not (c.quota or c.unsent or c.unread or c.half_closed):
         half_close(load, c)
 
 
-cdef inline bint receive(Load *load, Connection *c) noexcept nogil:
-    """Read once, check and count. Returns whether the connection goes on."""
-    cdef ssize_t n = recv(c.descriptor, load.buffer, load.read_bytes, 0)
+cdef inline bint receive(ClosedLoad *load, EchoConnection *c) noexcept nogil:
+    """Read once, check and count. Returns whether the connection is still open."""
+    cdef ssize_t n = fn_recv(c.fd, load.buffer, load.read_bytes, 0)
     if n < 0:
-        return True if errno == EAGAIN or errno == EINTR else lose(load, c)
-    load.now_ns = c.moved_ns = fn_now_ns()
-    if not n:
+        return True if n == -EAGAIN else lose_connection(load, c)
+    load_loop_received(&load.loop)
+    c.moved_ns = load.loop.now_ns
+    if n == 0:
         if not c.half_closed or c.unread:
-            return lose(load, c)
-        end(load, c)
+            return lose_connection(load, c)
+        end_connection(load, c)
         return False
-    if <uint64_t>n > c.unread or memcmp(load.buffer, load.pattern + c.read_place, n):
-        load.mismatches += 1
-        end(load, c)
+    if <uint64_t>n > c.unread or memcmp(load.buffer, load.loop.pattern + c.read_offset, n):
+        load.loop.mismatches += 1
+        end_connection(load, c)
         return False
-    c.read_place = (c.read_place + n) % load.pattern_period
+    c.read_offset = (c.read_offset + n) % load.loop.pattern_period
     c.unread -= n
-    if not load.draining:
-        credit(load, c, n)
+    if not load.loop.draining:
+        count_messages(load, c, n)
     return True
 
 
-cdef inline void credit(Load *load, Connection *c, size_t n) noexcept nogil:
-    """Count the messages that n right bytes have ended and start as many."""
+cdef inline void count_messages(ClosedLoad *load, EchoConnection *c, size_t n) noexcept nogil:
+    """Count the messages that n correct bytes have ended and start as many."""
     cdef uint64_t done, left, ended
-    cdef Batch *batch
-    load.bytes += n
-    c.part += n
-    if c.part < load.message_bytes:
+    cdef SentBatch *batch
+    load.loop.bytes += n
+    c.partial += n
+    if c.partial < load.loop.message_bytes:
         return
-    done = c.part // load.message_bytes
-    c.part -= done * load.message_bytes
-    load.messages += done
+    done = c.partial // load.loop.message_bytes
+    c.partial -= done * load.loop.message_bytes
+    load.loop.messages += done
     left = done
     while left:
-        batch = &c.starts[c.starts_first]
+        batch = &c.batches[c.batches_first]
         ended = min(left, batch.count)
-        fn_hist_record(&load.latency_ns, load.now_ns - batch.started_ns, ended)
+        fn_hist_record(&load.loop.latency_ns, load.loop.now_ns - batch.started_ns, ended)
         batch.count -= ended
         left -= ended
-        if not batch.count:
-            c.starts_first = c.starts_first + 1 if c.starts_first + 1 < load.in_flight else 0
-            c.starts_size -= 1
-    start(load, c, done)
+        if batch.count == 0:
+            c.batches_first += 1
+            if c.batches_first == load.in_flight:
+                c.batches_first = 0
+            c.batches_used -= 1
+    start_messages(load, c, done)
 
 
-cdef inline void start(Load *load, Connection *c, uint64_t count) noexcept nogil:
-    cdef uint32_t last = c.starts_first + c.starts_size
+cdef inline void start_messages(
+    ClosedLoad *load, EchoConnection *c, uint64_t count
+) noexcept nogil:
+    cdef uint32_t last = c.batches_first + c.batches_used
     count = min(count, c.quota)
     if count:
         c.quota -= count
-        c.unsent += count * load.message_bytes
-        c.starts_size += 1
-        c.starts[last if last < load.in_flight else last - load.in_flight] = Batch(load.now_ns, count)
+        c.unsent += count * load.loop.message_bytes
+        c.batches_used += 1
+        if last >= load.in_flight:
+            last -= load.in_flight
+        c.batches[last] = SentBatch(load.loop.now_ns, count)
 
 
-cdef inline void send(Load *load, Connection *c) noexcept nogil:
-    """Write once; ask for EPOLLOUT exactly while something is left."""
-    cdef ssize_t n
-    cdef size_t size = min(c.unsent, <uint64_t>(load.pattern_bytes - c.send_place))
-    n = c_send(c.descriptor, load.pattern + c.send_place, size, MSG_NOSIGNAL)
+cdef inline void send_messages(ClosedLoad *load, EchoConnection *c) noexcept nogil:
+    """Write once; watch EPOLLOUT exactly while something is left."""
+    cdef size_t size = min(c.unsent, <uint64_t>(load.loop.pattern_bytes - c.send_offset))
+    cdef ssize_t n = fn_send(c.fd, load.loop.pattern + c.send_offset, size, 0)
     if n < 0:
-        if errno != EAGAIN and errno != EINTR:
-            lose(load, c)
+        if n != -EAGAIN:
+            lose_connection(load, c)
             return
         n = 0
-    c.send_place = (c.send_place + n) % load.pattern_period
+    c.send_offset = (c.send_offset + n) % load.loop.pattern_period
     c.unsent -= n
     c.unread += n
     if n:
-        c.moved_ns = load.now_ns
-    arm(load, c, c.unsent > 0)
+        c.moved_ns = load.loop.now_ns
+    watch_writable(load, c, c.unsent > 0)
 
 
-cdef inline void arm(Load *load, Connection *c, bint writable) noexcept nogil:
-    cdef epoll_event event
-    if c.armed != writable:
-        c.armed = writable
-        event.events = EPOLLIN | (EPOLLOUT if writable else 0)
-        event.data.ptr = c
-        epoll_ctl(load.poll, EPOLL_CTL_MOD, c.descriptor, &event)
+cdef inline void watch_writable(ClosedLoad *load, EchoConnection *c, bint writable) noexcept nogil:
+    cdef uint32_t events = EPOLLIN | (EPOLLOUT if writable else 0)
+    if c.watches_writable != writable:
+        c.watches_writable = writable
+        fn_epoll_set(load.loop.epoll, EPOLL_CTL_MOD, c.fd, events, c - load.connections)
 
 
-cdef void half_close(Load *load, Connection *c) noexcept nogil:
-    """All is sent. A peer that is gone by now is found by the next read."""
-    arm(load, c, False)
-    c_shutdown(c.descriptor, SHUT_WR)
+cdef void half_close(ClosedLoad *load, EchoConnection *c) noexcept nogil:
+    """All is sent. The next read finds a peer that has closed by now."""
+    watch_writable(load, c, False)
+    shutdown(c.fd, SHUT_WR)
     c.half_closed = True
-    load.exchanging -= 1
+    if not load.loop.draining:
+        load.loop.pending -= 1
 
 
-cdef bint lose(Load *load, Connection *c) noexcept nogil:
-    load.lost += 1
-    end(load, c)
+cdef bint lose_connection(ClosedLoad *load, EchoConnection *c) noexcept nogil:
+    load.loop.lost += 1
+    end_connection(load, c)
     return False
 
 
-cdef void end(Load *load, Connection *c) noexcept nogil:
-    """Take the connection out of the loop. Its owner closes it."""
-    epoll_ctl(load.poll, EPOLL_CTL_DEL, c.descriptor, NULL)
-    c_shutdown(c.descriptor, SHUT_RDWR)
+cdef void end_connection(ClosedLoad *load, EchoConnection *c) noexcept nogil:
+    """Remove the connection from the loop. Its owner closes it."""
+    fn_epoll_set(load.loop.epoll, EPOLL_CTL_DEL, c.fd, 0, 0)
+    shutdown(c.fd, SHUT_RDWR)
     c.open = False
     load.open -= 1
-    load.exchanging -= not c.half_closed
+    if load.loop.draining or not c.half_closed:
+        load.loop.pending -= 1

@@ -1,4 +1,4 @@
-"""Run one plan: dial, exchange, report."""
+"""Runs one load plan: connect, exchange, report."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from contextlib import contextmanager
 from fastnet.errors import ConfigError, UnsupportedError
 from fastnet.limits import DATAGRAM_BYTES_MAX
 from fastnet.load import LOADS
-from fastnet.load.connect import dial
-from fastnet.load.contract import NS_PER_S, NUMBER_BYTES, Exchange, LoadPlan, LoadReport, Tally
+from fastnet.load.connect import open_connections
+from fastnet.load.contract import (
+    NS_PER_S,
+    SEQUENCE_BYTES,
+    Exchange,
+    LoadPlan,
+    LoadReport,
+    Tally,
+)
 from fastnet.load.pattern import build_pattern
 from fastnet.registry import BACKENDS
 from fastnet.transport import TRANSPORTS
@@ -23,34 +30,43 @@ def run(
     backend: str = "native",
     on_edge: Callable[[], None] = lambda: None,
 ) -> LoadReport:
-    """Load the plan's endpoint and return what came back.
+    """Load the plan's endpoint and report what came back.
 
-    discipline: a row of LOADS. backend: "native" or "python". on_edge: called as the measured
-    window opens and as it closes, to read a server's counters at those moments. Faults of the peer
-    are numbers in the report. Raises NetworkError when not one connection could be made,
-    ConfigError and UnsupportedError before anything is sent.
+    Args:
+        plan: What to send, and for how long.
+        discipline: A row of LOADS.
+        backend: "native" or "python".
+        on_edge: Called as the measured window opens and as it closes, to read a server's counters
+            at those moments.
+    Returns:
+        The report; faults of the peer are numbers in it.
+    Raises:
+        NetworkError: no connection could be made.
+        ConfigError, UnsupportedError: before anything is sent.
     """
     exchange = exchange_of(discipline, backend)
     check(plan, discipline)
     with bound_to(plan.cpu):
         started = time.monotonic()
-        dialled = dial(
-            plan.endpoint, 1 if LOADS[discipline].dials else plan.connections, plan.stall_s
+        opened = open_connections(
+            plan.endpoint,
+            1 if LOADS[discipline].connects_itself else plan.connections,
+            plan.stall_s,
         )
         connect_seconds = time.monotonic() - started
         try:
-            tally = exchange(dialled.connections, plan, build_pattern(), on_edge)
+            tally = exchange(opened.connections, plan, build_pattern(), on_edge)
         finally:
-            for connection in dialled.connections:
+            for connection in opened.connections:
                 connection.close()
-    return report(tally, dialled.refused, connect_seconds)
+    return report(tally, opened.refused, connect_seconds)
 
 
 def check(plan: LoadPlan, discipline: str) -> None:
-    """Refuse a load that does not fit its endpoint. Raises ConfigError."""
-    if LOADS[discipline].dials and (plan.in_flight > 1 or plan.busy_poll_us):
+    """Raises ConfigError if the load does not fit its endpoint."""
+    if LOADS[discipline].connects_itself and (plan.in_flight > 1 or plan.busy_poll_us):
         raise ConfigError(
-            f"a {discipline} load has one message a connection and does not spin",
+            f"a {discipline} load has one message per connection and does not busy-poll",
             "Leave in_flight and busy_poll_us out",
         )
     is_datagrams = LOADS[discipline].datagrams
@@ -59,10 +75,10 @@ def check(plan: LoadPlan, discipline: str) -> None:
         raise ConfigError(
             f"cannot load {plan.endpoint} with {discipline}", f"These loads fit it: {fitting}"
         )
-    if is_datagrams and not NUMBER_BYTES < plan.message_bytes <= DATAGRAM_BYTES_MAX:
+    if is_datagrams and not SEQUENCE_BYTES < plan.message_bytes <= DATAGRAM_BYTES_MAX:
         raise ConfigError(
             f"a datagram of {plan.message_bytes} bytes cannot be loaded with",
-            f"Give {NUMBER_BYTES + 1} to {DATAGRAM_BYTES_MAX}: it carries its number",
+            f"Give {SEQUENCE_BYTES + 1} to {DATAGRAM_BYTES_MAX}: it carries a sequence number",
         )
 
 
@@ -80,7 +96,7 @@ def exchange_of(discipline: str, backend: str) -> Exchange:
 
 @contextmanager
 def bound_to(cpu: int | None) -> Iterator[None]:
-    """Keep this thread on one processor."""
+    """Pin this thread to one processor."""
     if cpu is None:
         yield
         return

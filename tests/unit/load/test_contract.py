@@ -19,7 +19,7 @@ from fastnet.load.contract import (
     UNLIMITED,
     LoadPlan,
 )
-from fastnet.load.pattern import build_pattern, first_place
+from fastnet.load.pattern import build_pattern, first_offset
 from fastnet.load.run import run
 
 TCP = Endpoint("tcp", "127.0.0.1", 9)
@@ -68,7 +68,7 @@ def test_without_a_number_of_messages_shares_have_no_end() -> None:
 
 
 def test_no_two_connections_start_at_one_place() -> None:
-    assert len({first_place(number) for number in range(CONNECTIONS_MAX)}) == CONNECTIONS_MAX
+    assert len({first_offset(number) for number in range(CONNECTIONS_MAX)}) == CONNECTIONS_MAX
 
 
 def test_a_read_is_compared_in_one_piece_from_any_place() -> None:
