@@ -3,10 +3,11 @@
     import fastnet
 
     with fastnet.serve("echo", "tcp://127.0.0.1:0") as server:
-        print(server.endpoint, server.statistics())
+        with fastnet.connect(server.endpoint) as sock:
+            sock.sendall(b"hello")
 
-Names below are loaded on first use, so that `import fastnet` (and `fastnet --version`) costs next
-to nothing.
+Decision: the names below are imported on first use, so that `import fastnet` (and
+`fastnet --version`) costs next to nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from fastnet._version import __version__
 
 __all__ = [
     "ConfigError",
+    "ConnectOptions",
     "Endpoint",
     "FastnetError",
+    "Filter",
     "NetworkError",
     "ReceiveOptions",
     "ReceivePolicy",
     "SendOptions",
+    "ServeOptions",
     "Server",
     "Statistics",
     "TransferError",
@@ -32,6 +36,7 @@ __all__ = [
     "TransferUnconfirmed",
     "UnsupportedError",
     "__version__",
+    "connect",
     "receive",
     "send",
     "serve",
@@ -41,12 +46,15 @@ __all__ = [
 
 _HOME = {
     "ConfigError": "errors",
+    "ConnectOptions": "api",
     "Endpoint": "endpoint",
     "FastnetError": "errors",
+    "Filter": "apps.transfer.source.walk",
     "NetworkError": "errors",
     "ReceiveOptions": "apps.transfer.options",
     "ReceivePolicy": "apps.transfer.options",
     "SendOptions": "apps.transfer.options",
+    "ServeOptions": "config.serve_options",
     "Server": "server.server",
     "Statistics": "metrics.counters",
     "TransferError": "errors",
@@ -55,6 +63,7 @@ _HOME = {
     "TransferReport": "apps.transfer.report",
     "TransferUnconfirmed": "errors",
     "UnsupportedError": "errors",
+    "connect": "api",
     "receive": "apps.transfer.api",
     "send": "apps.transfer.api",
     "serve": "api",
@@ -63,11 +72,13 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
-    from fastnet.api import serve
+    from fastnet.api import ConnectOptions, connect, serve
     from fastnet.apps.transfer.api import receive, send, serve_files, serve_inbox
     from fastnet.apps.transfer.events import TransferEvent
     from fastnet.apps.transfer.options import ReceiveOptions, ReceivePolicy, SendOptions
     from fastnet.apps.transfer.report import TransferReport
+    from fastnet.apps.transfer.source.walk import Filter
+    from fastnet.config.serve_options import ServeOptions
     from fastnet.endpoint import Endpoint
     from fastnet.errors import (
         ConfigError,
