@@ -198,11 +198,6 @@ async def connect(
     return sock
 
 
-def _close_result(attempt: asyncio.Future[socket.socket]) -> None:
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().close()
-
-
 class Emitting(Protocol[R]):
     """A transfer whose arguments are bound, but for the two that the event loop gives."""
 

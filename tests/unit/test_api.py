@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import inspect
 import re
 import socket
 import subprocess
@@ -38,11 +39,15 @@ def test_connect_options_have_the_types_of_the_same_serve_options() -> None:
         assert served[name] in (kind, kind | None)
 
 
-def test_aio_has_the_signatures_of_the_blocking_functions() -> None:
-    for name in ("serve", "connect"):
-        hints = typing.get_type_hints(getattr(api, name))
-        awaited = typing.get_type_hints(getattr(aio, name))
-        assert {**awaited, "return": None} == {**hints, "return": None}
+@pytest.mark.parametrize("name", [name for name in fastnet.__all__ if name[0].islower()])
+def test_aio_has_the_signature_of_the_blocking_function(name: str) -> None:
+    blocking = dict(inspect.signature(getattr(fastnet, name)).parameters)
+    awaited = dict(inspect.signature(getattr(aio, name)).parameters)
+    blocking.pop("should_stop", None)  # a call of asyncio is cancelled
+    assert list(awaited) == list(blocking)
+    for each in awaited:
+        assert awaited[each].default == blocking[each].default
+        assert awaited[each].annotation.replace("api.", "") == blocking[each].annotation
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp", "unix"])
