@@ -376,7 +376,7 @@ def test_a_raw_receiver_that_connects_to_a_sender_without_raw_gets_no_empty_file
         done = finish("recv", sender.endpoint(), "--raw", "--output", target)
         assert done.returncode == 5
         assert "broke the connection" in done.stderr
-        sender.line(containing="was sent away")
+        sender.line(containing="was rejected")
         sender.end()
     assert left(inbox) == []
 

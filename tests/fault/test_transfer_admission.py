@@ -18,7 +18,7 @@ import fastnet
 from fastnet.apps.transfer.protocol import handshake
 from fastnet.apps.transfer.protocol.frames import HEAD, MAGIC, FrameKind, pack_json
 from fastnet.errors import TransferError
-from fastnet.limits import STRANGERS_MAX
+from fastnet.limits import PENDING_HANDSHAKES_MAX
 from fastnet.transport.tls import TlsOptions
 from tests.support.cli_process import running
 from tests.support.clients import DEADLINE_S, LINGER_NONE, eventually
@@ -137,7 +137,7 @@ def test_more_silent_strangers_than_are_borne_keep_nobody_out(tmp_path: Path) ->
     source.write_bytes(BIG)
     with (
         receiving(tmp_path / "inbox") as side,
-        crowd((side.where.host, side.where.port), 2 * STRANGERS_MAX),
+        crowd((side.where.host, side.where.port), 2 * PENDING_HANDSHAKES_MAX),
     ):
         fastnet.send(source, str(side.where))
         assert side.end() is None
@@ -146,7 +146,7 @@ def test_more_silent_strangers_than_are_borne_keep_nobody_out(tmp_path: Path) ->
 def test_the_oldest_of_too_many_strangers_is_sent_away(tmp_path: Path) -> None:
     with (
         receiving(tmp_path) as side,
-        crowd((side.where.host, side.where.port), STRANGERS_MAX + 1) as strangers,
+        crowd((side.where.host, side.where.port), PENDING_HANDSHAKES_MAX + 1) as strangers,
     ):
         assert strangers[0].recv(1) == b""
 
@@ -164,7 +164,7 @@ def pin_of(side: Victim) -> str:
     return str(text[text.index("sha256:") :])
 
 
-@pytest.mark.parametrize("count", [5, 2 * STRANGERS_MAX])
+@pytest.mark.parametrize("count", [5, 2 * PENDING_HANDSHAKES_MAX])
 def test_silent_strangers_of_a_tls_listener_keep_nobody_out_and_do_not_delay_its_end(
     tls_side: Victim, tmp_path: Path, count: int
 ) -> None:

@@ -174,7 +174,7 @@ def receive_raw(
     given: dict[str, Any],
     show: Show,
 ) -> None:
-    from fastnet.apps.transfer.raw.receive import await_push, pull
+    from fastnet.apps.transfer.raw.receive import accept_file, receive_file
     from fastnet.apps.transfer.raw.session import RawOptions
 
     if output is None:
@@ -191,7 +191,7 @@ def receive_raw(
     with interrupted_by(signal.SIGTERM, signal.SIGHUP):
         if endpoint is not None:
             retry_s = given["retry_s"] or 0.0
-            pull(
+            receive_file(
                 output, dial_endpoint(endpoint), options, show, overwrite=overwrite, retry_s=retry_s
             )
             return
@@ -200,7 +200,7 @@ def receive_raw(
             warn_of_strangers(
                 f"whoever reaches {where} first fills {output}; raw mode asks for no password"
             )
-        await_push(output, where, options, show, overwrite=overwrite, wait_s=given["wait_s"])
+        accept_file(output, where, options, show, overwrite=overwrite, wait_s=given["wait_s"])
 
 
 def commands() -> dict[str, click.Command]:

@@ -173,13 +173,13 @@ def send_proven(
 def send_raw(
     path: str, to: str, listen: str | None, keep_open: bool, given: dict[str, Any], show: Show
 ) -> None:
-    from fastnet.apps.transfer.raw.send import offer, push
+    from fastnet.apps.transfer.raw.send import send_file, serve_file
     from fastnet.apps.transfer.raw.session import RawOptions
 
     options = RawOptions(**common_fields(given))
     if listen is None:
         with interrupted_by(signal.SIGTERM, signal.SIGHUP):
-            push(path, dial_endpoint(to), options, show, given["retry_s"] or 0.0)
+            send_file(path, dial_endpoint(to), options, show, given["retry_s"] or 0.0)
         return
     where = listen_endpoint(listen)
     if is_open_to_others(where):
@@ -189,7 +189,9 @@ def send_raw(
     wait_s = given["wait_s"]
 
     def run(should_stop: ShouldStop) -> None:
-        offer(path, where, options, show, keep_open=keep_open, wait_s=wait_s, stopped=should_stop)
+        serve_file(
+            path, where, options, show, keep_open=keep_open, wait_s=wait_s, should_stop=should_stop
+        )
 
     run_until_signal(run, keep_open)
 

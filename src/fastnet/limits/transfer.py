@@ -34,11 +34,13 @@ TRANSFER_STALL_S = 60.0
 TRANSFER_CLIENTS_MAX = 64
 """Clients that `send --keep-open` serves at once; more wait in the listener's backlog."""
 
-STRANGERS_MAX = 64
-"""Silent connections that a listening receiver holds while it waits for the one that sends."""
+PENDING_HANDSHAKES_MAX = 64
+"""Connections whose handshake is not complete, or, in raw mode, that have not sent yet. Above this
+number the oldest is closed.
+"""
 
-STRANGERS_SHARE = 8
-"""They take no more than this part, an eighth, of the descriptors that the process may have."""
+PENDING_HANDSHAKES_FD_DIVISOR = 8
+"""They use no more than this part, an eighth, of RLIMIT_NOFILE."""
 
 RETRY_PAUSE_S = 0.1
 """Rest between two attempts to reach a listener that is not up yet."""

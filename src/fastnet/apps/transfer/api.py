@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from fastnet.apps.transfer import compression
 from fastnet.apps.transfer.digest import ALGORITHMS
-from fastnet.apps.transfer.events import OnEvent, TransferEvent
+from fastnet.apps.transfer.events import OnEvent, TransferEvent, one_at_a_time
 from fastnet.apps.transfer.options import (
     ReceiveOptions,
     ReceivePolicy,
@@ -23,7 +23,7 @@ from fastnet.apps.transfer.options import (
 )
 from fastnet.apps.transfer.report import TransferReport
 from fastnet.apps.transfer.session.listen import dial_endpoint, listen_endpoint
-from fastnet.apps.transfer.session.manager import Host
+from fastnet.apps.transfer.session.manager import SessionManager
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError
 from fastnet.limits import STREAMS_MAX
@@ -107,8 +107,8 @@ def serve_files(
         endpoint: Where to listen: ``tcp://HOST:PORT`` or ``unix:PATH``.
         file_filter: Which files below the folders are sent; None for all.
         limit_rate_bytes_s: Upper bound of bytes a second to each receiver; None for no bound.
-        on_event: Called in the threads of the transfers with each :class:`TransferEvent`; a failed
-            transfer is an event ``error``.
+        on_event: Called with each :class:`TransferEvent` in the threads of the transfers, one call
+            at a time; a failed transfer is an event ``error``.
         should_stop: Polled several times a second; true stops admitting receivers, and the call
             returns when running transfers have ended.
         options: See :class:`SendOptions`.
@@ -193,8 +193,8 @@ def serve_inbox(
             folder.
         overwrite: As for :func:`receive`, for each transfer.
         policy: Limits, fsync and confirmation by a person, for each transfer.
-        on_event: Called in the threads of the transfers with each :class:`TransferEvent`; a failed
-            transfer is an event ``error``.
+        on_event: Called with each :class:`TransferEvent` in the threads of the transfers, one call
+            at a time; a failed transfer is an event ``error``.
         should_stop: Polled several times a second; true stops admitting senders, and the call
             returns when running transfers have ended.
         options: See :class:`ReceiveOptions`.
@@ -233,7 +233,7 @@ def _sender_factory(
     return SenderFactory(
         names,
         checked_options(options, "send"),
-        on_event or ignore,
+        one_at_a_time(on_event or ignore),
         file_filter=file_filter,
         limit_rate_bytes_s=limit_rate_bytes_s,
         keep_open=keep_open,
@@ -252,7 +252,7 @@ def _receiver_factory(
 
     return ReceiverFactory(
         checked_options(options, "receive"),
-        on_event or ignore,
+        one_at_a_time(on_event or ignore),
         into=None if into is None else os.fsdecode(into),
         output=None if output is None else os.fsdecode(output),
         overwrite=overwrite,
@@ -262,33 +262,33 @@ def _receiver_factory(
 
 def _manager(
     factory: SenderFactory | ReceiverFactory, should_stop: ShouldStop | None, keep_open: bool
-) -> Host:
-    return Host(
+) -> SessionManager:
+    return SessionManager(
         factory.hello(),
         factory.options,
         factory,
         factory.on_event,
         should_stop or never,
-        keep_open,
+        keep_open=keep_open,
     )
 
 
-def _one_report(manager: Host, endpoint: str | Endpoint, listen: bool) -> TransferReport:
+def _one_report(manager: SessionManager, endpoint: str | Endpoint, listen: bool) -> TransferReport:
     report = _run(manager, endpoint, listen)
     assert report is not None, "one transfer ends with a report or raises"
     return report
 
 
-def _run(manager: Host, endpoint: str | Endpoint, listen: bool) -> TransferReport | None:
+def _run(manager: SessionManager, endpoint: str | Endpoint, listen: bool) -> TransferReport | None:
     options = manager.options.tls
     if options is not None:
         from fastnet.transport import tls
 
-        manager.context = (
+        manager.tls_context = (
             tls.server_context(options, state_folder()) if listen else tls.client_context(options)
         )
         if listen:
-            pin = tls.fingerprint_of(manager.context.certificate)
+            pin = tls.fingerprint_of(manager.tls_context.certificate)
             text = f"this side's certificate is --tls-fingerprint {pin}"
             manager.on_event(TransferEvent("message", text=text))
     if listen:

@@ -19,11 +19,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastnet.apps.transfer.report import TransferReport
+from fastnet.errors import FastnetError, TransferError
 
 EventKind = Literal["listening", "start", "progress", "file", "message", "ack", "error", "report"]
 
@@ -84,5 +86,32 @@ class TransferEvent:
         return json.dumps(self.as_dict())
 
 
+class TransferCancelled(TransferError):
+    """The transfer was cancelled on this side."""
+
+    def __init__(self) -> None:
+        super().__init__("the transfer was stopped", "", ErrorCode.INTERRUPTED)
+
+
+def error_event(error: Exception, session: int) -> TransferEvent:
+    """The event of a failed session, for a listener that continues."""
+    if not isinstance(error, FastnetError):
+        text = f"unexpected {type(error).__name__}: {error}"
+        return TransferEvent("error", session, code=ErrorCode.FAILED, text=text)
+    code = error.code if isinstance(error, TransferError) else ErrorCode.FAILED
+    return TransferEvent("error", session, code=code, text=error.message, hint=error.hint)
+
+
 OnEvent = Callable[[TransferEvent], None]
 """Called in the thread of the transfer. What it raises ends the transfer."""
+
+
+def one_at_a_time(on_event: OnEvent) -> OnEvent:
+    """`on_event` for several threads: calls do not overlap."""
+    lock = threading.Lock()
+
+    def emit(event: TransferEvent) -> None:
+        with lock:
+            on_event(event)
+
+    return emit

@@ -1,21 +1,18 @@
-"""Receive a file raw: from a sender that listens, or from the first one that connects and
-speaks.
-"""
+"""Receive a file raw: from a sender that listens, or from the first that connects and sends."""
 
 from __future__ import annotations
 
 import socket
 
 from fastnet.apps.transfer.events import OnEvent, TransferEvent
-from fastnet.apps.transfer.raw.send import nothing
 from fastnet.apps.transfer.raw.session import RawOptions, RawSession
-from fastnet.apps.transfer.raw.target import Target
+from fastnet.apps.transfer.raw.target import RawTarget
 from fastnet.apps.transfer.report import TransferReport
-from fastnet.apps.transfer.session.listen import dial_until, first_to_speak, listening
+from fastnet.apps.transfer.session.listen import accept_first_sender, dial_until, listening
 from fastnet.endpoint import Endpoint
 
 
-def pull(
+def receive_file(
     path: str,
     endpoint: Endpoint,
     options: RawOptions,
@@ -27,11 +24,11 @@ def pull(
     """Connect to a sender and receive one file. Raises NetworkError, TransferRefused (it exists)
     and TransferError.
     """
-    with Target(path, overwrite) as target, dial_until(endpoint, retry_s) as sock:
+    with RawTarget(path, overwrite) as target, dial_until(endpoint, retry_s) as sock:
         return receive(sock, target, options, on_event)
 
 
-def await_push(
+def accept_file(
     path: str,
     endpoint: Endpoint,
     options: RawOptions,
@@ -40,22 +37,22 @@ def await_push(
     overwrite: str = "never",
     wait_s: float | None = None,
 ) -> TransferReport:
-    """Listen and receive one file from the first peer that sends something, or ends without: a file
-    may be empty.
+    """Listen and receive one file from the first peer that sends data or FIN: a file may be empty.
 
-    wait_s: give up when nobody did so for so long; None waits for ever. Raises as `pull` does.
+    wait_s: seconds to wait for that; None for no limit. Raises as `receive_file` does.
     """
-    with Target(path, overwrite) as target:
+    with RawTarget(path, overwrite) as target:
         with listening(endpoint) as (listener, where):
             on_event(TransferEvent("listening", endpoint=str(where)))
-            sock = first_to_speak(listener, where, wait_s)
+            sock = accept_first_sender(listener, where, wait_s)
         with sock:
             return receive(sock, target, options, on_event)
 
 
 def receive(
-    sock: socket.socket, target: Target, options: RawOptions, on_event: OnEvent
+    sock: socket.socket, target: RawTarget, options: RawOptions, on_event: OnEvent
 ) -> TransferReport:
-    report = RawSession(sock, options, on_event, nothing).receive(target)
+    """Receive one file from a connected sender, and emit the report."""
+    report = RawSession(sock, options, on_event).receive(target)
     on_event(TransferEvent("report", report=report))
     return report

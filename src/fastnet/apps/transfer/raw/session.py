@@ -28,8 +28,8 @@ from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.apps.transfer.extent import WITHOUT_END, Stalled, receive_extent, send_extent
 from fastnet.apps.transfer.protocol.frames import GREETING
 from fastnet.apps.transfer.raw.final_message import NoEnd, as_text, read_last_words
-from fastnet.apps.transfer.raw.source import Source
-from fastnet.apps.transfer.raw.target import Target
+from fastnet.apps.transfer.raw.source import RawSource
+from fastnet.apps.transfer.raw.target import RawTarget
 from fastnet.apps.transfer.report import TransferReport
 from fastnet.apps.transfer.session.listen import peer_name, reset_on_close
 from fastnet.apps.transfer.target.write_errors import cannot_write
@@ -84,7 +84,7 @@ class RawSession:
         sock: socket.socket,
         options: RawOptions,
         on_event: OnEvent,
-        on_slice: Callable[[], None],
+        on_slice: Callable[[], None] = lambda: None,
         number: int = 1,
     ) -> None:
         self.sock = sock
@@ -110,7 +110,7 @@ class RawSession:
             TransferEvent("progress", self.number, bytes=moved_bytes, total_bytes=self.total_bytes)
         )
 
-    def send(self, source: Source) -> TransferReport:
+    def send(self, source: RawSource) -> TransferReport:
         """Send all of it and return when the peer has ended too. Raises TransferError and
         TransferUnconfirmed.
         """
@@ -142,7 +142,7 @@ class RawSession:
             )
         )
 
-    def _send_all(self, source: Source, mover: Mover) -> None:
+    def _send_all(self, source: RawSource, mover: Mover) -> None:
         offset, count = source.extent
         try:
             self.moved_bytes = send_extent(
@@ -162,7 +162,7 @@ class RawSession:
         except OSError as error:
             raise self._broken_at_the_end(error) from error
 
-    def _blame_sending(self, source: Source, error: OSError) -> TransferError:
+    def _blame_sending(self, source: RawSource, error: OSError) -> TransferError:
         if error.errno in PEER_FAULTS + NETWORK_FAULTS:
             return self._broken(error)
         why = f"cannot read {source.name} at byte {self.moved_bytes}: {reason(error)}"
@@ -190,7 +190,7 @@ class RawSession:
         message = f"all {self.moved_bytes} bytes of {self.name} were sent, but {self.peer} {how}"
         return TransferUnconfirmed(message, hint, ErrorCode.UNCONFIRMED)
 
-    def receive(self, target: Target) -> TransferReport:
+    def receive(self, target: RawTarget) -> TransferReport:
         """Receive to the peer's end and put the file under its name. Raises TransferError."""
         self.name = target.name
         self._start()
@@ -232,7 +232,7 @@ class RawSession:
             # the rest of it is on its way, or it is a file that begins like this
             time.sleep(GREETING_PAUSE_S)
 
-    def _receive_all(self, target: Target, mover: Mover) -> None:
+    def _receive_all(self, target: RawTarget, mover: Mover) -> None:
         try:
             self.moved_bytes = receive_extent(
                 mover,

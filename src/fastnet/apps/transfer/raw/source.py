@@ -22,7 +22,7 @@ from fastnet.mover.contract import STREAM
 STDIN = 0
 
 
-class Source:
+class RawSource:
     """An open source; several transfers may send from it at once unless it is a stream. `-` is
     standard input.
     """
@@ -74,7 +74,7 @@ class Source:
         if self._own:
             os.close(self.fd)
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> RawSource:
         return self
 
     def __exit__(

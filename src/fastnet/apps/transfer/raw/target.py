@@ -34,7 +34,7 @@ PART_TAIL = b".part"
 TAIL_BYTES = 1 + 2 * RANDOM_BYTES + len(PART_TAIL)
 
 
-class Target:
+class RawTarget:
     """An open target. `-` is standard output. Leaving the context without `commit` removes what was
     written.
     """
@@ -135,7 +135,7 @@ class Target:
             with suppress(OSError):
                 os.unlink(self.temporary)
 
-    def __enter__(self) -> Target:
+    def __enter__(self) -> RawTarget:
         return self
 
     def __exit__(

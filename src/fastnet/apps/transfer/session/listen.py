@@ -15,7 +15,7 @@ from types import ModuleType
 
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError
-from fastnet.limits import CONNECT_TIMEOUT_S, MOVER_SLICE_S, RETRY_PAUSE_S, STRANGERS_MAX
+from fastnet.limits import CONNECT_TIMEOUT_S, MOVER_SLICE_S, PENDING_HANDSHAKES_MAX, RETRY_PAUSE_S
 from fastnet.transport import TRANSPORTS
 from fastnet.transport.connect import dial
 from fastnet.transport.contract import SocketOptions
@@ -124,14 +124,15 @@ def accept(listener: socket.socket) -> socket.socket | None:
     return sock
 
 
-def nobody_came(endpoint: Endpoint, wait_s: float) -> NetworkError:
+def no_connection(endpoint: Endpoint, wait_s: float) -> NetworkError:
+    """The error of a listener to which no peer connected in time."""
     hint = "Check that the other side connects to this address, or give a longer --wait"
     return NetworkError(
-        f"nobody connected to {endpoint} within {wait_s:g} s", hint, errno.ETIMEDOUT
+        f"no peer connected to {endpoint} within {wait_s:g} s", hint, errno.ETIMEDOUT
     )
 
 
-def first_to_speak(
+def accept_first_sender(
     listener: socket.socket, endpoint: Endpoint, wait_s: float | None
 ) -> socket.socket:
     """Accept until one connection sends something, or ends: that is the one; the silent others are
@@ -147,7 +148,7 @@ def first_to_speak(
             try:
                 ready = wait_readable([*silent, listener.fileno()], ends)
             except TimeoutError:
-                raise nobody_came(endpoint, wait_s or 0.0) from None
+                raise no_connection(endpoint, wait_s or 0.0) from None
             for fd in ready:
                 if fd != listener.fileno():
                     sock = silent.pop(fd)
@@ -156,7 +157,7 @@ def first_to_speak(
                     sock.close()
                 elif (fresh := accept(listener)) is not None:
                     silent[fresh.fileno()] = fresh
-            while len(silent) > STRANGERS_MAX:
+            while len(silent) > PENDING_HANDSHAKES_MAX:
                 silent.pop(next(iter(silent))).close()  # the oldest
     finally:
         for sock in silent.values():

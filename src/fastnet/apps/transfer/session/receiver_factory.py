@@ -10,7 +10,7 @@ from fastnet.apps.transfer.digest import ALGORITHMS, Algorithm
 from fastnet.apps.transfer.events import ErrorCode, OnEvent
 from fastnet.apps.transfer.options import ReceivePolicy, TransferOptions
 from fastnet.apps.transfer.protocol.handshake import Hello
-from fastnet.apps.transfer.session.manager import Opened
+from fastnet.apps.transfer.session.manager import SessionContext
 from fastnet.apps.transfer.session.receiver import Receiver
 from fastnet.apps.transfer.target.placement import OVERWRITE, Inbox
 from fastnet.apps.transfer.target.root import Root
@@ -61,21 +61,21 @@ class ReceiverFactory:
             streams=1 if self._inbox.root is None else STREAMS_MAX,
         )
 
-    def __call__(self, opened: Opened) -> Receiver:
-        if opened.peer.digest not in ALGORITHMS:
+    def __call__(self, context: SessionContext) -> Receiver:
+        if context.peer.digest not in ALGORITHMS:
             raise TransferRefused(
-                f"the sender takes digests with {opened.peer.digest!a}, which is not known here",
+                f"the sender takes digests with {context.peer.digest!a}, which is not known here",
                 f"Known are {', '.join(ALGORITHMS)}",
                 ErrorCode.REFUSED,
             )
         return Receiver(
-            opened.connection,
-            Algorithm(opened.peer.digest),
+            context.connection,
+            Algorithm(context.peer.digest),
             self.options,
             self.on_event,
-            opened.number,
-            opened.stopped,
-            opened.congestion,
+            context.number,
+            context.should_stop,
+            context.congestion,
             inbox=self._inbox,
             policy=self._policy,
             out_fd=self._out_fd,

@@ -18,7 +18,7 @@ from typing import Any
 
 from fastnet.apps.transfer.compression import Compressor
 from fastnet.apps.transfer.digest import FileDigest
-from fastnet.apps.transfer.events import ErrorCode
+from fastnet.apps.transfer.events import ErrorCode, TransferCancelled
 from fastnet.apps.transfer.protocol import manifest
 from fastnet.apps.transfer.protocol import plan as plan_frames
 from fastnet.apps.transfer.protocol.entry import STREAM, Entry
@@ -31,7 +31,7 @@ from fastnet.apps.transfer.session.connection import ConnectionLost
 from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.apps.transfer.session.extent_sender import ExtentSender, OutgoingFile, extent_bytes
 from fastnet.apps.transfer.session.pack_sender import PackSender
-from fastnet.apps.transfer.session.session import TransferCancelled, TransferSession
+from fastnet.apps.transfer.session.session import TransferSession
 from fastnet.apps.transfer.source.open import Unsendable, open_announced
 from fastnet.apps.transfer.source.stdin import StreamSource
 from fastnet.apps.transfer.target.journal import Extent

@@ -14,7 +14,7 @@ from fastnet.apps.transfer.events import OnEvent, TransferEvent
 from fastnet.apps.transfer.options import TransferOptions
 from fastnet.apps.transfer.protocol.entry import Entry
 from fastnet.apps.transfer.protocol.handshake import Hello
-from fastnet.apps.transfer.session.manager import Opened
+from fastnet.apps.transfer.session.manager import SessionContext
 from fastnet.apps.transfer.session.sender import Sender
 from fastnet.apps.transfer.source.walk import Filter, walk
 from fastnet.errors import UnsupportedError
@@ -56,22 +56,22 @@ class SenderFactory:
             streams=options.streams,
         )
 
-    def __call__(self, opened: Opened) -> Sender:
+    def __call__(self, context: SessionContext) -> Sender:
         options = self.options
-        if options.compress and options.compress != opened.peer.compress:
+        if options.compress and options.compress != context.peer.compress:
             raise UnsupportedError(
                 "the receiver cannot undo zstd: it lacks the package zstandard",
                 "Install it there (pip install 'fastnet-io[zstd]'), or leave --compress out",
             )
         entries, places = self._survey() if self._keep_open else self._surveyed
         return Sender(
-            opened.connection,
+            context.connection,
             Algorithm(options.digest),
             options,
             self.on_event,
-            opened.number,
-            opened.stopped,
-            opened.congestion,
+            context.number,
+            context.should_stop,
+            context.congestion,
             entries=entries,
             places=places,
             pace=ByteRateLimiter(self._limit_rate_bytes_s),

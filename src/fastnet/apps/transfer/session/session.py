@@ -12,7 +12,7 @@ from time import monotonic, process_time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastnet.apps.transfer.digest import Algorithm
-from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
+from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferCancelled, TransferEvent
 from fastnet.apps.transfer.options import TransferOptions
 from fastnet.apps.transfer.protocol.frames import Frame, FrameKind, pack_json
 from fastnet.apps.transfer.protocol.handshake import as_error
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
-
-
-class TransferCancelled(TransferError):
-    """The transfer was stopped from this side."""
-
-    def __init__(self) -> None:
-        super().__init__("the transfer was stopped", "", ErrorCode.INTERRUPTED)
 
 
 class TransferSession:
