@@ -4,6 +4,7 @@
 # make soak           the long forms of the tests
 # make sanitize       the native tests under AddressSanitizer and UBSan
 # make test-versions  the suite on every CPython from 3.11 up that this machine has, and once without extensions
+# make docs           the site in build/docs: how-to pages, reference, glossary, tour
 # make dist           sdist and wheel in dist/
 # make clean          remove what make made
 
@@ -14,7 +15,7 @@ SOURCES := setup.py $(shell find csrc src -name '*.h' -o -name '*.pyx' -o -name 
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 
-.PHONY: run test lint bench soak sanitize test-versions dist clean build
+.PHONY: run test lint bench soak sanitize test-versions docs dist clean build
 
 run: build
 	$(BIN)/fastnet echo --port 8080 $(ARGS)
@@ -23,10 +24,12 @@ build: $(VENV)/.built
 
 # pip reads pyproject.toml, so only a change there installs again; the extensions are then built in place.
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fastnet needs Python 3.11 or newer; try make PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"fastnet needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	{ echo "on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install -q 'setuptools>=77' 'Cython>=3.1'
-	FASTNET_NO_NATIVE=1 $(BIN)/python -m pip install -q --no-build-isolation -e '.[test]'
+	FASTNET_NO_NATIVE=1 $(BIN)/python -m pip install -q --no-build-isolation -e '.[test,docs]'
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
@@ -38,11 +41,9 @@ lint: build
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Four at once on two processors: most tests wait for another process. What fails in that crowd is run once more alone, where
-# a fault fails again; both runs are shown.
+# Four processes on two processors: most tests wait for another process.
 test: lint
-	$(PYTEST) -n 4 -m 'not soak' $(ARGS) || { test $$? = 1 && echo "once more, alone:" && \
-	$(PYTEST) --last-failed --last-failed-no-failures none -m 'not soak' $(ARGS); }
+	$(PYTEST) -n 4 -m 'not soak' $(ARGS)
 
 soak: build
 	$(PYTEST) -m soak --timeout 1800 $(ARGS)
@@ -56,6 +57,11 @@ sanitize: build
 
 test-versions:
 	$(PYTHON) tools/run_versions.py
+
+# -W: a broken link, a page in no table of contents or a name without its docstring fails the build.
+docs: build
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 dist: build
 	$(BIN)/python -m pip install -q build

@@ -22,30 +22,36 @@ from fastnet.load.run import bound_to
 from fastnet.registry import BACKENDS
 
 ROUND_TRIPS = 200
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+ROWS = [
+    pytest.param((name, backend), id=f"{name}-{backend}")
+    for name, row in ENGINES.items()
+    for backend in BACKENDS
+    if row.module(backend)
+]
+"""Every engine in every form that the table has; a hole is no benchmark."""
 
 
-@pytest.fixture(params=list(ENGINES))
-def engine(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+@pytest.fixture(params=ROWS)
+def row(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """An engine and a backend; what cannot work on this host is skipped with its reason."""
+    engine, backend = request.param
+    if why := ENGINES.why_not(engine, backend):
+        pytest.skip(why)
+    return engine, backend
 
 
 @pytest.fixture
-def client(engine: str, backend: str) -> Iterator[socket.socket]:
+def client(row: tuple[str, str]) -> Iterator[socket.socket]:
     """A connection to `fastnet echo` in a process of its own, on the processor of this one."""
     cpu = min(os.sched_getaffinity(0))
     with (
         bound_to(cpu),
-        contestant.running(contestant.fastnet(engine, backend), cpu) as (_, endpoint),
+        contestant.running(contestant.fastnet(*row), cpu) as (_, endpoint),
     ):
-        with socket.create_connection((endpoint.host, endpoint.port), PATIENCE_S) as connected:
+        with socket.create_connection((endpoint.host, endpoint.port), TIMEOUT_S) as connected:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield connected
 
@@ -62,9 +68,9 @@ def round_trips(client: socket.socket, message: bytes, into: memoryview) -> None
 
 @pytest.mark.parametrize("message_bytes", [64, 16 * KIB], ids="{}B".format)
 def test_round_trips(
-    benchmark: BenchmarkFixture, client: socket.socket, engine: str, message_bytes: int
+    benchmark: BenchmarkFixture, client: socket.socket, row: tuple[str, str], message_bytes: int
 ) -> None:
-    benchmark.group = f"{engine}, {ROUND_TRIPS} round trips of {message_bytes} B"
+    benchmark.group = f"{row[0]}, {ROUND_TRIPS} round trips of {message_bytes} B"
     message, into = (
         bytes(range(256)) * (message_bytes // 256 + 1),
         memoryview(bytearray(message_bytes)),
