@@ -17,7 +17,7 @@ from fastnet._version import __version__
 
 project = "fastnet"
 author = "The fastnet authors"
-copyright = author  # noqa: A001 - the name that Sphinx reads
+copyright = author
 release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

@@ -14,9 +14,9 @@ import pytest
 
 from fastnet.engine.stream import ENGINES
 from fastnet.limits import KIB, MIB, READ_BYTES
+from fastnet.testing.engine import check_a_burst_is_served, check_every_listener_is_served
 from tests.conftest import Dial, Serve
-from tests.support.clients import Peer, connect, eventually, pattern, settled, statistics_reach
-from tests.support.engine import prepared, running
+from tests.support.clients import Peer, eventually, pattern, settled, statistics_reach
 from tests.support.leaks import descriptors
 
 STUCK_MS = 150
@@ -76,27 +76,14 @@ def test_a_stopped_server_has_closed_and_counted_every_connection(
 
 def test_connections_are_accepted_from_every_listener(engine, backend) -> None:
     """E2."""
-    with running(engine, backend, listeners=3) as loop:
-        for endpoint in [*loop.endpoints, *reversed(loop.endpoints)]:
-            peer = connect(endpoint)
-            assert peer.exchange(b"hello") == b"hello"
-            peer.close()
-        assert settled(loop)["accepted"] == 6
+    check_every_listener_is_served(engine, backend)
 
 
 def test_a_burst_of_arrivals_leaves_established_connections_their_turn(engine, backend) -> None:
     """E2. With a burst of one and more arrivals than fit a wait, everybody is served all the
     same.
     """
-    with prepared(engine, backend, accept_burst=1, events_per_wait=2) as loop:
-        peers = [connect(loop.endpoint) for _ in range(20)]
-        for peer in peers:
-            peer.send(b"ping")
-        loop.start(engine, backend)
-        for peer in peers:
-            assert peer.read(4) == b"ping"
-            peer.close()
-        assert settled(loop)["accepted"] == 20
+    check_a_burst_is_served(engine, backend)
 
 
 @pytest.mark.usefixtures("transport")

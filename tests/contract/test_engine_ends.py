@@ -157,7 +157,7 @@ def test_a_drain_serves_what_was_already_queued(engine, backend) -> None:
             peer.send(b"queued")
             peer.half_close()
         loop.context.stop.drain()
-        loop.start(engine, backend)
+        loop.start()
         assert [peer.read_to_end() for peer in peers] == [b"queued"] * len(peers)
         for peer in peers:
             peer.close()
@@ -189,7 +189,7 @@ def test_a_drain_at_the_connection_limit_still_serves_the_queue(engine, backend)
     """E10, E3. However long those inside go on talking."""
     with prepared(engine, backend, max_connections=1) as loop:
         inside = connect(loop.endpoint)
-        loop.start(engine, backend)
+        loop.start()
         assert echoes(inside)
         queued = [connect(loop.endpoint) for _ in range(2)]
         for peer in queued:
@@ -268,6 +268,6 @@ def test_a_listener_nobody_can_use_is_the_engines_own_failure(engine, backend) -
     """
     with prepared(engine, backend) as loop:
         loop.context.listeners[0].shutdown(socket.SHUT_RDWR)
-        loop.start(engine, backend)
+        loop.start()
         with pytest.raises(OSError), contextlib.suppress(TimeoutError):
             loop.wait(5)

@@ -9,13 +9,20 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from fastnet.limits import MIB, MOVER_STEP_BYTES
+from fastnet.limits import MIB
+from fastnet.mover import MOVERS
 from fastnet.mover.contract import STREAM
+from fastnet.testing.mover import (
+    EXTENTS,
+    check_extent_is_sent,
+    check_reset_is_raised,
+    check_send_never_waits,
+    check_shrunk_file_ends_early,
+)
 from tests.support.clients import eventually
 from tests.support.connect_peers import ABORT
 from tests.support.movers import made, opened, pair, rows
@@ -63,52 +70,30 @@ def contents(fd: int) -> bytes:
 
 
 @sends
-@pytest.mark.parametrize(("offset", "count"), [(0, 1), (7, 1000), (300_000, 1), (100_000, 200_001)])
+@pytest.mark.parametrize(("offset", "count"), EXTENTS)
 def test_exactly_the_extent_is_sent_and_the_files_own_offset_stays(
     row, source, offset, count
 ) -> None:
     """M1, M3, M4, M8."""
-    os.lseek(source, 5, os.SEEK_SET)
-    with made(row) as mover, pair() as (ours, theirs), reading(theirs) as read:
-        assert mover.send_some(ours.fileno(), source, offset, count, 10) == (count, False)
-        ours.shutdown(socket.SHUT_WR)
-        assert mover.moved_bytes == count
-        assert (mover.runs, mover.reason) == (row[0], "")
-    assert read[0] == DATA[offset : offset + count]
-    assert os.lseek(source, 0, os.SEEK_CUR) == 5
+    check_extent_is_sent(MOVERS.load(*row).Mover, offset, count)
 
 
 @sends
 def test_a_socket_that_takes_nothing_is_not_waited_for(row, source) -> None:
     """M1, M2: each step is bounded, and the one too many says so."""
-    with made(row) as mover, pair(buffer_bytes=4096) as (ours, _):
-        step = partial(mover.send, ours.fileno(), source, 0, MOVER_STEP_BYTES + 1)
-        with pytest.raises(BlockingIOError):
-            assert all(0 < n <= MOVER_STEP_BYTES for n in iter(step, 0))
+    check_send_never_waits(MOVERS.load(*row).Mover)
 
 
 @sends
 def test_a_file_that_shrank_ends_the_extent_early(row, source) -> None:
     """M4: 0 at the end, never an endless loop."""
-    with made(row) as mover, pair() as (ours, theirs), reading(theirs) as read:
-        os.ftruncate(source, 1000)
-        assert mover.send_some(ours.fileno(), source, 0, len(DATA), 10) == (1000, True)
-        assert mover.send(ours.fileno(), source, 1000, 1) == 0
-        assert mover.send(ours.fileno(), source, 5000, 1) == 0
-        ours.shutdown(socket.SHUT_WR)
-    assert read[0] == DATA[:1000]
+    check_shrunk_file_ends_early(MOVERS.load(*row).Mover)
 
 
 @sends
 def test_a_peer_that_resets_is_an_error_of_the_socket(row, source) -> None:
     """M7, M9: also while waiting for room."""
-    with made(row) as mover, pair(buffer_bytes=4096) as (ours, theirs):
-        mover.send_some(ours.fileno(), source, 0, len(DATA), 0.01)
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
-        theirs.close()
-        with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            mover.send_some(ours.fileno(), source, 0, len(DATA), 10)
-        assert 0 < mover.moved_bytes < len(DATA)
+    check_reset_is_raised(MOVERS.load(*row).Mover)
 
 
 @both
