@@ -13,8 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from fastnet.apps.chat.backplane import BACKPLANES, check, open_backplane, redis_streams, shown
-from fastnet.apps.chat.backplane.contract import BACK, HERE, SAID, Backplane, Taken
+from fastnet.apps.chat.backplane import (
+    BACKPLANES,
+    check_url,
+    hide_password,
+    open_backplane,
+    redis_streams,
+)
+from fastnet.apps.chat.backplane.contract import MESSAGE, PRESENCE, RECONNECTED, Backplane, Entry
 from fastnet.apps.chat.backplane.memory import Memory
 from fastnet.errors import ConfigError, NetworkError
 from fastnet.limits import CHAT_STREAM_ENTRIES
@@ -32,154 +38,156 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def ends(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Opens one end after another of one backplane."""
+def connect(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Opens connections to one backplane."""
     if request.param == "memory":
         open_one: Callable[[], Backplane] = functools.partial(Memory, "memory", [])
     else:
         open_one = functools.partial(open_backplane, request.getfixturevalue("server").url)
     opened: list[Backplane] = []
 
-    def open_end() -> Backplane:
+    def open_connection() -> Backplane:
         opened.append(open_one())
         return opened[-1]
 
-    yield open_end
-    for end in opened:
-        end.close()
+    yield open_connection
+    for connection in opened:
+        connection.close()
 
 
-def started(end: Backplane) -> Backplane:
-    end.start()
-    return end
+def started(connection: Backplane) -> Backplane:
+    connection.start()
+    return connection
 
 
-def take(end: Backplane, count: int, most: int = 64) -> list[Taken]:
-    """So many entries that are not our own echo, or fail."""
-    taken: list[Taken] = []
+def take(connection: Backplane, count: int, most: int = 64) -> list[Entry]:
+    """`count` entries, not counting the publisher's own, or fail."""
+    taken: list[Entry] = []
     while len(taken) < count:
-        found = end.take(most)
+        found = connection.take(most)
         if not found:
-            assert end.fd >= 0, f"only {taken}"
-            assert select.select([end.fd], [], [], DEADLINE_S)[0], f"only {taken}"
+            assert connection.fd >= 0, f"only {taken}"
+            assert select.select([connection.fd], [], [], DEADLINE_S)[0], f"only {taken}"
         taken += found
     return taken
 
 
-@pytest.mark.parametrize("ends", ROWS, indirect=True)
-def test_B1_what_is_published_arrives_everywhere_in_order(ends: Open) -> None:
-    one, two, three = started(ends()), started(ends()), started(ends())
+@pytest.mark.parametrize("connect", ROWS, indirect=True)
+def test_B1_what_is_published_arrives_everywhere_in_order(connect: Open) -> None:
+    one, two, three = started(connect()), started(connect()), started(connect())
     expected = []
     for i in range(150):
-        topic = SAID if i % 10 else HERE
+        topic = MESSAGE if i % 10 else PRESENCE
         one.publish(topic, i + 1, f"entry {i} é")
         expected.append((topic, f"entry {i} é"))
-        if topic == HERE:  # else the next one could take its place
-            for end in (two, three):
-                assert take(end, len(expected)) == expected
+        if topic == PRESENCE:  # else the next one could replace it
+            for connection in (two, three):
+                assert take(connection, len(expected)) == expected
             expected = []
-    for end in (two, three):
-        assert take(end, len(expected), 7) == expected
+    for connection in (two, three):
+        assert take(connection, len(expected), 7) == expected
 
 
-@pytest.mark.parametrize("ends", ROWS, indirect=True)
-def test_who_comes_later_gets_what_was_said_and_not_who_was_there(ends: Open) -> None:
-    one, two = started(ends()), started(ends())
+@pytest.mark.parametrize("connect", ROWS, indirect=True)
+def test_a_later_server_receives_the_kept_messages_and_no_presence(connect: Open) -> None:
+    one, two = started(connect()), started(connect())
     for i in range(100):
-        one.publish(SAID if i % 2 else HERE, i + 1, f"{i}")
-    said = [entry for topic, entry in take_said(two, 50)]
-    assert ends().start() == said == [f"{i}" for i in range(1, 100, 2)]
+        one.publish(MESSAGE if i % 2 else PRESENCE, i + 1, f"{i}")
+    messages = [entry for topic, entry in take_messages(two, 50)]
+    assert connect().start() == messages == [f"{i}" for i in range(1, 100, 2)]
 
 
-def take_said(end: Backplane, count: int) -> list[Taken]:
-    taken: list[Taken] = []
+def take_messages(connection: Backplane, count: int) -> list[Entry]:
+    taken: list[Entry] = []
     while len(taken) < count:
-        taken += [each for each in take(end, 1) if each[0] == SAID]
+        taken += [each for each in take(connection, 1) if each[0] == MESSAGE]
     return taken
 
 
-@pytest.mark.parametrize("ends", ROWS, indirect=True)
-def test_B2_taking_nothing_takes_no_time_and_closing_twice_is_closing(ends: Open) -> None:
-    end = started(ends())
+@pytest.mark.parametrize("connect", ROWS, indirect=True)
+def test_B2_taking_without_entries_does_not_block(connect: Open) -> None:
+    connection = started(connect())
     started_s = time.monotonic()
-    assert end.take(10) == []
+    assert connection.take(10) == []
     assert time.monotonic() - started_s < 2
-    end.close()
-    end.close()
+    connection.close()
+    connection.close()
 
 
 @needs_redis
-def test_B2_a_redis_that_hangs_holds_nobody_up(server: RedisServer) -> None:
-    end = started(open_backplane(server.url))
+def test_B2_a_hanging_redis_does_not_block_publish_and_take(server: RedisServer) -> None:
+    connection = started(open_backplane(server.url))
     server.pause()
     try:
         started_s = time.monotonic()
         for i in range(1000):
-            end.publish(SAID, i + 1, f"{i}")
-            end.take(10)
+            connection.publish(MESSAGE, i + 1, f"{i}")
+            connection.take(10)
         assert time.monotonic() - started_s < 10
     finally:
-        server.go_on()
-        end.close()
+        server.resume()
+        connection.close()
 
 
 @needs_redis
-@pytest.mark.parametrize("how", ["killed", "hung", "forgetful"])
-def test_B3_B5_after_an_outage_everything_arrives_on_both_sides(how: str, tmp_path: Path) -> None:
-    with redis_server(tmp_path, keeps=how != "forgetful") as server:
+@pytest.mark.parametrize("how", ["killed", "hung", "emptied"])
+def test_B3_B5_after_an_outage_all_entries_arrive_on_both_sides(how: str, tmp_path: Path) -> None:
+    with redis_server(tmp_path, keeps=how != "emptied") as server:
         one, two = started(open_backplane(server.url)), started(open_backplane(server.url))
-        one.publish(SAID, 1, "before")
-        assert take(two, 1) == [(SAID, "before")]
+        one.publish(MESSAGE, 1, "before")
+        assert take(two, 1) == [(MESSAGE, "before")]
         server.pause() if how == "hung" else server.end()
         for i in range(200):
-            one.publish(SAID, i + 2, f"{i}")
-            one.publish(HERE, i + 300, f"here {i}")
+            one.publish(MESSAGE, i + 2, f"{i}")
+            one.publish(PRESENCE, i + 300, f"presence {i}")
         if how == "hung":
-            server.go_on()
+            server.resume()
         else:
             server.start()
-        taken: list[Taken] = []
-        while (SAID, "199") not in taken:
+        taken: list[Entry] = []
+        while (MESSAGE, "199") not in taken:
             taken += take(two, 1)
-        said = [entry for topic, entry in taken if topic == SAID and entry != "before"]
-        assert list(dict.fromkeys(said)) == [f"{i}" for i in range(200)]
-        assert how == "hung" or (BACK, "") in taken
-        two.publish(SAID, 1, "and back")
-        eventually(lambda: (SAID, "and back") in one.take(64), "the other direction")
+        messages = [entry for topic, entry in taken if topic == MESSAGE and entry != "before"]
+        assert list(dict.fromkeys(messages)) == [f"{i}" for i in range(200)]
+        assert how == "hung" or (RECONNECTED, "") in taken
+        two.publish(MESSAGE, 1, "and back")
+        eventually(lambda: (MESSAGE, "and back") in one.take(64), "the other direction")
         one.close()
         two.close()
 
 
 @needs_redis
-def test_B3_the_oldest_of_too_many_are_dropped_and_of_here_only_the_last_is_kept(
+def test_B3_the_queue_drops_the_oldest_and_keeps_the_last_presence(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_streams, "CHAT_BACKLOG_MAX", 10)
     one, two = started(open_backplane(server.url)), started(open_backplane(server.url))
     server.pause()
     dropped = sum(
-        one.publish(SAID, i + 1, f"{i}") + one.publish(HERE, i + 500, f"here {i}")
+        one.publish(MESSAGE, i + 1, f"{i}") + one.publish(PRESENCE, i + 500, f"presence {i}")
         for i in range(100)
     )
-    server.go_on()
-    taken: list[Taken] = []
-    while (HERE, "here 99") not in taken:
+    server.resume()
+    taken: list[Entry] = []
+    while (PRESENCE, "presence 99") not in taken:
         taken += take(two, 1)
-    assert [entry for topic, entry in taken if topic == SAID][-9:] == [
+    assert [entry for topic, entry in taken if topic == MESSAGE][-9:] == [
         f"{i}" for i in range(91, 100)
     ]
     assert dropped >= 91 - 9
-    assert len([entry for topic, entry in taken if topic == HERE]) <= 2
+    assert len([entry for topic, entry in taken if topic == PRESENCE]) <= 2
     one.close()
     two.close()
 
 
 @needs_redis
-def test_B4_what_nobody_takes_stays_where_it_is(server: RedisServer) -> None:
+def test_B4_entries_that_are_not_taken_are_not_read(server: RedisServer) -> None:
     one, two = started(open_backplane(server.url)), started(open_backplane(server.url))
     for i in range(1000):
-        one.publish(SAID, i + 1, f"{i}")
-    eventually(lambda: server.ask(b"XLEN fastnet:chat:said") == b":1000\r\n", "all in the stream")
+        one.publish(MESSAGE, i + 1, f"{i}")
+    eventually(
+        lambda: server.ask(b"XLEN fastnet:chat:message") == b":1000\r\n", "all in the stream"
+    )
     assert isinstance(two, redis_streams.Redis)
     assert len(two._arrived) <= 2 * redis_streams.BATCH
     assert [entry for _, entry in take(two, 1000)] == [f"{i}" for i in range(1000)]
@@ -189,39 +197,41 @@ def test_B4_what_nobody_takes_stays_where_it_is(server: RedisServer) -> None:
 
 @needs_redis
 def test_the_streams_are_bounded(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(redis_streams.KEPT, SAID, 100)
-    end = started(open_backplane(server.url))
+    monkeypatch.setitem(redis_streams.KEPT_ENTRIES, MESSAGE, 100)
+    connection = started(open_backplane(server.url))
     for i in range(2000):
-        end.publish(SAID, i + 1, f"{i}")
+        connection.publish(MESSAGE, i + 1, f"{i}")
     eventually(
-        lambda: b"1999" in server.ask(b"XREVRANGE fastnet:chat:said + - COUNT 1"), "the last one"
+        lambda: b"1999" in server.ask(b"XREVRANGE fastnet:chat:message + - COUNT 1"), "the last one"
     )
-    length = int(server.ask(b"XLEN fastnet:chat:said")[1:])
+    length = int(server.ask(b"XLEN fastnet:chat:message")[1:])
     assert 100 <= length < 400  # Redis trims whole nodes
     assert CHAT_STREAM_ENTRIES > 100
-    end.close()
+    connection.close()
 
 
 @needs_redis
-def test_an_outage_is_told_once_and_its_end(
+def test_an_outage_and_its_end_are_logged_once(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    end = started(open_backplane(server.url))
+    connection = started(open_backplane(server.url))
     server.end()
-    eventually(lambda: "goes on" in caplog.text, "the warning")
+    eventually(lambda: "continues" in caplog.text, "the warning")
     server.start()
-    assert take(end, 1) == [(BACK, "")]
-    end.close()
+    assert take(connection, 1) == [(RECONNECTED, "")]
+    connection.close()
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2, lines
     assert re.fullmatch(
-        rf"chat: {re.escape(server.url)}: .*; who is on this server goes on", lines[0]
+        rf"chat: {re.escape(server.url)}: .*; this server continues with its own members", lines[0]
     )
-    assert re.fullmatch(rf"chat: {re.escape(server.url)} is back after [\d.]+ s", lines[1])
+    assert re.fullmatch(
+        rf"chat: {re.escape(server.url)} is reachable again after [\d.]+ s", lines[1]
+    )
 
 
-def test_no_redis_is_an_error_at_the_start() -> None:
+def test_an_unreachable_redis_is_an_error_at_the_start() -> None:
     with pytest.raises(
         NetworkError, match=r"connection refused\. Start it first, or check host and port"
     ):
@@ -229,7 +239,7 @@ def test_no_redis_is_an_error_at_the_start() -> None:
 
 
 @needs_redis
-def test_a_password_is_asked_for_and_never_shown(server: RedisServer) -> None:
+def test_a_password_is_required_and_never_in_an_error(server: RedisServer) -> None:
     server.ask(b"CONFIG SET requirepass secret")
     with pytest.raises(NetworkError, match="Put a password into FASTNET_BACKPLANE"):
         open_backplane(server.url).start()
@@ -241,8 +251,8 @@ def test_a_password_is_asked_for_and_never_shown(server: RedisServer) -> None:
 
 
 @needs_redis
-def test_a_key_of_another_kind_is_told(server: RedisServer) -> None:
-    server.ask(b"SET fastnet:chat:said x")
+def test_a_redis_key_of_another_type_is_an_error(server: RedisServer) -> None:
+    server.ask(b"SET fastnet:chat:message x")
     with pytest.raises(NetworkError, match="WRONGTYPE"):
         open_backplane(server.url).start()
 
@@ -261,25 +271,25 @@ def test_a_key_of_another_kind_is_told(server: RedisServer) -> None:
         "kafka://h",
     ],
 )
-def test_what_names_no_backplane_is_refused_with_a_hint(url: str) -> None:
+def test_an_invalid_backplane_url_is_refused_with_a_hint(url: str) -> None:
     with pytest.raises(ConfigError, match=r"Write memory or redis://HOST\[:PORT\]/\[DB\]"):
-        check(url)
+        check_url(url)
 
 
 @pytest.mark.parametrize(
     "url", ["memory", "redis://h", "redis://h:6380/3", "redis://u:p@[::1]:6379/", "redis://:p@h"]
 )
-def test_what_names_one_is_taken_and_shown_without_its_password(url: str) -> None:
-    check(url)
-    assert "p@" not in shown(url)
+def test_a_valid_backplane_url_is_displayed_without_its_password(url: str) -> None:
+    check_url(url)
+    assert "p@" not in hide_password(url)
 
 
-def test_no_descriptor_is_left_by_a_start_that_failed() -> None:
+def test_a_failed_start_leaves_no_descriptor() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    end = open_backplane("redis://127.0.0.1:1/0")
+    connection = open_backplane("redis://127.0.0.1:1/0")
     with pytest.raises(NetworkError):
-        end.start()
-    end.close()
+        connection.start()
+    connection.close()
     assert len(os.listdir("/proc/self/fd")) == before
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
 

@@ -1,6 +1,4 @@
-"""`fastnet chat serve` and `fastnet chat join` as real processes, with textbook programs among
-them.
-"""
+"""`fastnet chat serve` and `fastnet chat join` as processes, with textbook programs."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ def endpoint() -> Iterator[Endpoint]:
         yield endpoint
 
 
-def test_members_and_textbook_programs_hear_each_other(endpoint: Endpoint) -> None:
+def test_chat1_and_textbook_members_receive_each_others_messages(endpoint: Endpoint) -> None:
     with joined(endpoint, "ada") as ada, textbook(endpoint, b"online\0\0\0") as nc:
         where = "{}--{}".format(*nc.getsockname())
         assert nc.recv(600) == f"{where}#online".encode()
@@ -41,7 +39,7 @@ def test_members_and_textbook_programs_hear_each_other(endpoint: Endpoint) -> No
         nc.send(b"hi\n")
         assert nc.recv(600) == f"{where}#hi".encode()
         assert ada.line() == f"{where}: hi"
-        ada.say("hello")
+        ada.send_line("hello")
         assert ada.line() == "ada: hello"
         assert re.fullmatch(rb"127\.0\.0\.1--\d+#hello", nc.recv(600))
         nc.send(b"offline")
@@ -49,12 +47,12 @@ def test_members_and_textbook_programs_hear_each_other(endpoint: Endpoint) -> No
         assert ada.line("err") == f"* {where} is offline"
 
 
-def test_who_is_not_online_gets_the_hint(endpoint: Endpoint) -> None:
+def test_a_message_from_outside_is_answered_with_the_hint(endpoint: Endpoint) -> None:
     with textbook(endpoint, b"hello") as nc:
         assert nc.recv(600) == wire.HINT.encode()
 
 
-def test_a_pipe_says_its_lines_and_leaves(endpoint: Endpoint) -> None:
+def test_a_pipe_sends_its_lines_and_leaves(endpoint: Endpoint) -> None:
     with joined(endpoint, "ada") as ada:
         done = finish(
             "chat",
@@ -71,46 +69,46 @@ def test_a_pipe_says_its_lines_and_leaves(endpoint: Endpoint) -> None:
         assert [ada.line("err") for _ in range(2)] == ["* bot is online", "* bot is offline"]
 
 
-def test_an_empty_input_comes_and_goes(endpoint: Endpoint) -> None:
+def test_an_empty_input_joins_and_leaves(endpoint: Endpoint) -> None:
     done = finish("chat", "join", "--server", endpoint, "--name", "bot")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "* you are bot, 1 online\n")
 
 
-def test_more_lines_than_the_flood_limit_allows_all_arrive_in_time(endpoint: Endpoint) -> None:
+def test_lines_above_the_rate_limit_are_delayed_and_not_lost(endpoint: Endpoint) -> None:
     lines = [f"line {i}" for i in range(30)]
     started_s = time.monotonic()
     done = finish(
         "chat", "join", "--server", endpoint, "--name", "bot", stdin=None, input="\n".join(lines)
     )
     assert done.stdout.splitlines() == [f"bot: {line}" for line in lines]
-    assert time.monotonic() - started_s > 1.5  # 20 at once, 10 at 5 a second
+    assert time.monotonic() - started_s > 1.5  # a burst of 20, then 10 at 5 per second
 
 
-def test_who_is_online_can_be_asked(endpoint: Endpoint) -> None:
+def test_commands_of_the_client_are_not_sent_as_messages(endpoint: Endpoint) -> None:
     with joined(endpoint, "ada") as ada, textbook(endpoint, b"online") as nc:
         nc.recv(600)
         assert ada.line("err").endswith(" is online")
-        ada.say("/who")
+        ada.send_line("/who")
         assert ada.line("err") == "* 2 online: ada, {}--{}".format(*nc.getsockname())
-        ada.say("/help")
+        ada.send_line("/help")
         assert "/who and /quit" in ada.line("err")
-        ada.say("//slash")
+        ada.send_line("//slash")
         assert ada.line() == "ada: /slash"
-        ada.say("/quit")
+        ada.send_line("/quit")
         assert ada.end()[0] == 0
 
 
-def test_a_name_that_is_taken_is_refused(endpoint: Endpoint) -> None:
+def test_a_name_in_use_and_an_invalid_name_are_refused(endpoint: Endpoint) -> None:
     with joined(endpoint, "ada"):
         done = finish("chat", "join", "--server", endpoint, "--name", "ADA")
         assert done.returncode == 5
-        assert "somebody is ada already. Choose another --name." in done.stderr
+        assert "the name ada is in use. Choose another --name." in done.stderr
     done = finish("chat", "join", "--server", endpoint, "--name", "a b")
     assert (done.returncode, "letters and digits" in done.stderr) == (2, True)
 
 
-def test_who_comes_later_is_told_what_was_said_in_the_room(endpoint: Endpoint) -> None:
-    said = "one\ntwo\n"
+def test_a_joining_member_receives_the_history_of_its_room(endpoint: Endpoint) -> None:
+    lines = "one\ntwo\n"
     assert (
         finish(
             "chat",
@@ -122,16 +120,16 @@ def test_who_comes_later_is_told_what_was_said_in_the_room(endpoint: Endpoint) -
             "--room",
             "ops",
             stdin=None,
-            input=said,
+            input=lines,
         ).returncode
         == 0
     )
-    with joined(endpoint, "b", "--room", "ops") as late, joined(endpoint, "c") as elsewhere:
+    with joined(endpoint, "b", "--room", "ops") as late, joined(endpoint, "c") as other:
         assert [late.line(), late.line()] == ["a (earlier): one", "a (earlier): two"]
-        late.say("three")
+        late.send_line("three")
         assert late.line() == "b: three"
-        elsewhere.say("here")
-        assert elsewhere.line() == "c: here"
+        other.send_line("here")
+        assert other.line() == "c: here"
 
 
 def test_json_events_are_one_a_line(endpoint: Endpoint) -> None:
@@ -147,22 +145,22 @@ def test_json_events_are_one_a_line(endpoint: Endpoint) -> None:
         input="hé\n/who\n",
     )
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {"event": "joined", "who": "a", "online": 1} in events
-    assert {"event": "said", "who": "a", "text": "hé"} in events
+    assert {"event": "welcome", "sender": "a", "online": 1} in events
+    assert {"event": "message", "sender": "a", "text": "hé"} in events
     assert {"event": "who", "online": 1, "names": ["a"]} in events
 
 
-def test_a_program_that_is_gone_is_offline_at_its_first_message(endpoint: Endpoint) -> None:
+def test_a_closed_port_is_offline_at_the_first_message_to_it(endpoint: Endpoint) -> None:
     with joined(endpoint, "ada") as ada:
         with textbook(endpoint, b"online") as nc:
             nc.recv(600)
             where = "{}--{}".format(*nc.getsockname())
             assert ada.line("err") == f"* {where} is online"
-        ada.say("anybody?")
+        ada.send_line("still there?")
         assert ada.line("err") == f"* {where} is offline"
 
 
-def test_over_a_bad_network_everything_said_is_seen_once(endpoint: Endpoint) -> None:
+def test_over_a_lossy_network_each_message_is_displayed_once(endpoint: Endpoint) -> None:
     with Lossy(endpoint, 11, loss=0.25) as network, joined(endpoint, "ada") as ada:
         lines = "".join(f"{i}\n" for i in range(15))
         done = finish(
@@ -174,28 +172,28 @@ def test_over_a_bad_network_everything_said_is_seen_once(endpoint: Endpoint) -> 
         assert network.lost > 0
 
 
-def test_a_server_that_was_restarted_is_joined_again(endpoint: Endpoint) -> None:
+def test_a_client_joins_a_restarted_server_again(endpoint: Endpoint) -> None:
     with serving() as (first, where), contextlib.ExitStack() as stack:
         ada = stack.enter_context(joined(where, "ada"))
         assert first.end()[0] == 0
         stack.enter_context(serving(port=where.port))
-        ada.say("still here")
+        ada.send_line("still here")
         assert ada.line() == "ada: still here"
 
 
-def test_a_server_that_stays_away_is_given_up(endpoint: Endpoint) -> None:
+def test_a_client_gives_up_when_the_server_does_not_answer(endpoint: Endpoint) -> None:
     with serving() as (server, where), joined(where, "ada", "--timeout", "3") as ada:
         server.end()
-        ada.say("hello?")
-        code, _, said = ada.end()
-        assert (code, said) == (
+        ada.send_line("hello?")
+        code, _, error = ada.end()
+        assert (code, error) == (
             4,
-            f"fastnet: {where}: no answer within 3 s; 1 message was not taken. The host is down, a firewall drops the "
+            f"fastnet: {where}: no answer within 3 s; 1 message was not accepted. The host is down, a firewall drops the "
             "packets, or it needs a longer --timeout.\n",
         )
 
 
-def test_nobody_there_is_told_at_once() -> None:
+def test_a_refused_connection_is_an_immediate_error() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -203,10 +201,10 @@ def test_nobody_there_is_told_at_once() -> None:
     assert (done.returncode, "connection refused" in done.stderr) == (4, True)
 
 
-def test_plain_on_a_terminal_a_line_is_replaced_by_what_was_said(endpoint: Endpoint) -> None:
+def test_plain_on_a_terminal_replaces_a_typed_line_by_the_message(endpoint: Endpoint) -> None:
     keyboard, fd = os.openpty()
-    words = fastnet("chat", "join", "--server", endpoint, "--name", "ada", "--plain")
-    process = subprocess.Popen(words, stdin=fd, stdout=fd, stderr=fd, env=ENVIRONMENT)
+    arguments = fastnet("chat", "join", "--server", endpoint, "--name", "ada", "--plain")
+    process = subprocess.Popen(arguments, stdin=fd, stdout=fd, stderr=fd, env=ENVIRONMENT)
     os.close(fd)
     try:
         screen = b""
@@ -228,7 +226,7 @@ def test_plain_on_a_terminal_a_line_is_replaced_by_what_was_said(endpoint: Endpo
         os.close(keyboard)
 
 
-def test_interrupted_a_member_leaves(endpoint: Endpoint) -> None:
+def test_an_interrupted_client_leaves(endpoint: Endpoint) -> None:
     with joined(endpoint, "ada") as ada, joined(endpoint, "bob") as bob:
         assert ada.line("err") == "* bob is online"
         bob.process.send_signal(signal.SIGINT)
@@ -236,16 +234,16 @@ def test_interrupted_a_member_leaves(endpoint: Endpoint) -> None:
         assert ada.line("err") == "* bob is offline"
 
 
-def test_a_flood_of_junk_texts_and_forged_members_disturbs_nobody(endpoint: Endpoint) -> None:
+def test_a_flood_of_invalid_and_forged_datagrams_has_no_effect(endpoint: Endpoint) -> None:
     with serving() as (server, where), textbook(where) as sock, joined(where, "ada") as ada:
         sock.setblocking(False)
-        forged = wire.pack({"do": "say", "cookie": "0" * 24, "id": 1, "text": "forged"})
+        forged = wire.pack({"type": "message", "cookie": "0" * 24, "id": 1, "text": "forged"})
 
         def flood() -> None:
             for data in (
                 b"hello",
                 os.urandom(200),
-                wire.MARK + b"{",
+                wire.PREFIX + b"{",
                 forged,
                 b"",
                 bytes(5000),
@@ -256,28 +254,28 @@ def test_a_flood_of_junk_texts_and_forged_members_disturbs_nobody(endpoint: Endp
 
         with while_flooded(flood, 60):
             for i in range(5):
-                ada.say(f"{i}")
+                ada.send_line(f"{i}")
                 assert ada.line() == f"ada: {i}"
         memory = int(
             re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())[0]
         )
         assert memory < 100_000
-        ada.say("/quit")
+        ada.send_line("/quit")
         ada.end()
         assert server.end()[1].splitlines()[-1].startswith(f"stopped chat on {where}: 5 messages, ")
 
 
-def test_two_servers_do_not_talk_to_each_other_for_ever() -> None:
+def test_two_servers_do_not_answer_each_others_hints() -> None:
     with serving() as (one, first), serving() as (two, second):
         with textbook(first, b"hello") as nc:
             hint = nc.recv(600)
         with textbook(second, hint, b"x" * 10) as nc:
-            assert nc.recv(600) == hint  # for the x; the hint itself was not answered
+            assert nc.recv(600) == hint  # to the x; the hint itself was not answered
         assert "1 hints" in one.end()[1]
-        assert "1 hints, 1 junk" in two.end()[1]
+        assert "1 hints, 1 malformed" in two.end()[1]
 
 
-def test_sigusr1_logs_the_statistics_and_sigterm_ends_with_them(endpoint: Endpoint) -> None:
+def test_sigusr1_logs_the_statistics_and_sigterm_prints_them(endpoint: Endpoint) -> None:
     with serving() as (server, where):
         assert (
             finish(
@@ -291,12 +289,12 @@ def test_sigusr1_logs_the_statistics_and_sigterm_ends_with_them(endpoint: Endpoi
         assert (code, "1 messages, " in out) == (0, True)
 
 
-def test_the_counters_are_shown_to_prometheus() -> None:
+def test_the_counters_are_exported_to_prometheus() -> None:
     with running("chat", "serve", "--port", "0", "--metrics", "0", "--json") as server:
         event = server.event()
         where = Endpoint.parse(event["endpoint"])
         with joined(where, "ada") as ada:
-            ada.say("hello")
+            ada.send_line("hello")
             assert ada.line() == "ada: hello"
             with urllib.request.urlopen(event["metrics"], timeout=10) as answer:
                 page = answer.read().decode()
@@ -304,7 +302,7 @@ def test_the_counters_are_shown_to_prometheus() -> None:
         assert f"fastnet_chat_messages_total{labels} 1\n" in page
         assert f"fastnet_chat_online{labels} 1\n" in page
         assert "# TYPE fastnet_chat_online gauge\n" in page
-        assert "# HELP fastnet_chat_strangers_total Datagrams that no key signed.\n" in page
+        assert "# HELP fastnet_chat_unauthenticated_total Datagrams without a valid MAC.\n" in page
         assert server.end()[0] == 0
 
 
@@ -312,11 +310,11 @@ def test_over_ipv6_an_address_keeps_its_colons() -> None:
     with serving("--host", "::1") as (_, where), textbook(where, b"online") as nc:
         assert nc.recv(600) == f"::1--{nc.getsockname()[1]}#online".encode()
         with joined(where, "ada") as ada:
-            ada.say("hi")
+            ada.send_line("hi")
             assert ada.line() == "ada: hi"
 
 
 @pytest.mark.parametrize("arguments", [["chat"], ["chat", "serve"], ["chat", "join"]], ids=" ".join)
-def test_each_command_explains_itself(arguments: list[str]) -> None:
+def test_each_command_has_help(arguments: list[str]) -> None:
     done = finish(*arguments, "--help")
     assert (done.returncode, done.stdout.startswith("Usage: fastnet chat")) == (0, True)

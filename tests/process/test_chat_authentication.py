@@ -1,6 +1,4 @@
-"""`fastnet chat serve --key` and `fastnet chat join --key` as real processes, and strangers at the
-door.
-"""
+"""`fastnet chat serve --key` and `chat join --key` as processes, and unauthenticated peers."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastnet.apps.chat import wire
-from fastnet.apps.chat.authentication import Seal
+from fastnet.apps.chat.authentication import ClientAuthenticator
 from fastnet.endpoint import Endpoint
 from tests.support.chat import joined, serving, textbook
 from tests.support.cli_process import ENVIRONMENT, finish, running
@@ -35,7 +33,7 @@ def write(path: Path, *names: str) -> Path:
     return path
 
 
-def test_members_with_the_key_hear_each_other(key: Path) -> None:
+def test_members_with_the_key_receive_each_others_messages(key: Path) -> None:
     with serving("--key", key) as (_, where), joined(where, "ada", "--key", key) as ada:
         done = finish(
             "chat",
@@ -69,7 +67,7 @@ def test_the_key_may_come_from_the_environment(key: Path) -> None:
         assert "0 messages" in server.end()[1]
 
 
-def test_textbook_programs_and_members_without_the_key_get_nothing(key: Path) -> None:
+def test_clients_without_the_key_receive_nothing(key: Path) -> None:
     with serving("--key", key) as (server, where), joined(where, "ada", "--key", key) as ada:
         with textbook(where, b"online", b"hello", b"offline") as nc:
             nc.settimeout(0.3)
@@ -78,79 +76,91 @@ def test_textbook_programs_and_members_without_the_key_get_nothing(key: Path) ->
         done = finish("chat", "join", "--server", where, "--name", "eve", "--timeout", "0.5")
         assert (done.returncode, done.stdout) == (4, "")
         assert "no answer within 0.5 s" in done.stderr
-        assert "or the server wants a --key" in done.stderr
-        ada.say("/who")
+        assert "or the server requires a --key" in done.stderr
+        ada.send_line("/who")
         assert ada.line("err") == "* 1 online: ada"
-        assert "datagrams that no key signed; the last from 127.0.0.1 port" in server.line(
+        assert "unauthenticated datagrams; the last from 127.0.0.1 port" in server.line(
             "err", "chat: "
         )
 
 
-def test_another_key_is_told_apart_from_none(key: Path, tmp_path: Path) -> None:
+def test_the_error_of_a_different_key_is_not_that_of_no_key(key: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other.keys", "them")
-    words = ("chat", "join", "--name", "a", "--timeout", "0.5", "--key", other)
+    arguments = ("chat", "join", "--name", "a", "--timeout", "0.5", "--key", other)
     with serving("--key", key) as (_, where):
-        done = finish(*words, "--server", where)
-        assert (done.returncode, "both sides have not the same --key" in done.stderr) == (4, True)
+        done = finish(*arguments, "--server", where)
+        assert (done.returncode, "client and server have different keys" in done.stderr) == (
+            4,
+            True,
+        )
     with serving() as (_, where):
-        done = finish(*words, "--server", where)
+        done = finish(*arguments, "--server", where)
         assert (
             done.returncode,
-            "what answers there has not the key. Check --key" in done.stderr,
+            "the server that answers has another key. Check --key" in done.stderr,
         ) == (4, True)
 
 
-def test_over_a_bad_network_everything_signed_is_seen_once(key: Path) -> None:
+def test_over_a_lossy_network_each_message_is_displayed_once(key: Path) -> None:
     with serving("--key", key) as (_, where), Lossy(where, 12, loss=0.25) as network:
         with joined(where, "ada", "--key", key) as ada:
             lines = "".join(f"{i}\n" for i in range(15))
-            words = ("chat", "join", "--server", network.endpoint, "--name", "bot", "--key", key)
-            done = finish(*words, stdin=None, input=lines)
+            arguments = (
+                "chat",
+                "join",
+                "--server",
+                network.endpoint,
+                "--name",
+                "bot",
+                "--key",
+                key,
+            )
+            done = finish(*arguments, stdin=None, input=lines)
             assert done.returncode == 0, done.stderr
             assert [ada.line() for _ in range(15)] == [f"bot: {i}" for i in range(15)]
             assert network.lost > 0
 
 
-def test_a_restarted_server_is_joined_again_with_the_key(key: Path) -> None:
+def test_a_client_joins_a_restarted_server_with_the_key(key: Path) -> None:
     with contextlib.ExitStack() as stack:
         first, where = stack.enter_context(serving("--key", key))
         ada = stack.enter_context(joined(where, "ada", "--key", key))
         assert first.end()[0] == 0
         stack.enter_context(serving("--key", key, port=where.port))
-        ada.say("still here")
+        ada.send_line("still here")
         assert ada.line() == "ada: still here"
 
 
-def test_a_flood_of_forged_and_recorded_datagrams_disturbs_nobody(key: Path) -> None:
+def test_a_flood_of_forged_and_recorded_datagrams_has_no_effect(key: Path) -> None:
     with (
         serving("--key", key) as (_, where),
-        Tap(where) as tap,
-        joined(tap.endpoint, "ada", "--key", key) as ada,
+        RecordingProxy(where) as proxy,
+        joined(proxy.endpoint, "ada", "--key", key) as ada,
     ):
-        ada.say("first")
+        ada.send_line("first")
         assert ada.line() == "ada: first"
-        forged = Seal("us", bytes(32))
+        forged = ClientAuthenticator("us", bytes(32))
 
         def flood() -> None:
-            said = wire.pack({"do": "leave", "cookie": ""})
+            leave = wire.pack({"type": "leave", "cookie": ""})
             with contextlib.suppress(OSError):
                 for data in (
                     b"online",
                     b"offline",
-                    forged.close(said),
+                    forged.authenticate(leave),
                     os.urandom(90),
-                    *tap.recorded[:20],
+                    *proxy.recorded[:20],
                 ):
-                    tap.back.send(data)  # from the address that the server knows as Ada's
+                    proxy.back.send(data)  # From the address that is Ada's at the server.
 
         with while_flooded(flood, 20):
             for i in range(5):
-                ada.say(f"{i}")
+                ada.send_line(f"{i}")
                 assert ada.line() == f"ada: {i}"
 
 
-class Tap:
-    """Stands between one member and the server, and keeps what the member sends."""
+class RecordingProxy:
+    """A proxy between one client and the server; records the datagrams of the client."""
 
     def __init__(self, server: Endpoint) -> None:
         self.front, self.back = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
@@ -158,19 +168,21 @@ class Tap:
         self.back.connect((server.host, server.port))
         self.endpoint = Endpoint("udp", *self.front.getsockname())
         self.recorded: list[bytes] = []
-        self.member: tuple[str, int] | None = None
-        self.threads = [threading.Thread(target=each) for each in (self.there, self.back_again)]
+        self.client: tuple[str, int] | None = None
+        self.threads = [
+            threading.Thread(target=each) for each in (self.forward, self.forward_replies)
+        ]
 
-    def there(self) -> None:
+    def forward(self) -> None:
         while data := self.front.recvfrom(2000):
             if data[0] == b"end":
                 return
-            self.member = data[1]
+            self.client = data[1]
             self.recorded.append(data[0])
             with contextlib.suppress(OSError):
                 self.back.send(data[0])
 
-    def back_again(self) -> None:
+    def forward_replies(self) -> None:
         while True:
             try:
                 data = self.back.recv(2000)
@@ -178,10 +190,10 @@ class Tap:
                 continue
             if not data:
                 return
-            if self.member:
-                self.front.sendto(data, self.member)
+            if self.client:
+                self.front.sendto(data, self.client)
 
-    def __enter__(self) -> Tap:
+    def __enter__(self) -> RecordingProxy:
         for thread in self.threads:
             thread.start()
         return self
@@ -196,7 +208,7 @@ class Tap:
         self.back.close()
 
 
-def test_after_sighup_a_key_that_was_taken_out_is_worth_nothing(key: Path, tmp_path: Path) -> None:
+def test_sighup_revokes_a_removed_key(key: Path, tmp_path: Path) -> None:
     both = write(tmp_path / "both.keys", "us", "them")
     other = write(tmp_path / "other.keys", "them")
     with serving("--key", both) as (server, where), joined(where, "ada", "--key", key) as ada:
@@ -205,20 +217,20 @@ def test_after_sighup_a_key_that_was_taken_out_is_worth_nothing(key: Path, tmp_p
             write(both, "us")
             server.send(signal.SIGHUP)
             assert ada.line("err") == "* bob is offline"
-            bob.say("hello?")
-            code, _, said = bob.end()
-            assert (code, "no answer within 0.5 s" in said) == (4, True)
-        both.write_text("junk")
+            bob.send_line("hello?")
+            code, _, error = bob.end()
+            assert (code, "no answer within 0.5 s" in error) == (4, True)
+        both.write_text("invalid")
         server.send(signal.SIGHUP)
-        assert "the keys stay as they were" in server.line("err", "SIGHUP: the keys")
-        ada.say("fine")
+        assert "the keys are unchanged" in server.line("err", "SIGHUP: the keys")
+        ada.send_line("fine")
         assert ada.line() == "ada: fine"
 
 
 @pytest.mark.parametrize(
     "command", [("serve", "--port", "0"), ("join", "--name", "a")], ids=["serve", "join"]
 )
-def test_a_key_file_that_cannot_be_is_told_with_a_hint(
+def test_an_invalid_key_file_is_an_error_with_a_hint(
     command: tuple[str, ...], key: Path, tmp_path: Path
 ) -> None:
     key.chmod(0o644)

@@ -35,7 +35,7 @@ def two_servers(
 
 
 @needs_redis
-def test_members_of_two_servers_see_each_others_messages_once_and_who_is_online(
+def test_members_of_two_servers_share_messages_and_presence(
     redis: RedisServer,
 ) -> None:
     with (
@@ -44,25 +44,25 @@ def test_members_of_two_servers_see_each_others_messages_once_and_who_is_online(
         joined(b, "bob") as bob,
     ):
         assert ada.line("err") == "* bob is online"
-        ada.say("from a")
+        ada.send_line("from a")
         assert [ada.line(), bob.line()] == ["ada: from a"] * 2
-        bob.say("from b")
+        bob.send_line("from b")
         assert [ada.line(), bob.line()] == ["bob: from b"] * 2
-        bob.say("/who")
+        bob.send_line("/who")
         assert bob.line("err") == "* 2 online: bob, ada"
         with textbook(a, b"online", b"nc was here") as nc:
             where = "{}--{}".format(*nc.getsockname())
             assert bob.line("err") == f"* {where} is online"
             assert bob.line() == f"{where}: nc was here"
-        bob.say("/quit")
+        bob.send_line("/quit")
         assert bob.end()[:2] == (0, "")
         assert ada.line("err").startswith(f"* {where}")
-        assert "; 1 elsewhere" in one.end()[1]
-        assert "; 2 elsewhere" in two.end()[1]
+        assert "; 1 remote_messages" in one.end()[1]
+        assert "; 2 remote_messages" in two.end()[1]
 
 
 @needs_redis
-def test_who_comes_to_another_server_is_told_what_was_said(redis: RedisServer) -> None:
+def test_history_survives_a_restart_in_the_backplane(redis: RedisServer) -> None:
     with serving("--backplane", redis.url) as (server, where):
         assert (
             finish(
@@ -76,37 +76,37 @@ def test_who_comes_to_another_server_is_told_what_was_said(redis: RedisServer) -
 
 
 @needs_redis
-def test_a_name_is_one_members_on_all_servers(redis: RedisServer) -> None:
+def test_a_name_is_unique_on_all_servers(redis: RedisServer) -> None:
     with two_servers(redis) as ((_, a), (_, b)), joined(a, "ada"), joined(b, "bob"):
         done = finish("chat", "join", "--server", b, "--name", "Ada")
-        assert (done.returncode, "somebody is ada already" in done.stderr) == (5, True)
+        assert (done.returncode, "the name ada is in use" in done.stderr) == (5, True)
 
 
 @needs_redis
 @pytest.mark.parametrize("how", ["killed", "hung"])
-def test_without_redis_each_server_goes_on_and_with_it_again_nothing_is_missed_or_doubled(
-    redis: RedisServer, how: str
-) -> None:
+def test_after_an_outage_of_redis_each_message_arrives_once(redis: RedisServer, how: str) -> None:
     with two_servers(redis) as ((one, a), (_, b)), joined(a, "ada") as ada, joined(b, "bob") as bob:
         assert ada.line("err") == "* bob is online"
         redis.pause() if how == "hung" else redis.end()
-        ada.say("lost?")
+        ada.send_line("lost?")
         assert ada.line() == "ada: lost?"
-        bob.say("me too")
+        bob.send_line("me too")
         assert bob.line() == "bob: me too"
-        assert "; who is on this server goes on" in one.line("err", f"chat: {redis.url}: ")
-        redis.go_on() if how == "hung" else redis.start()
+        assert "; this server continues with its own members" in one.line(
+            "err", f"chat: {redis.url}: "
+        )
+        redis.resume() if how == "hung" else redis.start()
         assert (ada.line(), bob.line()) == ("bob: me too", "ada: lost?")
-        assert "is back after" in one.line("err", "back")
-        ada.say("again")
+        assert "is reachable again after" in one.line("err", "reachable again")
+        ada.send_line("again")
         assert [ada.line(), bob.line()] == ["ada: again"] * 2
         for member in (ada, bob):
-            member.say("/quit")
+            member.send_line("/quit")
             assert member.end()[:2] == (0, "")
 
 
 @needs_redis
-def test_a_server_that_is_killed_takes_its_members_offline(redis: RedisServer) -> None:
+def test_members_of_a_killed_server_go_offline(redis: RedisServer) -> None:
     with (
         two_servers(redis) as ((_, a), (two, b)),
         joined(a, "ada") as ada,
@@ -118,57 +118,58 @@ def test_a_server_that_is_killed_takes_its_members_offline(redis: RedisServer) -
 
 
 @needs_redis
-def test_a_server_that_stops_says_what_it_has_to_and_its_members_are_offline_at_once(
+def test_a_stopping_server_publishes_its_queue_and_its_members_leave(
     redis: RedisServer,
 ) -> None:
     with two_servers(redis) as ((_, a), (two, b)), joined(a, "ada") as ada, joined(b, "bob") as bob:
         assert ada.line("err") == "* bob is online"
-        bob.say("last words")
-        assert bob.line() == "bob: last words"
+        bob.send_line("final message")
+        assert bob.line() == "bob: final message"
         assert two.end()[0] == 0
-        assert ada.line() == "bob: last words"
+        assert ada.line() == "bob: final message"
         assert ada.line("err") == "* bob is offline"
 
 
 @needs_redis
-def test_a_redis_that_hangs_does_not_keep_a_server_from_stopping(redis: RedisServer) -> None:
+def test_a_hanging_redis_does_not_keep_a_server_from_stopping(redis: RedisServer) -> None:
     with serving("--backplane", redis.url) as (server, where), joined(where, "ada") as ada:
         redis.pause()
         try:
-            ada.say("hello")
+            ada.send_line("hello")
             assert ada.line() == "ada: hello"
             assert server.end()[0] == 0
         finally:
-            redis.go_on()
+            redis.resume()
 
 
 @needs_redis
-def test_with_a_key_and_a_backplane_members_hear_each_other(
-    redis: RedisServer, tmp_path: Path
-) -> None:
+def test_a_key_and_a_backplane_work_together(redis: RedisServer, tmp_path: Path) -> None:
     key = tmp_path / "keys"
     key.touch(0o600)
     key.write_text(f"us {bytes(range(32)).hex()}\n")
     with two_servers(redis, "--key", key) as ((_, a), (_, b)):
         with joined(a, "ada", "--key", key) as ada, joined(b, "bob", "--key", key) as bob:
             assert ada.line("err") == "* bob is online"
-            ada.say("sealed")
-            assert [ada.line(), bob.line()] == ["ada: sealed"] * 2
+            ada.send_line("authenticated")
+            assert [ada.line(), bob.line()] == ["ada: authenticated"] * 2
 
 
 @needs_redis
-def test_a_daemon_reaches_its_backplane(redis: RedisServer, tmp_path: Path) -> None:
+def test_a_daemon_connects_to_its_backplane(redis: RedisServer, tmp_path: Path) -> None:
     pidfile = tmp_path / "pid"
-    words = ("chat", "serve", "--port", "0", "--backplane", redis.url)
-    with daemon(pidfile, *words) as (_, said), serving("--backplane", redis.url) as (_, b):
-        a = Endpoint.parse(said.split()[2])
+    arguments = ("chat", "serve", "--port", "0", "--backplane", redis.url)
+    with (
+        daemon(pidfile, *arguments) as (_, first_line),
+        serving("--backplane", redis.url) as (_, b),
+    ):
+        a = Endpoint.parse(first_line.split()[2])
         with joined(a, "ada") as ada, joined(b, "bob") as bob:
             assert ada.line("err") == "* bob is online"
-            bob.say("hi")
+            bob.send_line("hi")
             assert [ada.line(), bob.line()] == ["bob: hi"] * 2
 
 
-def test_no_redis_at_the_start_is_a_clear_error_without_the_password() -> None:
+def test_an_unreachable_redis_at_start_is_an_error_without_the_password() -> None:
     environment = ENVIRONMENT | {"FASTNET_BACKPLANE": "redis://me:hidden@127.0.0.1:1/0"}
     done = finish("chat", "serve", "--port", "0", env=environment)
     assert (done.returncode, done.stderr) == (
@@ -177,9 +178,9 @@ def test_no_redis_at_the_start_is_a_clear_error_without_the_password() -> None:
     )
 
 
-def test_without_the_package_redis_the_hint_is_told() -> None:
+def test_without_the_package_redis_the_error_has_a_hint() -> None:
     code = "import sys; sys.modules['redis'] = None; from fastnet.cli import main; sys.exit(main())"
-    words = [
+    arguments = [
         sys.executable,
         "-c",
         code,
@@ -191,7 +192,7 @@ def test_without_the_package_redis_the_hint_is_told() -> None:
         "redis://127.0.0.1",
     ]
     done = subprocess.run(
-        words, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, timeout=30
+        arguments, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, timeout=30
     )
     assert (done.returncode, "pip install 'fastnet-io[redis]'" in done.stderr) == (7, True), (
         done.stderr

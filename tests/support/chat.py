@@ -1,6 +1,4 @@
-"""Chats in tests: servers and members as real processes, textbook programs, and a network in memory
-that behaves badly.
-"""
+"""Chats in tests: servers and clients as processes, textbook programs, a lossy network in memory."""
 
 from __future__ import annotations
 
@@ -10,19 +8,20 @@ import random
 import select
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from fastnet.apps.chat.authentication import Gate, Seal
-from fastnet.apps.chat.client_protocol import Event, Talking
-from fastnet.apps.chat.server_protocol import Hall
+from fastnet.apps.chat.authentication import ClientAuthenticator, ServerAuthenticator
+from fastnet.apps.chat.client_protocol import ChatClientProtocol, ChatEvent, MembershipState
+from fastnet.apps.chat.server_protocol import ChatServerProtocol, Datagrams
 from fastnet.endpoint import Endpoint
 from fastnet.transport.access import AccessList
+from fastnet.udp.contract import Peer
 from tests.support.cli_process import DEADLINE_S, ENVIRONMENT, Running, fastnet, running
 
 
 class Clock:
-    """Stands still until it is set."""
+    """Returns the same time until it is set."""
 
     now_s = 1000.0
 
@@ -37,19 +36,19 @@ def serving(*options: object, port: int = 0, **more: Any) -> Iterator[tuple[Runn
 
 
 @contextlib.contextmanager
-def textbook(endpoint: Endpoint, *words: bytes) -> Iterator[socket.socket]:
-    """A program that says these words."""
+def textbook(endpoint: Endpoint, *texts: bytes) -> Iterator[socket.socket]:
+    """A textbook program's socket that has sent these texts."""
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(10)
         sock.connect((endpoint.host, endpoint.port))
-        for word in words:
-            sock.send(word)
+        for text in texts:
+            sock.send(text)
         yield sock
 
 
-class Joined:
-    """A member whose input stays open."""
+class ClientProcess:
+    """`fastnet chat join` with an input that stays open."""
 
     def __init__(self, endpoint: Endpoint, name: str, *options: object) -> None:
         self.process = subprocess.Popen(
@@ -62,7 +61,7 @@ class Joined:
         )
         self.text = {"out": b"", "err": b""}
 
-    def say(self, line: str) -> None:
+    def send_line(self, line: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{line}\n".encode())
 
@@ -78,6 +77,7 @@ class Joined:
         return line.decode()
 
     def end(self) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error, once it has ended."""
         out, err = self.process.communicate(timeout=DEADLINE_S)
         return (
             self.process.returncode,
@@ -87,87 +87,108 @@ class Joined:
 
 
 @contextlib.contextmanager
-def joined(endpoint: Endpoint, name: str, *options: object) -> Iterator[Joined]:
-    member = Joined(endpoint, name, *options)
+def joined(endpoint: Endpoint, name: str, *options: object) -> Iterator[ClientProcess]:
+    client = ClientProcess(endpoint, name, *options)
     try:
-        assert member.line("err").startswith(f"* you are {name}, ")
-        yield member
+        assert client.line("err").startswith(f"* you are {name}, ")
+        yield client
     finally:
-        member.process.kill()
-        member.process.communicate()
+        client.process.kill()
+        client.process.communicate()
 
 
-class Network:
-    """A hall and members, and datagrams that arrive when chance will have it."""
+class MemoryNetwork:
+    """A server, clients, and a network that loses, duplicates and reorders datagrams.
+
+    Args:
+        seed: Of the random numbers.
+        loss: Part of the datagrams that is lost.
+        names: Of the clients.
+        secret: Key of server and clients; b"" for none.
+    """
 
     def __init__(self, seed: int, loss: float, names: list[str], secret: bytes = b"") -> None:
-        self.chance = random.Random(seed)
+        self.random = random.Random(seed)
         self.loss = loss
         self.secret = secret
         self.now_s = 0.0
-        self.restart()
-        self.members = {("127.0.0.1", 4000 + i): Talking(name) for i, name in enumerate(names)}
-        self.seals = {peer: Seal("us", secret) for peer in self.members} if secret else {}
-        self.seen: dict[str, list[Event]] = {name: [] for name in names}
-        self.flying: list[tuple[bytes, tuple[str, int], bool]] = []
-        self.recorded: list[tuple[bytes, tuple[str, int], bool]] = []
-        """With a secret: all there was."""
+        self.restart_server()
+        self.clients: dict[Peer, ChatClientProtocol] = {
+            ("127.0.0.1", 4000 + i): ChatClientProtocol(name) for i, name in enumerate(names)
+        }
+        self.authenticators = (
+            {peer: ClientAuthenticator("us", secret) for peer in self.clients} if secret else {}
+        )
+        self.events: dict[str, list[ChatEvent]] = {name: [] for name in names}
+        self.in_flight: list[tuple[bytes, Peer, bool]] = []
+        """Bytes, the client's address, and whether it goes to the server."""
+        self.recorded: list[tuple[bytes, Peer, bool]] = []
+        """With a secret: all datagrams that were sent."""
 
-    def restart(self) -> None:
-        self.hall = Hall(AccessList.parse(["127.0.0.0/8"]), 1e9, lambda: self.now_s)
-        self.gate = (
-            Gate(self.hall, {"us": self.secret}, lambda: self.now_s) if self.secret else None
+    def restart_server(self) -> None:
+        self.server = ChatServerProtocol(AccessList.parse(["127.0.0.0/8"]), 1e9, lambda: self.now_s)
+        self.authenticator = (
+            ServerAuthenticator(self.server, {"us": self.secret}, lambda: self.now_s)
+            if self.secret
+            else None
         )
 
-    def handle_timer(self) -> None:
-        """A little time goes by, everybody sends, and some of what flies arrives."""
+    def run_once(self) -> None:
+        """Advance the clock; clients send, and a part of the datagrams in flight arrives."""
         self.now_s += 0.05
-        for peer, talking in self.members.items():
-            if not talking.has_left and (talking.is_due or self.chance.random() < 0.3):
-                talking.wait_s = 0.0
-                self.send(talking.next(), peer)
-        due = self.hall.handle_timer()
-        for data, to in self.gate.seal(due) if self.gate else due:
-            self.fly(data, to, False)
-        self.chance.shuffle(self.flying)
-        for _ in range(self.chance.randrange(len(self.flying) + 1)):
-            data, peer, is_request = self.flying.pop()
+        for peer, client in self.clients.items():
+            has_left = client.state is MembershipState.LEFT
+            if not has_left and (client.is_request_due or self.random.random() < 0.3):
+                client.wait_s = 0.0
+                self.send_request(client.next_request(), peer)
+        self.send_replies(self.server.handle_timer())
+        self.random.shuffle(self.in_flight)
+        for _ in range(self.random.randrange(len(self.in_flight) + 1)):
+            data, peer, is_request = self.in_flight.pop()
             if is_request:
-                for reply, to in (self.gate or self.hall).receive_datagram(data, peer):
-                    self.fly(reply, to, False)
-            elif peer in self.members:
-                self.arrive(self.members[peer], data, peer)
+                layer = self.authenticator or self.server
+                self.send_replies(layer.receive_datagram(data, peer))
+            elif peer in self.clients:
+                self.receive_reply(self.clients[peer], data, peer)
 
-    def send(self, data: bytes, peer: tuple[str, int]) -> None:
-        self.fly(self.seals[peer].close(data) if self.seals else data, peer, True)
+    def send_request(self, data: bytes, peer: Peer) -> None:
+        if self.authenticators:
+            data = self.authenticators[peer].authenticate(data)
+        self.transmit(data, peer, True)
 
-    def arrive(self, talking: Talking, data: bytes, peer: tuple[str, int]) -> None:
-        got = talking.got
-        if self.seals:
-            opened = self.seals[peer].open(data)
-            talking.is_due |= opened == b""
-            if not opened:
+    def send_replies(self, outgoing: Datagrams) -> None:
+        if self.authenticator:
+            outgoing = self.authenticator.authenticate(outgoing)
+        for data, peer in outgoing:
+            self.transmit(data, peer, False)
+
+    def receive_reply(self, client: ChatClientProtocol, data: bytes, peer: Peer) -> None:
+        acknowledged = client.last_event
+        if self.authenticators:
+            body = self.authenticators[peer].verify(data)
+            client.is_request_due |= body == b""
+            if not body:
                 return
-            data = opened
-        self.seen[talking.name] += talking.receive_datagram(data) or []
-        if talking.got != got or talking.saw_repetition:
-            talking.saw_repetition = False
-            self.send(talking.acknowledgement(), peer)
+            data = body
+        self.events[client.name] += client.receive_datagram(data) or []
+        if client.last_event != acknowledged or client.saw_duplicate:
+            client.saw_duplicate = False
+            self.send_request(client.acknowledgement(), peer)
 
-    def fly(self, data: bytes, peer: object, is_request: bool) -> None:
+    def transmit(self, data: bytes, peer: Peer, is_request: bool) -> None:
         if self.secret:
-            self.recorded.append((data, peer, is_request))  # type: ignore[arg-type]
-        for _ in range(self.chance.choice((1, 1, 2))):
-            if self.chance.random() >= self.loss:
-                self.flying.append((data, peer, is_request))  # type: ignore[arg-type]
+            self.recorded.append((data, peer, is_request))
+        for _ in range(self.random.choice((1, 1, 2))):
+            if self.random.random() >= self.loss:
+                self.in_flight.append((data, peer, is_request))
 
-    def said(self, name: str) -> list[str]:
-        return [event.text for event in self.seen[name] if event.kind == "said"]
+    def messages(self, name: str) -> list[str]:
+        """Texts of the messages that a client has displayed."""
+        return [event.text for event in self.events[name] if event.kind == "message"]
 
-
-def until(network: Network, holds: object) -> None:
-    for _ in range(20_000):
-        if holds():  # type: ignore[operator]
-            return
-        network.handle_timer()
-    raise AssertionError(f"not within 20000 turns: {network.seen}")
+    def run_until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(20_000):
+            if condition():
+                return
+            self.run_once()
+        raise AssertionError(f"not within 20000 steps: {self.events}")

@@ -1,6 +1,4 @@
-"""A Redis, or Valkey, of a test's own: on a free port, with its files in a temporary folder, ended
-with the test.
-"""
+"""A Redis or Valkey server of one test: free port, temporary folder, stopped with the test."""
 
 from __future__ import annotations
 
@@ -23,8 +21,11 @@ needs_redis = pytest.mark.skipif(
 
 
 class RedisServer:
-    """One that can be ended and started again at its port. keeps: whether it remembers its streams
-    then.
+    """A server that can be stopped, and started again at its port.
+
+    Args:
+        folder: For its files.
+        keeps: Whether it keeps its streams when it is stopped.
     """
 
     def __init__(self, folder: Path, keeps: bool = True) -> None:
@@ -42,7 +43,7 @@ class RedisServer:
 
     def start(self) -> None:
         assert PROGRAM is not None
-        words = [
+        arguments = [
             PROGRAM,
             "--port",
             str(self.port),
@@ -53,8 +54,8 @@ class RedisServer:
             "--save",
             "",
         ]
-        words += ["--appendonly", "yes", "--appendfsync", "no"] if self.keeps else []
-        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        arguments += ["--appendonly", "yes", "--appendfsync", "no"] if self.keeps else []
+        self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
         eventually(self.answers, "Redis")
 
     def answers(self) -> bool:
@@ -72,7 +73,7 @@ class RedisServer:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 

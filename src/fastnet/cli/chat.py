@@ -1,25 +1,24 @@
-"""`fastnet chat serve | join`: a group chat. Arguments and presentation only; docs/chat.md has the
-rest.
+"""Command line of the group chat: `fastnet chat serve | join`; see docs/chat.md.
 
-`join` writes what is said to standard output and what happens to standard error; with --json every
-event is an object on standard output.
+`join` writes messages to standard output and notices to standard error; with --json each event is
+an object on standard output.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import Any
 
 import click
 
-from fastnet.apps.chat.authentication import Seal
-from fastnet.apps.chat.client import Member
-from fastnet.apps.chat.client_protocol import Event, Talking
+from fastnet.apps.chat.authentication import ClientAuthenticator
+from fastnet.apps.chat.client import ChatClient
+from fastnet.apps.chat.client_protocol import ChatClientProtocol
 from fastnet.apps.chat.server import PORT, ChatConfig, format_event
 from fastnet.apps.chat.server import run as run_server
-from fastnet.apps.chat.ui.view import Place, Plain, on_a_screen
+from fastnet.apps.chat.ui.view import ChatStatus, LineInterface, ScreenInterface
 from fastnet.apps.chat.wire import ChatError
 from fastnet.cli.endpoints import read_server
 from fastnet.cli.options import collect, parameters
@@ -28,7 +27,7 @@ from fastnet.config.server import ProcessConfig
 from fastnet.limits import CHAT_TIMEOUT_S, CLIENT_TIMEOUT_MAX_S
 from fastnet.security.keys import read_keys
 
-HELP = """Group chat over UDP, for fastnet and for textbook programs.
+HELP = """Group chat over UDP, for fastnet and textbook programs.
 
 \b
 Examples:
@@ -42,21 +41,24 @@ docs/chat.md has both protocols.
 
 SERVE_HELP = """Serve a group chat.
 
-Textbook programs say `online`, then messages, which everybody who is online gets as ADDRESS--PORT#TEXT, then `offline`.
-`fastnet chat join` adds names, presence, and messages that arrive once each and in order.
+A textbook program sends `online`, then messages, then `offline`; every member receives
+each message as ADDRESS--PORT#TEXT. `fastnet chat join` adds names, rooms, presence, and
+messages that arrive once each and in order.
 
 \b
-Signals: INT and TERM end it, HUP reads the keys and opens log files
-anew, USR1 logs the statistics.
+Signals: INT and TERM stop the server, HUP reloads the keys and reopens
+log files, USR1 logs the statistics.
 
 \b
 Exit codes: 0 stopped, 2 usage, 3 configuration, 4 network."""
 
-JOIN_HELP = """Take part in a chat: lines of standard input are messages, and what is said is written to standard output.
+JOIN_HELP = """Join a chat: lines of standard input are sent as messages, and messages are written to
+standard output.
 
-On a terminal it has a screen of its own: PageUp and PageDown scroll, Ctrl-D, Ctrl-C or /quit leave. In a pipe, or with
---plain, lines come and go. Lines that begin with a slash are for the client: /who, /quit; // sends a slash. At the end of
-input the client leaves as soon as everything is said.
+On a terminal the client has a screen of its own: PageUp and PageDown scroll, Ctrl-D, Ctrl-C
+or /quit leave. In a pipe, or with --plain, it reads and writes lines. Lines that begin with a
+slash are commands of the client: /who, /quit; // sends a slash. At the end of input the
+client leaves as soon as the server has accepted all messages.
 
 \b
 Examples:
@@ -65,13 +67,13 @@ Examples:
   fastnet chat join --name ada --server chathost --key chat.keys
 
 \b
-Exit codes: 0 left, 2 usage, 3 configuration, 4 network (nobody there,
-no answer, another key), 5 refused (somebody has that name), 130 interrupted."""
+Exit codes: 0 left, 2 usage, 3 configuration, 4 network (no server, no
+answer, different key), 5 refused (name in use), 130 interrupted."""
 
 
 @click.group("chat", help=HELP)
 def group() -> None:
-    """Made of serve and join."""
+    """The group of serve and join."""
 
 
 def serve(**typed: Any) -> int:
@@ -101,14 +103,16 @@ group.add_command(
     show_default=True,
 )
 @click.option(
-    "--name", required=True, help="Who you are: letters and digits, and _ . - between them."
+    "--name", required=True, help="Your name: letters and digits, and _ . - between them."
 )
-@click.option("--room", default="", help="A room by name; without, where textbook programs are.")
+@click.option(
+    "--room", default="", help="Name of a room; without it, the room of textbook programs."
+)
 @click.option(
     "--key",
     metavar="FILE",
     envvar="FASTNET_KEY",
-    help="The server's key: the first one of this file is taken.",
+    help="Key of the server: the first one in this file.",
 )
 @click.option(
     "--timeout",
@@ -117,10 +121,10 @@ group.add_command(
     default=CHAT_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
-    help="Give up when the server has been silent for so long.",
+    help="Give up when the server has not answered for SECONDS.",
 )
 @click.option(
-    "--plain", is_flag=True, help="Line by line on a terminal too, without a screen of its own."
+    "--plain", is_flag=True, help="Read and write lines on a terminal, too, without a screen."
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Events on standard output, one JSON object a line."
@@ -129,35 +133,27 @@ def join(
     server: str, name: str, room: str, key: str | None, timeout_s: float, plain: bool, as_json: bool
 ) -> None:
     try:
-        talking = Talking(name, room)
+        protocol = ChatClientProtocol(name, room)
     except ChatError as error:
         raise click.BadParameter(str(error), param_hint="--name or --room") from None
-    seal = Seal(*next(iter(read_keys(os.path.expanduser(key)).items()))) if key else None
-    place = Place(talking, read_server(server, PORT))
-    output = Plain(as_json, place)
+    authenticator = None
+    if key:
+        key_id, secret = next(iter(read_keys(os.path.expanduser(key)).items()))
+        authenticator = ClientAuthenticator(key_id, secret)
+    endpoint = read_server(server, PORT)
+    status = ChatStatus(protocol, endpoint)
+    has_screen = can_have_screen() and not plain and not as_json
+    interface = ScreenInterface(status) if has_screen else LineInterface(status, as_json)
+    input_fd = sys.stdin.fileno()
+    client = ChatClient(endpoint, protocol, interface, input_fd, timeout_s, authenticator)
+    with closing(client), interface:
+        client.run()
 
-    def command(line: str) -> None:
-        if line == "/who":
-            talking.asks_who = talking.is_due = True
-        elif line == "/quit":
-            member.has_ended = True
-        else:
-            output.note("there are /who and /quit; // sends a line that begins with a slash")
 
-    def show(event: Event) -> None:
-        output.show(event)
-
-    member = Member(place.endpoint, talking, show, sys.stdin.fileno(), command, timeout_s, seal)
-    member.on_line = output.typed
-    with closing(member), ExitStack() as stack:
-        if (
-            output.is_terminal
-            and not plain
-            and not as_json
-            and os.environ.get("TERM", "dumb") != "dumb"
-        ):
-            output = stack.enter_context(on_a_screen(member, place))
-        member.run()
+def can_have_screen() -> bool:
+    """Whether standard input and output are a terminal with cursor addressing."""
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return is_terminal and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def commands() -> dict[str, click.Command]:

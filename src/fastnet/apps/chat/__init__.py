@@ -1,14 +1,14 @@
 """Group chat over UDP: `fastnet chat serve` and `fastnet chat join`.
 
-wire.py      textbook datagrams and those of chat/1; what may appear on a screen
-hall.py      the server: who is online, and who gets what; no socket
-sealed.py    a key: what stands between the socket and the hall, and what a member does; no socket
-elsewhere.py the hall among others: what goes to a backplane and comes from it; no socket
-backplane/   an axis: what joins servers
-members.py   who is in a hall, and what is counted there
-server.py    the hall on a socket
-talking.py   the client's side of chat/1; no socket
-client.py    a socket and standard input around it
-output.py    where events are shown: lines, JSON, or a screen
-screen.py    the screen: keys in, rows out; layout.py: text in columns; terminal.py: the terminal around them
+wire.py             datagrams of the textbook protocol and of chat/1; sanitized text
+server_protocol.py  sans-I/O server: membership, rooms, message distribution
+delivery.py         event queue of one member: window, acknowledgements, retransmission
+members.py          member records, message history, statistics
+authentication.py   datagrams with a MAC, for servers and clients that share a key; sans-I/O
+federation.py       messages and presence exchanged with other servers; sans-I/O
+backplane/          what joins servers: one file a backplane
+server.py           the server protocol on a socket
+client_protocol.py  sans-I/O client of chat/1
+client.py           the client protocol on a socket, with input and a user interface
+ui/                 user interfaces: lines, JSON, or a full screen
 """

@@ -1,43 +1,30 @@
-"""chat/1 under a key: each datagram carries a MAC, and is good once, in one direction of one
-session.
+"""Authenticated datagrams of chat/1: a MAC over each, valid once in one direction of one session.
 
-Numbers are unsigned and big-endian. A member's datagram:
+Wire format, key derivation and test vectors: docs/chat.md, "chat/1 under a key".
 
-    offset  bytes
-    0       4      magic "FNK1"
-    4       1      kind: 1
-    5       1      k, length of the key id, 1 to 32
-    6       k      key id
-    6+k     16     nonce of the member: random, one a run
-    22+k    16     nonce of the server: what its last CHALLENGE gave; zeros before
-    38+k    8      number: higher in each datagram of a run
-    46+k    n      body: a datagram of chat/1; empty before the first CHALLENGE
-    46+k+n  32     MAC
-
-The server's:
-
-    0       4      magic "FNK1"
-    4       1      kind: 2 CHALLENGE, 3 SEALED
-    5       16     nonce of the member
-    21      8      number: of a CHALLENGE that of the datagram it answers, else the server's own, higher in each of a session
-    29      n      body: of a CHALLENGE the 16 bytes of the server's nonce, else a datagram of chat/1
-    29+n    32     MAC
-
-The MAC is HMAC-SHA-256 over everything before it. Its key is HMAC-SHA-256 with the secret over the
-magic, a byte 0, both nonces and the key id: one for each session. A CHALLENGE takes the server's
-nonce as zeros for that.
-
-Facts. What an earlier run, an earlier session, the other direction or this session itself has
-carried is authentic for ever, unless something in it is fresh. A server that remembers each hello
-could be filled with recorded ones.
-Decision: the server's nonce is a MAC over the address, the member's nonce and a count of minutes,
-with a secret made when the server starts. So it costs no memory, proves the address, and is stale
-after two minutes; whoever uses it in time has a session, and a session is kept until all that began
-it is stale. In a session the number says what is new. A challenge answers one datagram and is
-believed once. Nothing is sent to who cannot sign, and nothing longer than what came before the
-address is proven.
-What this does not do: hide anything. And who has the same secret and sees the packets can pass for
+Facts. A datagram recorded in an earlier run, an earlier session, the other direction or this
+session has a valid MAC forever, unless something in it is fresh. A server that keeps state for each
+first datagram can be filled with recorded ones.
+Decision: the server's nonce is an address token bound to the client's nonce (udp/address_token.py).
+It costs no memory, validates the address and expires after two periods; a client that returns it in
+time has a session, and a session is kept until all nonces that could begin it again have expired.
+In a session a replay window finds new numbers (RFC 4303 section 3.4.3). A CHALLENGE answers one
+datagram and is accepted once. A datagram without a valid MAC is not answered, and an unvalidated
+address is sent no more bytes than were received from it.
+Not provided: confidentiality. A client with the same key that also sees the packets can impersonate
 the member.
+
+States of a client's run, as both sides see it:
+
+    event                                    client                     server
+    first datagram, empty body               no session                 sends CHALLENGE, keeps none
+    CHALLENGE with a valid MAC               no session -> session      -
+    datagram with a fresh server nonce       -                          no session -> session
+    CHALLENGE in a session                   session -> new session,    -
+                                             if nothing newer came
+    the session's nonces have expired        -                          session -> no session, when
+                                                                        room is needed
+    key revoked                              -                          session -> no session
 """
 
 from __future__ import annotations
@@ -46,263 +33,337 @@ import logging
 import secrets
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fastnet.apps.chat import wire
-from fastnet.apps.chat.server_protocol import Hall, Sent
+from fastnet.apps.chat.server_protocol import ChatServerProtocol, Datagrams
 from fastnet.limits import (
-    CHAT_COMPLAINT_S,
     CHAT_COOKIE_S,
     CHAT_DATAGRAM_BYTES_MAX,
+    CHAT_LOG_INTERVAL_S,
     CHAT_SESSIONS_MAX,
 )
+from fastnet.ratelimit import Clock, LogThrottle
 from fastnet.security.mac import KEY_ID, MAC_BYTES, is_authentic, mac
+from fastnet.udp.address_token import AddressToken
 from fastnet.udp.contract import Peer
 
 log = logging.getLogger("fastnet")
 
 MAGIC = b"FNK1"
-SAID, CHALLENGE, SEALED = 1, 2, 3
+FROM_CLIENT, CHALLENGE, FROM_SERVER = 1, 2, 3
+"""Kinds of datagrams."""
+
 NONCE_BYTES = 16
 NO_NONCE = bytes(NONCE_BYTES)
-HEAD = struct.Struct("!4sBB")
-REST = struct.Struct(f"!{NONCE_BYTES}s{NONCE_BYTES}sQ")
-REPLY = struct.Struct(f"!4sB{NONCE_BYTES}sQ")
-WINDOW = 64
-"""Numbers behind the highest that may still come: the network reorders."""
+CLIENT_START = struct.Struct("!4sBB")
+"""Magic, kind, length of the key id, which follows."""
+
+CLIENT_END = struct.Struct(f"!{NONCE_BYTES}s{NONCE_BYTES}sQ")
+"""Nonces of client and server, number; the body follows."""
+
+SERVER_HEADER = struct.Struct(f"!4sB{NONCE_BYTES}sQ")
+"""Magic, kind, nonce of the client, number; the body follows."""
+
+REPLAY_WINDOW = 64
+"""Numbers below the highest that are still accepted: the network reorders."""
 
 
-def session_key(secret: bytes, key_id: str, members: bytes, servers: bytes) -> bytes:
-    return mac(secret, MAGIC + b"\0" + members + servers + key_id.encode("ascii"))
+def derive_session_key(
+    secret: bytes, key_id: str, client_nonce: bytes, server_nonce: bytes
+) -> bytes:
+    """The MAC key of one session."""
+    return mac(secret, MAGIC + b"\0" + client_nonce + server_nonce + key_id.encode("ascii"))
 
 
-class Numbers:
-    """Which numbers have come, so that none counts twice."""
+class ReplayWindow:
+    """Numbers received in a session, so that each is accepted once (RFC 4303 section 3.4.3)."""
 
     def __init__(self) -> None:
         self.highest = 0
-        self._seen = 0
-        """Bit i: the number i below the highest has come."""
+        self._received = 0
+        """Bit i: the number i below the highest was received."""
 
-    def take(self, number: int) -> bool:
-        """Whether this one is new."""
+    def accept(self, number: int) -> bool:
+        """Whether a number is new; it is not new a second time."""
         ahead = number - self.highest
         if ahead > 0:
-            self._seen = (self._seen << ahead | 1) & ((1 << WINDOW) - 1) if ahead < WINDOW else 1
+            shifted = self._received << ahead if ahead < REPLAY_WINDOW else 0
+            self._received = (shifted | 1) & ((1 << REPLAY_WINDOW) - 1)
             self.highest = number
             return True
-        if -ahead >= WINDOW or self._seen >> -ahead & 1:
+        if -ahead >= REPLAY_WINDOW or self._received >> -ahead & 1:
             return False
-        self._seen |= 1 << -ahead
+        self._received |= 1 << -ahead
         return True
 
 
-class Seal:
-    """A member's side: of one run, whatever server it meets."""
+class ClientAuthenticator:
+    """The client's side, for one run; it serves for whichever server answers.
+
+    Args:
+        key_id: Name of the key.
+        secret: Its bytes.
+    """
 
     def __init__(self, key_id: str, secret: bytes) -> None:
         self.key_id = key_id
         self.secret = secret
         self.nonce = secrets.token_bytes(NONCE_BYTES)
-        self.servers_nonce = NO_NONCE
-        self.number = 0
-        self._answered = 0
-        """Challenges up to this number are old."""
-        self._came = Numbers()
-        self._hello_key = self._key = session_key(secret, key_id, self.nonce, NO_NONCE)
+        self.server_nonce = NO_NONCE
+        self._number = 0
+        self._challenge_floor = 0
+        """A CHALLENGE to a datagram up to this number is obsolete."""
+        self._received = ReplayWindow()
+        self._hello_key = derive_session_key(secret, key_id, self.nonce, NO_NONCE)
+        self._key = self._hello_key
 
-    def close(self, body: bytes) -> bytes:
-        """A datagram to send. Before the first challenge it is an empty one."""
-        self.number += 1
-        head = HEAD.pack(MAGIC, SAID, len(self.key_id)) + self.key_id.encode("ascii")
-        data = head + REST.pack(self.nonce, self.servers_nonce, self.number)
-        data += body if self.servers_nonce != NO_NONCE else b""
+    def authenticate(self, body: bytes) -> bytes:
+        """The datagram to send for a body; before the first CHALLENGE its body is empty."""
+        self._number += 1
+        start = CLIENT_START.pack(MAGIC, FROM_CLIENT, len(self.key_id))
+        end = CLIENT_END.pack(self.nonce, self.server_nonce, self._number)
+        data = start + self.key_id.encode("ascii") + end
+        if self.server_nonce != NO_NONCE:
+            data += body
         return data + mac(self._key, data)
 
-    def open(self, datagram: bytes) -> bytes | None:
-        """What is inside; b"" after a challenge, when what is owed has to be sent again; None if it
-        is not the server's.
+    def verify(self, datagram: bytes) -> bytes | None:
+        """The body of a datagram of the server.
+
+        Returns:
+            The body; b"" for a CHALLENGE that began a session, after which the request must be sent
+            again; None for a datagram that is not the server's, or was received before.
         """
-        if not REPLY.size + MAC_BYTES < len(datagram) <= CHAT_DATAGRAM_BYTES_MAX:
+        if not SERVER_HEADER.size + MAC_BYTES < len(datagram) <= CHAT_DATAGRAM_BYTES_MAX:
             return None
-        magic, kind, nonce, number = REPLY.unpack_from(datagram)
-        key = self._hello_key if kind == CHALLENGE else self._key
-        if (
-            magic != MAGIC
-            or kind not in (CHALLENGE, SEALED)
-            or nonce != self.nonce
-            or not is_authentic(datagram, key)
-        ):
+        magic, kind, nonce, number = SERVER_HEADER.unpack_from(datagram)
+        if magic != MAGIC or kind not in (CHALLENGE, FROM_SERVER) or nonce != self.nonce:
             return None
-        body = datagram[REPLY.size : -MAC_BYTES]
-        if kind == SEALED:
-            if not self._came.take(number):
-                return None
-            # the session goes on: a challenge to what came before is mischief
-            self._answered = self.number
-            return body
-        if not self._answered < number <= self.number or len(body) != NONCE_BYTES:
+        if not is_authentic(datagram, self._hello_key if kind == CHALLENGE else self._key):
             return None
-        self._answered = self.number
-        if body == self.servers_nonce:
-            return None  # a full server; to send again at once would be a loop
-        self.servers_nonce = body
-        self._key = session_key(self.secret, self.key_id, self.nonce, body)
-        self._came = Numbers()
+        body = datagram[SERVER_HEADER.size : -MAC_BYTES]
+        if kind == CHALLENGE:
+            return self._handle_challenge(body, number)
+        if not self._received.accept(number):
+            return None
+        # The session is alive: a CHALLENGE to an earlier datagram is a replay.
+        self._challenge_floor = self._number
+        return body
+
+    def _handle_challenge(self, server_nonce: bytes, number: int) -> bytes | None:
+        if not self._challenge_floor < number <= self._number:
+            return None
+        if len(server_nonce) != NONCE_BYTES:
+            return None
+        self._challenge_floor = self._number
+        if server_nonce == self.server_nonce:
+            return None  # the server is full; sending again immediately would loop
+        self.server_nonce = server_nonce
+        self._key = derive_session_key(self.secret, self.key_id, self.nonce, server_nonce)
+        self._received = ReplayWindow()
         return b""
 
 
 @dataclass
-class Session:
-    """A member's run that has answered a challenge. sent: number of the last datagram to it."""
+class AuthenticatedSession:
+    """A client's run that has returned the server's nonce."""
 
     key_id: str
-    nonce: bytes
+    """Name of the client's key."""
+
+    client_nonce: bytes
+    """Random number of the run."""
+
     key: bytes
-    heard_s: float
-    came: Numbers = field(default_factory=Numbers)
-    sent: int = 0
+    """MAC key of the session."""
+
+    last_received_s: float
+    """Monotonic time of the last accepted datagram."""
+
+    received: ReplayWindow = field(default_factory=ReplayWindow)
+    """Numbers received."""
+
+    last_number: int = 0
+    """Number of the last datagram sent in it."""
 
 
 @dataclass(frozen=True)
-class Sealed:
-    """A member's datagram, taken apart."""
+class ClientDatagram:
+    """A client's datagram, parsed; its MAC is not verified yet."""
 
     key_id: str
-    nonce: bytes
-    servers_nonce: bytes
+    """Name of the key."""
+
+    client_nonce: bytes
+    """Random number of the run."""
+
+    server_nonce: bytes
+    """From the last CHALLENGE; zeros before it."""
+
     number: int
+    """Rises with each datagram of the run."""
+
     body: bytes
+    """A datagram of chat/1, or empty."""
 
 
-def unpack(datagram: bytes) -> Sealed | None:
-    """Take a member's datagram apart, if it is one; its MAC is not looked at."""
-    if not HEAD.size + 1 + REST.size + MAC_BYTES <= len(datagram) <= CHAT_DATAGRAM_BYTES_MAX:
+def parse_client_datagram(datagram: bytes) -> ClientDatagram | None:
+    """Parse a client's datagram without verifying its MAC. Returns None if it is none."""
+    least = CLIENT_START.size + 1 + CLIENT_END.size + MAC_BYTES
+    if not least <= len(datagram) <= CHAT_DATAGRAM_BYTES_MAX:
         return None
-    magic, kind, width = HEAD.unpack_from(datagram)
-    start, body = HEAD.size + width, HEAD.size + width + REST.size
-    key_id = datagram[HEAD.size : start].decode("latin-1")
-    if (
-        magic != MAGIC
-        or kind != SAID
-        or body + MAC_BYTES > len(datagram)
-        or not KEY_ID.fullmatch(key_id)
-    ):
+    magic, kind, width = CLIENT_START.unpack_from(datagram)
+    end = CLIENT_START.size + width
+    body = end + CLIENT_END.size
+    if magic != MAGIC or kind != FROM_CLIENT or body + MAC_BYTES > len(datagram):
         return None
-    nonce, servers_nonce, number = REST.unpack_from(datagram, start)
-    return Sealed(key_id, nonce, servers_nonce, number, datagram[body:-MAC_BYTES])
+    key_id = datagram[CLIENT_START.size : end].decode("latin-1")
+    if not KEY_ID.fullmatch(key_id):
+        return None
+    client_nonce, server_nonce, number = CLIENT_END.unpack_from(datagram, end)
+    return ClientDatagram(key_id, client_nonce, server_nonce, number, datagram[body:-MAC_BYTES])
 
 
-class Gate:
-    """Stands between the socket and the hall: lets in what somebody with a key has just said, and
-    seals what goes out.
+class Challenge(bytes):
+    """A CHALLENGE datagram: it has its MAC already, because it belongs to no session."""
+
+
+class ServerAuthenticator:
+    """The server's side, between the socket and the chat protocol.
+
+    `receive_datagram` and `replace_keys` return datagrams without MACs. `authenticate` adds them
+    where datagrams are sent, in one place for all of them.
+
+    Args:
+        protocol: Receives the bodies of authenticated datagrams.
+        keys: Secrets by key id.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
-        self, hall: Hall, keys: dict[str, bytes], steady: Callable[[], float] = time.monotonic
+        self, protocol: ChatServerProtocol, keys: dict[str, bytes], clock: Clock = time.monotonic
     ) -> None:
-        self.hall = hall
+        self.protocol = protocol
         self.keys = keys
-        self.steady = steady
-        self.sessions: dict[tuple[Peer, bytes, bytes], Session] = {}
-        """By address and both nonces."""
-        self.heard: dict[Peer, Session] = {}
-        """The session that an address was heard in last."""
-        self._secret = secrets.token_bytes(MAC_BYTES)
-        self._complain_s = -CHAT_COMPLAINT_S
-        self._complained_of = 0
+        self.clock = clock
+        self.sessions: dict[tuple[Peer, bytes, bytes], AuthenticatedSession] = {}
+        """By address and the nonces of client and server."""
+        self.current: dict[Peer, AuthenticatedSession] = {}
+        """The session in which a datagram of an address was accepted last."""
+        self._nonces = AddressToken(CHAT_COOKIE_S, NONCE_BYTES)
+        self._log_throttle = LogThrottle(CHAT_LOG_INTERVAL_S, clock)
 
-    def receive_datagram(self, datagram: bytes, peer: Peer) -> Sent:
-        """Judge one datagram. Returns what to send, and where."""
-        said = unpack(datagram)
-        secret = self.keys.get(said.key_id) if said else None
-        if said is None or secret is None:
-            return self._stranger(peer)
-        key = session_key(secret, said.key_id, said.nonce, said.servers_nonce)
+    def receive_datagram(self, datagram: bytes, peer: Peer) -> Datagrams:
+        """Verify one datagram and pass its body to the protocol.
+
+        Returns:
+            Datagrams for `authenticate`; none for a datagram that no key authenticates.
+        """
+        parsed = parse_client_datagram(datagram)
+        secret = self.keys.get(parsed.key_id) if parsed else None
+        if parsed is None or secret is None:
+            return self._reject(peer)
+        nonces = parsed.client_nonce, parsed.server_nonce
+        key = derive_session_key(secret, parsed.key_id, *nonces)
         if not is_authentic(datagram, key):
-            return self._stranger(peer)
-        session = self._session(said, key, peer)
+            return self._reject(peer)
+        session = self._find_session(parsed, key, peer)
         if session is None:
-            return [(self._challenge(said, secret, peer), peer)]
-        if not session.came.take(said.number):
-            self.hall.statistics.replayed += 1
+            return [(self._challenge(parsed, secret, peer), peer)]
+        if not session.received.accept(parsed.number):
+            self.protocol.statistics.replayed += 1
             return []
-        holder = self.heard.get(peer)
-        if holder is not None and holder.key_id != session.key_id and peer in self.hall.members:
-            # who has another key and sees the packets, from the member's address
-            return self._stranger(peer)
-        session.heard_s = self.steady()
-        self.heard[peer] = session
-        if not said.body.startswith(wire.MARK):
-            self.hall.statistics.junk += 1
+        current = self.current.get(peer)
+        if current and current.key_id != session.key_id and peer in self.protocol.members:
+            # An owner of another key that sees the packets sends from the member's address.
+            return self._reject(peer)
+        session.last_received_s = self.clock()
+        self.current[peer] = session
+        if not parsed.body.startswith(wire.PREFIX):
+            self.protocol.statistics.malformed += 1
             return []
-        return self.seal(self.hall.receive_datagram(said.body, peer))
+        return self.protocol.receive_datagram(parsed.body, peer)
 
-    def seal(self, sent: Iterable[tuple[bytes, Peer]]) -> Sent:
-        """Each datagram for the session of its address; without one it goes nowhere."""
-        sealed: Sent = []
-        for body, peer in sent:
-            if session := self.heard.get(peer):
-                session.sent += 1
-                data = REPLY.pack(MAGIC, SEALED, session.nonce, session.sent) + body
-                sealed.append((data + mac(session.key, data), peer))
-        return sealed
+    def authenticate(self, outgoing: Iterable[tuple[bytes, Peer]]) -> Datagrams:
+        """Number each datagram in its address's session and add the MAC.
 
-    def renew(self, keys: dict[str, bytes]) -> Sent:
-        """Other keys from now on. Who is in with one that is not there any more goes."""
-        lost = {key_id for key_id, secret in self.keys.items() if keys.get(key_id) != secret}
+        A Challenge is passed unchanged; a datagram for an address without a session is dropped.
+        """
+        authenticated: Datagrams = []
+        for body, peer in outgoing:
+            if isinstance(body, Challenge):
+                authenticated.append((body, peer))
+            elif session := self.current.get(peer):
+                session.last_number += 1
+                header = (MAGIC, FROM_SERVER, session.client_nonce, session.last_number)
+                data = SERVER_HEADER.pack(*header) + body
+                authenticated.append((data + mac(session.key, data), peer))
+        return authenticated
+
+    def replace_keys(self, keys: dict[str, bytes]) -> Datagrams:
+        """Replace the keys; disconnect members whose key was revoked.
+
+        Returns:
+            Datagrams for `authenticate`.
+        """
+        revoked = {key_id for key_id, secret in self.keys.items() if keys.get(key_id) != secret}
         self.keys = keys
-        gone: Sent = []
-        for place in [place for place, session in self.sessions.items() if session.key_id in lost]:
-            session = self.sessions.pop(place)
-            if self.heard.get(place[0]) is session:
-                del self.heard[place[0]]
-                gone += self.hall.put_out(place[0], "has no key any more")
-        return self.seal(gone)
+        ended = [each for each, session in self.sessions.items() if session.key_id in revoked]
+        announcements: Datagrams = []
+        for session_id in ended:
+            peer, session = session_id[0], self.sessions.pop(session_id)
+            if self.current.get(peer) is session:
+                del self.current[peer]
+                announcements += self.protocol.disconnect(peer, "key revoked")
+        return announcements
 
-    def _session(self, said: Sealed, key: bytes, peer: Peer) -> Session | None:
-        """The session of a signed datagram; a new one if its nonces are fresh and there is room."""
-        place = (peer, said.nonce, said.servers_nonce)
-        session = self.sessions.get(place)
-        if session is None and said.servers_nonce in self._nonces(said, peer):
-            if len(self.sessions) >= CHAT_SESSIONS_MAX:
-                self._forget()
-            if len(self.sessions) < CHAT_SESSIONS_MAX:
-                session = self.sessions[place] = Session(
-                    said.key_id, said.nonce, key, self.steady()
-                )
+    def _find_session(
+        self, parsed: ClientDatagram, key: bytes, peer: Peer
+    ) -> AuthenticatedSession | None:
+        """The session of an authentic datagram; if its nonce is valid, a new one."""
+        session_id = peer, parsed.client_nonce, parsed.server_nonce
+        session = self.sessions.get(session_id)
+        if session is not None or not self._is_nonce_valid(parsed, peer):
+            return session
+        if len(self.sessions) >= CHAT_SESSIONS_MAX:
+            self._drop_expired_sessions()
+        if len(self.sessions) < CHAT_SESSIONS_MAX:
+            session = AuthenticatedSession(parsed.key_id, parsed.client_nonce, key, self.clock())
+            self.sessions[session_id] = session
         return session
 
-    def _forget(self) -> None:
-        """Drop sessions that nothing recorded could begin again, because their nonces are stale."""
-        stale_s = self.steady() - 2 * CHAT_COOKIE_S
+    def _is_nonce_valid(self, parsed: ClientDatagram, peer: Peer) -> bool:
+        context = _nonce_context(parsed)
+        return self._nonces.verify(parsed.server_nonce, peer, self.clock(), context)
+
+    def _drop_expired_sessions(self) -> None:
+        """Drop sessions that no recorded datagram can begin again: their nonces have expired."""
+        expired_s = self.clock() - 2 * CHAT_COOKIE_S
         self.sessions = {
-            place: session for place, session in self.sessions.items() if session.heard_s > stale_s
+            session_id: session
+            for session_id, session in self.sessions.items()
+            if session.last_received_s > expired_s
         }
         kept = set(map(id, self.sessions.values()))
-        self.heard = {peer: session for peer, session in self.heard.items() if id(session) in kept}
+        self.current = {peer: each for peer, each in self.current.items() if id(each) in kept}
 
-    def _nonces(self, said: Sealed, peer: Peer) -> list[bytes]:
-        """The server's nonce for this member now, and the one before it."""
-        minute = int(self.steady() / CHAT_COOKIE_S)
-        fixed = f"{peer[0]} {peer[1]} {said.key_id} ".encode() + said.nonce
-        return [
-            mac(self._secret, fixed + str(minute - age).encode())[:NONCE_BYTES] for age in (0, 1)
-        ]
+    def _challenge(self, parsed: ClientDatagram, secret: bytes, peer: Peer) -> Challenge:
+        nonce = self._nonces.issue(peer, self.clock(), _nonce_context(parsed))
+        header = SERVER_HEADER.pack(MAGIC, CHALLENGE, parsed.client_nonce, parsed.number)
+        key = derive_session_key(secret, parsed.key_id, parsed.client_nonce, NO_NONCE)
+        return Challenge(header + nonce + mac(key, header + nonce))
 
-    def _challenge(self, said: Sealed, secret: bytes, peer: Peer) -> bytes:
-        data = REPLY.pack(MAGIC, CHALLENGE, said.nonce, said.number) + self._nonces(said, peer)[0]
-        return data + mac(session_key(secret, said.key_id, said.nonce, NO_NONCE), data)
-
-    def _stranger(self, peer: Peer) -> Sent:
-        """Counted, and in the log now and then; never answered."""
-        statistics, now_s = self.hall.statistics, self.steady()
-        statistics.strangers += 1
-        if now_s - self._complain_s >= CHAT_COMPLAINT_S:
-            many = statistics.strangers - self._complained_of
+    def _reject(self, peer: Peer) -> Datagrams:
+        """Count a datagram without a valid MAC; logged at a bounded rate, never answered."""
+        self.protocol.statistics.unauthenticated += 1
+        if count := self._log_throttle.count():
             log.warning(
-                "chat: %d datagrams that no key signed; the last from %s port %d", many, *peer[:2]
+                "chat: %d unauthenticated datagrams; the last from %s port %d", count, *peer[:2]
             )
-            self._complain_s, self._complained_of = now_s, statistics.strangers
         return []
+
+
+def _nonce_context(parsed: ClientDatagram) -> bytes:
+    return parsed.client_nonce + parsed.key_id.encode("ascii")

@@ -1,217 +1,272 @@
-"""The client's side of chat/1: datagrams out, datagrams in, and what to show. No socket, no clock.
+"""Sans-I/O client of chat/1: requests out, datagrams in, events to display.
 
-One message is on its way at a time; it is sent again until the server has taken it, under the same
-number, so it is said once. Events come in order and once each, whatever the network does with them.
-A server that was restarted, or a cookie that is too old, answers with a challenge; the client joins
-again and goes on where it was.
+One message is in flight at a time; it is retransmitted under the same number until the server has
+accepted it, so it is distributed once. Events are returned in order and once each, whatever the
+network loses, duplicates or reorders. A restarted server, or one for which the cookie is too old,
+answers with a challenge; the client joins again and continues with the same numbers.
+
+States of a membership:
+
+    event                   from      to         next request
+    -                       -         JOINING    join
+    challenge               JOINING   JOINING    join, with the new cookie
+    welcome                 JOINING   JOINED     who, message or ack
+    refused                 JOINING   JOINING    the event "refused"; the caller ends the client
+    challenge               JOINED    JOINING    join, with the new cookie
+    leave()                 JOINED    LEAVING    leave
+    challenge               LEAVING   LEAVING    leave, with the new cookie
+    bye                     LEAVING   LEFT       none
+
+Every other pair of a state and a datagram changes nothing.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fastnet.apps.chat import wire
 from fastnet.apps.chat.wire import ChatError
-from fastnet.limits import CHAT_TEXT_BYTES_MAX, CHAT_UNREAD_MAX
+from fastnet.limits import CHAT_TEXT_BYTES_MAX, CHAT_UNACKNOWLEDGED_MAX
+
+WAIT_MIN_S, WAIT_MAX_S = 0.01, 60.0
+"""Bounds of the delay that a server may ask for."""
+
+
+class MembershipState(enum.Enum):
+    """State of the client's membership; the table of transitions is in the module's docstring."""
+
+    JOINING = enum.auto()
+    JOINED = enum.auto()
+    LEAVING = enum.auto()
+    LEFT = enum.auto()
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something to show. kind: joined, earlier, said, came, went, who or refused. who: a name or an
-    address.
-    """
+class ChatEvent:
+    """An event to display."""
 
     kind: str
-    who: str = ""
+    """welcome, history, message, joined, left, who or refused."""
+
+    sender: str = ""
+    """Name or address of the member that it is about."""
+
     text: str = ""
+    """Text of a message; reason of a refusal."""
+
     online: int = 0
+    """Members of the room; of welcome and who."""
+
     names: tuple[str, ...] = ()
+    """Names of members of the room; of who."""
 
 
-class Talking:
-    """One member. room: "" is where textbook programs are. Raises ChatError for a name that nobody
-    can have.
+class ChatClientProtocol:
+    """One membership.
+
+    Args:
+        name: The member's name.
+        room: Name of a room; "" is the textbook programs'.
+    Raises:
+        ChatError: the name or room is not valid.
     """
 
     def __init__(self, name: str, room: str = "") -> None:
-        self.name = wire.name_of(name)
-        self.room = wire.name_of(room) if room else ""
+        self.name = wire.parse_name(name)
+        self.room = wire.parse_name(room) if room else ""
+        self.state = MembershipState.JOINING
         self.cookie = ""
-        self.visit = ""
-        self.got = 0
-        self.said = 0
-        self.waiting: deque[str] = deque()
-        """Messages that the server has not taken."""
+        self.session = ""
+        self.last_event = 0
+        """All events up to this number have arrived."""
+        self.last_accepted = 0
+        """Id of the last message that the server has accepted."""
+        self.unaccepted: deque[str] = deque()
+        """Messages that the server has not accepted, oldest first."""
         self.wait_s = 0.0
-        """Rest that the server asks for before the message is sent again."""
-        self.asks_who = False
-        self.is_leaving = False
-        self.has_left = False
-        self.is_due = True
-        """Whether something should be sent at once."""
-        self.saw_repetition = False
-        """An event came again, so its acknowledgement may have been lost."""
-        self._visit_before = ""
-        self._early: dict[int, Event] = {}
+        """Delay before the message is sent again that the server asked for; 0: none."""
+        self.is_who_pending = False
+        """Whether the answer to `who` is outstanding."""
+        self.is_request_due = True
+        """Whether a request should be sent immediately."""
+        self.saw_duplicate = False
+        """Whether an event arrived twice: its acknowledgement may have been lost."""
+        self._earlier_session = ""
+        """The session before a challenge; a welcome with the same id resumes it."""
+        self._early: dict[int, ChatEvent] = {}
+        """Events that arrived before the ones between last_event and them."""
 
     @property
-    def is_in(self) -> bool:
-        return bool(self.visit)
+    def is_joined(self) -> bool:
+        """Whether the server has confirmed the membership and it has not ended."""
+        return self.state is MembershipState.JOINED
 
     @property
     def is_idle(self) -> bool:
-        """Whether the server owes no answer."""
-        return self.is_in and not (self.waiting or self.asks_who or self.is_leaving)
+        """Whether no answer of the server is outstanding."""
+        return self.is_joined and not (self.unaccepted or self.is_who_pending)
 
-    def say(self, text: str) -> None:
-        """Queue a message; one that is too long for one becomes several."""
-        for piece in pieces(wire.neutral(text)):
-            self.waiting.append(piece)
-        self.is_due = True
+    def queue_message(self, text: str) -> None:
+        """Queue a text as one message, or as several if it is too long for one."""
+        self.unaccepted.extend(split_text(wire.sanitize(text)))
+        self.is_request_due = True
 
-    def next(self) -> bytes:
-        """What to send now."""
-        self.is_due = False
-        message: dict[str, Any] = {"do": "here", "cookie": self.cookie, "got": self.got}
-        if self.is_leaving:
-            message = {"do": "leave", "cookie": self.cookie}
-        elif not self.is_in:
-            message = {
-                "do": "join",
-                "name": self.name,
-                "room": self.room,
-                "cookie": self.cookie,
-                "said": self.said,
-            }
-        elif self.asks_who:
-            message = {"do": "who", "cookie": self.cookie}
-        elif self.waiting and not self.wait_s:
-            message = {
-                "do": "say",
-                "cookie": self.cookie,
-                "id": self.said + 1,
-                "text": self.waiting[0],
-            }
-        return wire.pack(message)
+    def request_who(self) -> None:
+        """Request the names of the members of the room."""
+        self.is_who_pending = self.is_request_due = True
+
+    def leave(self) -> None:
+        """End the membership; only a joined client can."""
+        assert self.state is MembershipState.JOINED
+        self.state = MembershipState.LEAVING
+        self.is_request_due = True
+
+    def next_request(self) -> bytes:
+        """The request to send now, also as a retransmission; an `ack` if none is outstanding."""
+        self.is_request_due = False
+        if self.state in (MembershipState.LEAVING, MembershipState.LEFT):
+            return wire.pack({"type": "leave", "cookie": self.cookie})
+        if self.state is MembershipState.JOINING:
+            return self._join_request()
+        if self.is_who_pending:
+            return wire.pack({"type": "who", "cookie": self.cookie})
+        if self.unaccepted and not self.wait_s:
+            message = {"type": "message", "cookie": self.cookie, "id": self.last_accepted + 1}
+            return wire.pack({**message, "text": self.unaccepted[0]})
+        return self.acknowledgement()
 
     def acknowledgement(self) -> bytes:
-        """That the events up to `got` have arrived."""
-        return wire.pack({"do": "here", "cookie": self.cookie, "got": self.got})
+        """Acknowledges the events that have arrived; also the keepalive."""
+        return wire.pack({"type": "ack", "cookie": self.cookie, "number": self.last_event})
 
-    def receive_datagram(self, datagram: bytes) -> list[Event] | None:
-        """Take a datagram. Returns what to show, in order; None if it means nothing."""
-        if not datagram.startswith(wire.MARK):
+    def receive_datagram(self, datagram: bytes) -> list[ChatEvent] | None:
+        """Process a datagram of the server.
+
+        Returns:
+            The events to display, in order; None if it is not a datagram of chat/1.
+        """
+        if not datagram.startswith(wire.PREFIX):
             return None
         try:
             message = wire.unpack(datagram)
-            reader = READERS.get(wire.text_in(message, "is"))
-            return reader(self, message) if reader else None
+            handler = HANDLERS.get(wire.get_text(message, "type"))
+            return handler(self, message) if handler else None
         except ChatError:
             return None
 
-    def _challenged(self, message: dict[str, Any]) -> list[Event]:
-        cookie = wire.text_in(message, "cookie")
-        self.is_due = cookie != self.cookie
+    def _join_request(self) -> bytes:
+        member = {"name": self.name, "room": self.room}
+        request = {"type": "join", **member, "cookie": self.cookie, "last_id": self.last_accepted}
+        return wire.pack(request)
+
+    def _handle_challenge(self, message: dict[str, Any]) -> list[ChatEvent]:
+        cookie = wire.get_text(message, "cookie")
+        self.is_request_due = cookie != self.cookie
         self.cookie = cookie
-        self._visit_before, self.visit = self.visit or self._visit_before, ""
+        self._earlier_session, self.session = self.session or self._earlier_session, ""
+        if self.state is MembershipState.JOINED:
+            self.state = MembershipState.JOINING
         return []
 
-    def _refused(self, message: dict[str, Any]) -> list[Event]:
-        return (
-            []
-            if self.is_in
-            else [Event("refused", self.name, wire.neutral(wire.text_in(message, "why")))]
-        )
+    def _handle_refused(self, message: dict[str, Any]) -> list[ChatEvent]:
+        if self.state is not MembershipState.JOINING:
+            return []
+        reason = wire.sanitize(wire.get_text(message, "reason"))
+        return [ChatEvent("refused", self.name, reason)]
 
-    def _welcomed(self, message: dict[str, Any]) -> list[Event]:
-        visit, online = wire.text_in(message, "visit"), wire.number_in(message, "online")
-        if self.is_in:
+    def _handle_welcome(self, message: dict[str, Any]) -> list[ChatEvent]:
+        session, online = wire.get_text(message, "session"), wire.get_number(message, "online")
+        if self.state is not MembershipState.JOINING or not session:
             return []
-        is_known = visit == self._visit_before
-        self.visit, self._visit_before = visit, ""
-        self.is_due = bool(self.waiting or self.asks_who)
-        if is_known:
+        self.state = MembershipState.JOINED
+        is_resumed = session == self._earlier_session
+        self.session, self._earlier_session = session, ""
+        self.is_request_due = bool(self.unaccepted or self.is_who_pending)
+        if is_resumed:
             return []
-        self.got = 0
+        self.last_event = 0
         self._early.clear()
-        return [Event("joined", wire.text_in(message, "name"), online=online)]
+        return [ChatEvent("welcome", wire.get_text(message, "name"), online=online)]
 
-    def _taken(self, message: dict[str, Any]) -> list[Event]:
-        if self.waiting and wire.number_in(message, "id") == self.said + 1:
-            self.said += 1
-            self.waiting.popleft()
-            self.is_due = bool(self.waiting)
+    def _handle_accepted(self, message: dict[str, Any]) -> list[ChatEvent]:
+        if self.unaccepted and wire.get_number(message, "id") == self.last_accepted + 1:
+            self.last_accepted += 1
+            self.unaccepted.popleft()
+            self.is_request_due = bool(self.unaccepted)
         return []
 
-    def _slowed(self, message: dict[str, Any]) -> list[Event]:
+    def _handle_wait(self, message: dict[str, Any]) -> list[ChatEvent]:
         seconds = message.get("seconds")
-        if isinstance(seconds, int | float) and wire.number_in(message, "id") == self.said + 1:
-            self.wait_s = min(60.0, max(0.01, float(seconds)))
+        is_current = wire.get_number(message, "id") == self.last_accepted + 1
+        if is_current and isinstance(seconds, int | float):
+            self.wait_s = min(WAIT_MAX_S, max(WAIT_MIN_S, float(seconds)))
         return []
 
-    def _happened(self, message: dict[str, Any]) -> list[Event]:
-        number = wire.number_in(message, "number")
-        if wire.text_in(message, "visit") != self.visit or number > self.got + 2 * CHAT_UNREAD_MAX:
+    def _handle_event(self, message: dict[str, Any]) -> list[ChatEvent]:
+        number = wire.get_number(message, "number")
+        is_ours = wire.get_text(message, "session") == self.session
+        if not is_ours or number > self.last_event + 2 * CHAT_UNACKNOWLEDGED_MAX:
             return []
-        if number <= self.got:
-            self.saw_repetition = True
+        if number <= self.last_event:
+            self.saw_duplicate = True
             return []
-        kind, who, text = (
-            wire.neutral(wire.text_in(message, name)) for name in ("kind", "who", "text")
+        kind, sender, text = (
+            wire.sanitize(wire.get_text(message, field)) for field in ("kind", "sender", "text")
         )
-        self._early[number] = Event(kind, who, text)
-        ready = []
-        while self.got + 1 in self._early:
-            self.got += 1
-            ready.append(self._early.pop(self.got))
-        return [event for event in ready if event.kind in ("earlier", "said", "came", "went")]
+        self._early[number] = ChatEvent(kind, sender, text)
+        in_order = []
+        while self.last_event + 1 in self._early:
+            self.last_event += 1
+            in_order.append(self._early.pop(self.last_event))
+        return [each for each in in_order if each.kind in ("history", "message", "joined", "left")]
 
-    def _answered_who(self, message: dict[str, Any]) -> list[Event]:
+    def _handle_who(self, message: dict[str, Any]) -> list[ChatEvent]:
         names = message.get("names")
-        if (
-            not self.asks_who
-            or not isinstance(names, list)
-            or not all(isinstance(name, str) for name in names)
-        ):
+        if not self.is_who_pending or not isinstance(names, list):
             return []
-        self.asks_who, self.is_due = False, bool(self.waiting)
-        return [
-            Event(
-                "who",
-                online=wire.number_in(message, "online"),
-                names=tuple(map(wire.neutral, names)),
-            )
-        ]
+        if not all(isinstance(name, str) for name in names):
+            return []
+        self.is_who_pending, self.is_request_due = False, bool(self.unaccepted)
+        online = wire.get_number(message, "online")
+        return [ChatEvent("who", online=online, names=tuple(map(wire.sanitize, names)))]
 
-    def _left(self, message: dict[str, Any]) -> list[Event]:
-        self.has_left = self.is_leaving
+    def _handle_bye(self, message: dict[str, Any]) -> list[ChatEvent]:
+        if self.state is MembershipState.LEAVING:
+            self.state = MembershipState.LEFT
+        return []
+
+    def _handle_ack(self, message: dict[str, Any]) -> list[ChatEvent]:
         return []
 
 
-READERS = {
-    "challenge": Talking._challenged,
-    "refused": Talking._refused,
-    "welcome": Talking._welcomed,
-    "taken": Talking._taken,
-    "wait": Talking._slowed,
-    "event": Talking._happened,
-    "who": Talking._answered_who,
-    "here": lambda self, message: [],
-    "bye": Talking._left,
+Handler = Callable[[ChatClientProtocol, dict[str, Any]], list[ChatEvent]]
+
+HANDLERS: dict[str, Handler] = {
+    "challenge": ChatClientProtocol._handle_challenge,
+    "refused": ChatClientProtocol._handle_refused,
+    "welcome": ChatClientProtocol._handle_welcome,
+    "accepted": ChatClientProtocol._handle_accepted,
+    "wait": ChatClientProtocol._handle_wait,
+    "event": ChatClientProtocol._handle_event,
+    "who": ChatClientProtocol._handle_who,
+    "ack": ChatClientProtocol._handle_ack,
+    "bye": ChatClientProtocol._handle_bye,
 }
 
 
-def pieces(text: str) -> list[str]:
-    """A text in messages that are short enough, cut between characters."""
-    found = [""]
+def split_text(text: str) -> list[str]:
+    """A text in parts of at most CHAT_TEXT_BYTES_MAX, cut between characters."""
+    parts = [""]
     size = 0
     for character in text:
         width = len(character.encode("utf-8", "replace"))
         if size + width > CHAT_TEXT_BYTES_MAX:
-            found.append("")
+            parts.append("")
             size = 0
-        found[-1] += character
+        parts[-1] += character
         size += width
-    return [piece for piece in found if piece]
+    return [part for part in parts if part]

@@ -1,85 +1,155 @@
-"""Who is in a hall, and what is counted there."""
+"""State of a chat server: members, members of other servers, message history, statistics."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from fastnet.apps.chat.delivery import EventQueue
+from fastnet.limits import (
+    CHAT_HISTORY,
+    CHAT_IDLE_TIMEOUT_S,
+    CHAT_ROOMS_MAX,
+    CHAT_TEXTBOOK_IDLE_TIMEOUT_S,
+)
+from fastnet.ratelimit import TokenBucket
 from fastnet.udp.contract import Peer
 from fastnet.udp.server import DatagramServerStatistics, counted
 
 
 @dataclass
-class Statistics(DatagramServerStatistics):
-    """What came and what became of it."""
+class ChatStatistics(DatagramServerStatistics):
+    """Counters of a chat server."""
 
     online: int = counted("Members of this server now.", "gauge")
-    messages: int = counted("Messages taken and passed on.")
-    hints: int = counted("Answers to addresses that are not online.")
-    junk: int = counted("Datagrams, and entries of the backplane, that mean nothing.")
-    slowed: int = counted("Messages beyond a member's rate.")
-    amplification_blocked: int = counted("Datagrams that an unproven address did not get.")
-    strangers: int = counted("Datagrams that no key signed.")
-    replayed: int = counted("Signed datagrams that had come before.")
-    gone: int = counted("Members that did not leave by themselves.")
-    elsewhere: int = counted("Messages of other servers.")
-    unpublished: int = counted("Entries dropped because the backplane was away for too long.")
-
-
-class Bucket:
-    """So many a second, and some at once after a rest."""
-
-    def __init__(self, rate: float, burst: float, now_s: float) -> None:
-        self.rate, self.burst, self.left, self.at_s = rate, burst, burst, now_s
-
-    def take(self, now_s: float) -> bool:
-        self.left = min(self.burst, self.left + (now_s - self.at_s) * self.rate)
-        self.at_s = now_s
-        if self.left < 1:
-            return False
-        self.left -= 1
-        return True
+    messages: int = counted("Messages accepted and distributed.")
+    hints: int = counted("Hints sent to addresses that are not online.")
+    malformed: int = counted("Datagrams and backplane entries that are not valid.")
+    rate_limited: int = counted("Messages refused because of a member's rate limit.")
+    amplification_blocked: int = counted("Datagrams not sent to an unvalidated address.")
+    unauthenticated: int = counted("Datagrams without a valid MAC.")
+    replayed: int = counted("Authenticated datagrams received a second time.")
+    disconnected: int = counted("Members removed by the server: timeout, unreachable, revoked.")
+    remote_messages: int = counted("Messages received from other servers.")
+    unpublished: int = counted("Entries dropped because the backplane was unreachable.")
 
 
 @dataclass
 class Member:
-    """An address that is online. name: "" for a textbook program. credit_bytes: what it may still
-    get;
-    None is no limit.
-
-    room: "" is where textbook programs are.
-    """
+    """One address that is online at this server."""
 
     peer: Peer
+    """Source address of its datagrams."""
+
     name: str
-    heard_s: float
-    bucket: Bucket
+    """Name of a member of chat/1; "" for a textbook program."""
+
+    last_received_s: float
+    """Monotonic time of its last valid datagram."""
+
+    message_bucket: TokenBucket
+    """Rate limit of its messages."""
+
     credit_bytes: int | None = None
+    """Bytes that an unvalidated address may still be sent; None: validated, no limit."""
+
     room: str = ""
-    was_told: bool = False
-    said: int = 0
-    visit: str = ""
-    number: int = 0
-    sent_number: int = 0
-    unread: deque[tuple[int, bytes]] = field(default_factory=deque)
-    resend_s: float = 0.0
-    resends: int = 0
-    since_us: int = field(default_factory=lambda: time.time_ns() // 1000)
+    """The room it is in; "" is the textbook programs'."""
+
+    has_rate_notice: bool = False
+    """Whether a textbook program was notified of the rate limit since its last message."""
+
+    last_message_id: int = 0
+    """Id of its last accepted message; chat/1 only."""
+
+    events: EventQueue = field(default_factory=lambda: EventQueue(""))
+    """Events to deliver; chat/1 only."""
+
+    joined_us: int = field(default_factory=lambda: time.time_ns() // 1000)
+    """When it joined, in microseconds since 1970; decides name conflicts between servers."""
 
     @property
-    def title(self) -> str:
-        """What others see."""
+    def display_name(self) -> str:
+        """The name that other members see."""
         return self.name or f"{self.peer[0]}--{self.peer[1]}"
+
+    @property
+    def idle_timeout_s(self) -> float:
+        """How long it may send nothing."""
+        return CHAT_IDLE_TIMEOUT_S if self.name else CHAT_TEXTBOOK_IDLE_TIMEOUT_S
 
 
 @dataclass(frozen=True)
-class Away:
-    """Somebody who is online at another server of the backplane. since_us: when they came, in
-    microseconds since 1970.
-    """
+class RemoteMember:
+    """A member of another server on the backplane."""
 
-    title: str
+    display_name: str
+    """The name that members see."""
+
     peer: tuple[str, int]
+    """Its address as its own server sees it."""
+
     room: str
-    since_us: int
+    """The room it is in."""
+
+    joined_us: int
+    """When it joined, in microseconds since 1970."""
+
+
+class RemoteMembers:
+    """Member lists of the other servers, by server id."""
+
+    def __init__(self) -> None:
+        self.by_server: dict[str, list[RemoteMember]] = {}
+
+    def replace(
+        self, server: str, members: list[RemoteMember]
+    ) -> tuple[list[RemoteMember], list[RemoteMember]]:
+        """Replace a server's list; an empty one removes it. Returns who left and who joined."""
+        before = self._distinct()
+        if members:
+            self.by_server[server] = members
+        else:
+            self.by_server.pop(server, None)
+        after = self._distinct()
+        left = [before[key] for key in before.keys() - after.keys()]
+        return left, [after[key] for key in after.keys() - before.keys()]
+
+    def find(self, name: str) -> RemoteMember | None:
+        """The member with this name, in any mixture of capitals and small letters."""
+        folded = name.casefold()
+        found = (each for each in self._all() if each.display_name.casefold() == folded)
+        return next(found, None)
+
+    def names_in(self, room: str) -> list[str]:
+        """Display names in a room, each once."""
+        return list(dict.fromkeys(each.display_name for each in self._all() if each.room == room))
+
+    def _all(self) -> Iterable[RemoteMember]:
+        return (each for members in self.by_server.values() for each in members)
+
+    def _distinct(self) -> dict[tuple[str, str], RemoteMember]:
+        """A member that moved from a killed server to another is listed by both and counts once."""
+        return {(each.room, each.display_name): each for each in self._all()}
+
+
+class MessageHistory:
+    """The last CHAT_HISTORY messages of the last CHAT_ROOMS_MAX rooms, by room."""
+
+    def __init__(self) -> None:
+        self.rooms: OrderedDict[str, deque[tuple[str, str]]] = OrderedDict()
+        """Sender and text of each message; the room of the last message is the last one."""
+
+    def add(self, sender: Member | RemoteMember, text: str) -> None:
+        """Keep a message for members that join later."""
+        messages = self.rooms.setdefault(sender.room, deque(maxlen=CHAT_HISTORY))
+        messages.append((sender.display_name, text))
+        self.rooms.move_to_end(sender.room)
+        if len(self.rooms) > CHAT_ROOMS_MAX:
+            self.rooms.popitem(last=False)
+
+    def of_room(self, room: str) -> Iterable[tuple[str, str]]:
+        """Sender and text of the kept messages of a room, oldest first."""
+        return self.rooms.get(room, ())

@@ -1,154 +1,169 @@
-"""Who is online, and who gets what. Datagrams in, datagrams out; no socket.
+"""Sans-I/O server protocol of the group chat: membership, rooms, message distribution.
 
-Facts. A datagram's source address can be forged, and a chat sends everything to everybody: whoever
-could make members of other people's addresses would have an amplifier. A textbook program says
-`online` once and then only listens. Two servers that answer each other's hints, or a member that
-echoes, would talk for ever.
-Decision: an address is proven when it is in a trusted network (this host, and --trust) or has sent
-back a cookie, which chat/1 always does. One that is not gets UNVALIDATED_REPLY_BYTES_MAX for each
-datagram it sends and no more, until it sends again, and has to make room for proven ones. What only
-a server says is neither answered nor passed on. Members are members until they leave, are silent
-for too long, or the network says that nobody is there. A member of chat/1 gets each event again
-until it acknowledges it; one that falls behind by CHAT_UNREAD_MAX is gone.
-Cost: over an untrusted network a textbook program must say something, `online` again will do, every
-few messages.
+Facts. A datagram's source address can be forged, and a chat sends each message to all members: if
+forged addresses could be members, the server would be an amplifier. A textbook program sends
+`online` once and then only receives. Two servers that answer each other's hints, or a member that
+echoes, would loop forever.
+Decision: an address is validated when it is in a trusted network (this host, and --trust) or has
+returned a cookie, as chat/1 always does (RFC 9000 section 8). An unvalidated address is sent at
+most UNVALIDATED_REPLY_BYTES_MAX for each datagram received from it, and is evicted first when the
+server is full. Texts that only a server sends are neither answered nor distributed. A membership ends when
+the member leaves, at its idle timeout, when its port is reported unreachable, or when a member of
+chat/1 has more than CHAT_UNACKNOWLEDGED_MAX events outstanding (delivery.py).
+Cost: over an untrusted network a textbook program must send something, `online` again will do,
+every few messages.
+
+A member's states:
+
+    event                                         from       to
+    `online`                                      offline    member (textbook)
+    join with a valid cookie and a free name      offline    member (chat/1)
+    `online`; join with the same name and room    member     member
+    join with another name or room                member     member, announced as left and joined
+    `offline`, leave                              member     offline
+    idle timeout, port unreachable, events not    member     offline
+    acknowledged, evicted, key revoked, name
+    conflict with another server
 """
 
 from __future__ import annotations
 
-import hmac
 import logging
 import secrets
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from fastnet.apps.chat import wire
-from fastnet.apps.chat.members import Away, Bucket, Member, Statistics
+from fastnet.apps.chat.delivery import EventQueue
+from fastnet.apps.chat.members import (
+    ChatStatistics,
+    Member,
+    MessageHistory,
+    RemoteMember,
+    RemoteMembers,
+)
 from fastnet.apps.chat.wire import ChatError
 from fastnet.limits import (
     CHAT_BURST,
     CHAT_COOKIE_S,
     CHAT_HINTS,
-    CHAT_HISTORY,
     CHAT_MEMBERS_MAX,
-    CHAT_ROOMS_MAX,
-    CHAT_SILENT_S,
     CHAT_TEXT_BYTES_MAX,
-    CHAT_TEXTBOOK_SILENT_S,
-    CHAT_UNREAD_MAX,
-    CHAT_WINDOW,
+    CHAT_UNACKNOWLEDGED_MAX,
     UNVALIDATED_REPLY_BYTES_MAX,
 )
+from fastnet.ratelimit import Clock, TokenBucket
 from fastnet.transport.access import AccessList
+from fastnet.udp.address_token import AddressToken
 from fastnet.udp.contract import Peer
 
 log = logging.getLogger("fastnet")
 
-RESEND_S = 0.2
-RESEND_MAX_S = 2.0
-NAMES_BYTES_MAX = 900
+COOKIE_BYTES = 12
+"""Length of a cookie; on the wire it is in hexadecimal."""
 
-Sent = list[tuple[bytes, Peer]]
+Datagrams = list[tuple[bytes, Peer]]
+"""Datagrams to send, each with its destination."""
 
 
-class Hall:
-    """All state of a server but its socket. steady: seconds that only go forward."""
+class ChatServerProtocol:
+    """All state of a chat server except its socket.
 
-    def __init__(
-        self, trusted: AccessList, rate: float, steady: Callable[[], float] = time.monotonic
-    ) -> None:
+    Args:
+        trusted: Networks whose addresses count as validated.
+        rate: Messages a second that each member may send.
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(self, trusted: AccessList, rate: float, clock: Clock = time.monotonic) -> None:
         self.trusted = trusted
         self.rate = rate
-        self.steady = steady
-        self.statistics = Statistics()
+        self.clock = clock
+        self.statistics = ChatStatistics()
         self.members: dict[Peer, Member] = {}
         self.names: dict[str, Member] = {}
-        """By the name in lower case, so that nobody can pass for somebody."""
-        self.earlier: OrderedDict[str, deque[tuple[str, str]]] = OrderedDict()
-        """What was said in each room, and by whom; the room where something was said last is the
-        last one.
-        """
-        self.away: dict[str, list[Away]] = {}
-        """Who is online at other servers, by the server (elsewhere.py)."""
-        self.on_said: Callable[[Member, str], None] = lambda member, text: None
-        """Called when a member has said something."""
-        self.on_change: Callable[[], None] = lambda: None
-        """Called when a member has come or gone."""
-        self._secret = secrets.token_bytes(32)
-        self._hints = Bucket(CHAT_HINTS, CHAT_HINTS, steady())
+        """Members of chat/1 by case-folded name, so that no two names differ in case only."""
+        self.history = MessageHistory()
+        self.remote = RemoteMembers()
+        self.on_message: Callable[[Member, str], None] = lambda member, text: None
+        """Called with each accepted message of a member of this server."""
+        self.on_presence_change: Callable[[], None] = lambda: None
+        """Called when a member of this server has joined or left."""
+        self._cookies = AddressToken(CHAT_COOKIE_S, COOKIE_BYTES)
+        self._hint_bucket = TokenBucket(CHAT_HINTS, CHAT_HINTS, clock)
 
-    def receive_datagram(self, datagram: bytes, peer: Peer) -> Sent:
-        """Judge one datagram. Returns what to send, and where."""
-        if datagram.startswith(wire.MARK):
+    def receive_datagram(self, datagram: bytes, peer: Peer) -> Datagrams:
+        """Process one datagram.
+
+        Args:
+            datagram: Its bytes, of either protocol.
+            peer: Its source address.
+        Returns:
+            The datagrams to send.
+        """
+        if datagram.startswith(wire.PREFIX):
             try:
-                return self._request(wire.unpack(datagram), peer)
+                return self._receive_request(wire.unpack(datagram), peer)
             except ChatError:
-                self.statistics.junk += 1
+                self.statistics.malformed += 1
                 return []
-        return self._text(wire.text_of(datagram), len(datagram), peer)
+        return self._receive_text(wire.decode_text(datagram), len(datagram), peer)
 
     # The textbook protocol
 
-    def _text(self, text: str, size: int, peer: Peer) -> Sent:
+    def _receive_text(self, text: str, size: int, peer: Peer) -> Datagrams:
         member = self.members.get(peer)
-        if not text or wire.is_from_a_server(text) or (member and member.name):
-            self.statistics.junk += 1  # a member of chat/1 has a cookie, and a text has none
+        if not text or wire.is_server_text(text) or (member and member.name):
+            self.statistics.malformed += 1  # a text has no cookie, so it is not chat/1's member's
             return []
-        now_s = self.steady()
-        if member is not None:
-            member.heard_s = now_s
-            if member.credit_bytes is not None:
-                member.credit_bytes = max(UNVALIDATED_REPLY_BYTES_MAX, size)
-        if text == wire.ONLINE:
-            return (
-                self._came_by_text(peer, now_s)
-                if member is None
-                else self._reply(member, self._told(member, text))
-            )
+        now_s = self.clock()
         if member is None:
-            return self._hint(peer, now_s)
+            return self._join_textbook(peer) if text == wire.ONLINE else self._send_hint(peer)
+        member.last_received_s = now_s
+        if member.credit_bytes is not None:
+            member.credit_bytes = max(UNVALIDATED_REPLY_BYTES_MAX, size)
+        if text == wire.ONLINE:
+            return self._send_text(member, _forwarded(member, text))
         if text == wire.OFFLINE:
-            return [*self._went(member, "left"), (wire.HINT.encode(), peer)]
-        if len(text.encode()) > CHAT_TEXT_BYTES_MAX:
-            return self._reply(
-                member, f"{wire.TOO_LONG}, at most {CHAT_TEXT_BYTES_MAX} bytes".encode()
-            )
-        if not member.bucket.take(now_s):
-            self.statistics.slowed += 1
-            was_told, member.was_told = member.was_told, True
-            return [] if was_told else self._reply(member, wire.TOO_FAST.encode())
-        member.was_told = False
-        return self._said(member, text)
+            return [*self._remove(member, "left"), (wire.HINT.encode(), peer)]
+        return self._receive_textbook_message(member, text)
 
-    def _came_by_text(self, peer: Peer, now_s: float) -> Sent:
-        is_proven = self.trusted.allows(peer[0])
-        gone = self._make_room(is_proven)
+    def _receive_textbook_message(self, member: Member, text: str) -> Datagrams:
+        if len(text.encode()) > CHAT_TEXT_BYTES_MAX:
+            notice = f"{wire.TOO_LONG}, at most {CHAT_TEXT_BYTES_MAX} bytes"
+            return self._send_text(member, notice.encode())
+        if not member.message_bucket.try_consume():
+            self.statistics.rate_limited += 1
+            had_notice, member.has_rate_notice = member.has_rate_notice, True
+            return [] if had_notice else self._send_text(member, wire.TOO_FAST.encode())
+        member.has_rate_notice = False
+        return self._distribute_message(member, text)
+
+    def _join_textbook(self, peer: Peer) -> Datagrams:
+        is_validated = self.trusted.allows(peer[0])
+        evicted = self._evict_unvalidated() if is_validated else []
         if len(self.members) >= CHAT_MEMBERS_MAX:
             return [(wire.FULL.encode(), peer)]
-        member = Member(
-            peer,
-            "",
-            now_s,
-            Bucket(self.rate, CHAT_BURST, now_s),
-            None if is_proven else UNVALIDATED_REPLY_BYTES_MAX,
-        )
+        member = self._new_member(peer, "")
+        member.credit_bytes = None if is_validated else UNVALIDATED_REPLY_BYTES_MAX
         self.members[peer] = member
-        self._changed()
-        return [*gone, *self._tell(member, "came", wire.ONLINE)]
+        self._presence_changed()
+        return [*evicted, *self._broadcast(member, "joined", wire.ONLINE)]
 
-    def _make_room(self, is_proven: bool) -> Sent:
-        """In a full hall the unproven member that was silent longest goes for one that is
-        proven.
-        """
-        unproven = [member for member in self.members.values() if member.credit_bytes is not None]
-        if not is_proven or not unproven or len(self.members) < CHAT_MEMBERS_MAX:
+    def _new_member(self, peer: Peer, name: str) -> Member:
+        return Member(peer, name, self.clock(), TokenBucket(self.rate, CHAT_BURST, self.clock))
+
+    def _evict_unvalidated(self) -> Datagrams:
+        """In a full server, remove the unvalidated member that has been idle the longest."""
+        unvalidated = [each for each in self.members.values() if each.credit_bytes is not None]
+        if not unvalidated or len(self.members) < CHAT_MEMBERS_MAX:
             return []
-        return self._went(min(unproven, key=lambda member: member.heard_s), "made room")
+        longest_idle = min(unvalidated, key=lambda member: member.last_received_s)
+        return self._remove(longest_idle, "evicted: the server is full")
 
-    def _reply(self, member: Member, data: bytes) -> Sent:
-        """To a textbook member, if it has proven itself or has enough credit."""
+    def _send_text(self, member: Member, data: bytes) -> Datagrams:
+        """To a textbook member, if its address is validated or has enough credit."""
         if member.credit_bytes is not None:
             if member.credit_bytes < len(data):
                 self.statistics.amplification_blocked += 1
@@ -156,260 +171,227 @@ class Hall:
             member.credit_bytes -= len(data)
         return [(data, member.peer)]
 
-    def _hint(self, peer: Peer, now_s: float) -> Sent:
-        if not self._hints.take(now_s):
+    def _send_hint(self, peer: Peer) -> Datagrams:
+        if not self._hint_bucket.try_consume():
             return []
         self.statistics.hints += 1
         return [(wire.HINT.encode(), peer)]
 
     # chat/1
 
-    def _request(self, message: dict[str, Any], peer: Peer) -> Sent:
+    def _receive_request(self, message: dict[str, Any], peer: Peer) -> Datagrams:
         """Raises ChatError."""
-        do, cookie = wire.text_in(message, "do"), wire.text_in(message, "cookie")
+        kind, cookie = wire.get_text(message, "type"), wire.get_text(message, "cookie")
         member = self.members.get(peer)
-        cookies = self._cookies(peer)
-        if not any(
-            hmac.compare_digest(cookie.encode("utf-8", "replace"), each.encode())
-            for each in cookies
-        ):
-            return [(wire.pack({"is": "challenge", "cookie": cookies[0]}), peer)]
-        if do == "join":
-            return self._join(message, member, peer)
-        if do == "leave":
-            gone = self._went(member, "left") if member else []
-            return [*gone, (wire.pack({"is": "bye"}), peer)]
+        if not self._is_cookie_valid(cookie, peer):
+            return self._challenge(peer)
+        if kind == "join":
+            return self._handle_join(message, member, peer)
+        if kind == "leave":
+            removed = self._remove(member, "left") if member else []
+            return [*removed, (wire.pack({"type": "bye"}), peer)]
         if member is None or not member.name:
-            return [(wire.pack({"is": "challenge", "cookie": cookies[0]}), peer)]
-        member.heard_s = self.steady()
-        if do == "say":
-            return self._say(message, member)
-        if do == "here":
-            return [
-                (wire.pack({"is": "here"}), peer),
-                *self._acknowledged(member, wire.number_in(message, "got")),
-            ]
-        if do == "who":
-            return [(wire.pack(self._who(self._titles(member.room))), peer)]
-        raise ChatError("nothing we do")
+            return self._challenge(peer)
+        member.last_received_s = self.clock()
+        if kind == "message":
+            return self._handle_message(message, member)
+        if kind == "ack":
+            number = wire.get_number(message, "number")
+            entering = member.events.acknowledge(number, self.clock())
+            return [(wire.pack({"type": "ack"}), peer), *_to(member, entering)]
+        if kind == "who":
+            return [(wire.pack_who(self._names_in(member.room)), peer)]
+        raise ChatError("unknown type of request")
 
-    def _cookies(self, peer: Peer) -> list[str]:
-        """The cookie of an address now, and the one before."""
-        minute = int(self.steady() / CHAT_COOKIE_S)
-        packed = [f"{peer[0]} {peer[1]} {minute - age}".encode() for age in (0, 1)]
-        return [hmac.digest(self._secret, data, "sha256").hex()[:24] for data in packed]
+    def _challenge(self, peer: Peer) -> Datagrams:
+        cookie = self._cookies.issue(peer, self.clock()).hex()
+        return [(wire.pack({"type": "challenge", "cookie": cookie}), peer)]
 
-    def _join(self, message: dict[str, Any], member: Member | None, peer: Peer) -> Sent:
+    def _is_cookie_valid(self, cookie: str, peer: Peer) -> bool:
         try:
-            name = wire.name_of(message.get("name"))
-            room = wire.name_of(message["room"]) if message.get("room") else ""
-        except ChatError as error:
-            return [(wire.pack({"is": "refused", "why": str(error)}), peer)]
-        said, now_s = wire.number_in(message, "said"), self.steady()
-        if member is not None and (member.name, member.room) == (name, room):
-            member.heard_s = now_s
-            return [(self._welcome(member), peer)]
-        holder: Member | Away | None = self.names.get(name.casefold()) or self._namesake(name)
-        if holder is not None and holder is not member:
-            return [
-                (wire.pack({"is": "refused", "why": f"somebody is {holder.title} already"}), peer)
-            ]
-        gone = self._went(member, "left") if member is not None else self._make_room(is_proven=True)
-        if len(self.members) >= CHAT_MEMBERS_MAX:
-            return [*gone, (wire.pack({"is": "refused", "why": wire.FULL}), peer)]
-        bucket = Bucket(self.rate, CHAT_BURST, now_s)
-        member = Member(peer, name, now_s, bucket, room=room, said=said, visit=secrets.token_hex(8))
-        self.members[peer] = self.names[name.casefold()] = member
-        sent = [*gone, (self._welcome(member), peer)]
-        for who, text in self.earlier.get(room, ()):
-            sent += self._event(member, {"kind": "earlier", "who": who, "text": text})
-        self._changed()
-        return [*sent, *self._tell(member, "came", wire.ONLINE)]
+            token = bytes.fromhex(cookie)
+        except ValueError:
+            return False
+        return self._cookies.verify(token, peer, self.clock())
 
-    def _namesake(self, name: str) -> Away | None:
-        folded = name.casefold()
-        everybody = (each for away in self.away.values() for each in away)
-        return next((each for each in everybody if each.title.casefold() == folded), None)
+    def _handle_join(self, message: dict[str, Any], member: Member | None, peer: Peer) -> Datagrams:
+        try:
+            name = wire.parse_name(message.get("name"))
+            room = wire.parse_name(message["room"]) if message.get("room") else ""
+        except ChatError as error:
+            return [_refused(str(error), peer)]
+        last_message_id = wire.get_number(message, "last_id")
+        if member is not None and (member.name, member.room) == (name, room):
+            member.last_received_s = self.clock()
+            return [(self._welcome(member), peer)]
+        holder = self.names.get(name.casefold()) or self.remote.find(name)
+        if holder is not None and holder is not member:
+            return [_refused(f"the name {holder.display_name} is in use", peer)]
+        sent = self._remove(member, "left") if member else self._evict_unvalidated()
+        if len(self.members) >= CHAT_MEMBERS_MAX:
+            return [*sent, _refused(wire.FULL, peer)]
+        member = self._new_member(peer, name)
+        member.room, member.last_message_id = room, last_message_id
+        member.events = EventQueue(secrets.token_hex(8))
+        self.members[peer] = self.names[name.casefold()] = member
+        sent.append((self._welcome(member), peer))
+        for sender, text in self.history.of_room(room):
+            sent += self._send_event(member, "history", sender, text)
+        self._presence_changed()
+        return [*sent, *self._broadcast(member, "joined", wire.ONLINE)]
 
     def _welcome(self, member: Member) -> bytes:
-        online = len(self._titles(member.room))
-        return wire.pack(
-            {"is": "welcome", "name": member.name, "visit": member.visit, "online": online}
-        )
+        online, session = len(self._names_in(member.room)), member.events.session
+        welcome = {"type": "welcome", "name": member.name, "session": session, "online": online}
+        return wire.pack(welcome)
 
-    def _say(self, message: dict[str, Any], member: Member) -> Sent:
-        identity, text = wire.number_in(message, "id"), wire.neutral(wire.text_in(message, "text"))
-        if (
-            identity > member.said + 1
-            or not text
-            or len(text.encode("utf-8", "replace")) > CHAT_TEXT_BYTES_MAX
-        ):
+    def _handle_message(self, message: dict[str, Any], member: Member) -> Datagrams:
+        """Accept the next message; answer one that was accepted before again. Raises ChatError."""
+        message_id = wire.get_number(message, "id")
+        text = wire.sanitize(wire.get_text(message, "text"))
+        size = len(text.encode("utf-8", "replace"))
+        if message_id > member.last_message_id + 1 or not 0 < size <= CHAT_TEXT_BYTES_MAX:
             raise ChatError("not the next message")
-        taken = (wire.pack({"is": "taken", "id": identity}), member.peer)
-        if identity <= member.said:
-            return [taken]
-        if not member.bucket.take(self.steady()):
-            self.statistics.slowed += 1
-            wait_s = (1 - member.bucket.left) / member.bucket.rate
-            return [
-                (
-                    wire.pack({"is": "wait", "id": identity, "seconds": round(wait_s, 3)}),
-                    member.peer,
-                )
-            ]
-        member.said = identity
-        return [taken, *self._said(member, text)]
+        accepted = (wire.pack({"type": "accepted", "id": message_id}), member.peer)
+        if message_id <= member.last_message_id:
+            return [accepted]
+        if not member.message_bucket.try_consume():
+            self.statistics.rate_limited += 1
+            seconds = round(member.message_bucket.delay_s(1), 3)
+            wait = {"type": "wait", "id": message_id, "seconds": seconds}
+            return [(wire.pack(wait), member.peer)]
+        member.last_message_id = message_id
+        return [accepted, *self._distribute_message(member, text)]
 
-    def _acknowledged(self, member: Member, got: int) -> Sent:
-        """Events up to `got` have arrived. Returns those that now come into the window."""
-        while member.unread and member.unread[0][0] <= got:
-            member.unread.popleft()
-            member.resends = 0
-        return self._fresh(member)
+    # Distribution to members
 
-    def _fresh(self, member: Member) -> Sent:
-        """Events in the window that have not been sent yet."""
-        window = list(member.unread)[:CHAT_WINDOW]
-        fresh = [(data, member.peer) for number, data in window if number > member.sent_number]
-        if fresh:
-            member.sent_number = window[-1][0]
-            member.resend_s = self.steady() + RESEND_S
-        return fresh
-
-    def _who(self, titles: list[str]) -> dict[str, Any]:
-        names, left_bytes = [], NAMES_BYTES_MAX
-        for title in titles:
-            left_bytes -= len(title.encode()) + 3
-            if left_bytes < 0:
-                break
-            names.append(title)
-        return {"is": "who", "online": len(titles), "names": names}
-
-    # What everybody hears
-
-    def _said(self, member: Member, text: str) -> Sent:
+    def _distribute_message(self, member: Member, text: str) -> Datagrams:
         self.statistics.messages += 1
-        self.remember(member, text)
-        self.on_said(member, text)
-        return list(self._tell(member, "said", text))
+        self.history.add(member, text)
+        self.on_message(member, text)
+        return list(self._broadcast(member, "message", text))
 
-    def remember(self, who: Member | Away, text: str) -> None:
-        """Keep a message for who comes later."""
-        self.earlier.setdefault(who.room, deque(maxlen=CHAT_HISTORY)).append((who.title, text))
-        self.earlier.move_to_end(who.room)
-        if len(self.earlier) > CHAT_ROOMS_MAX:
-            self.earlier.popitem(last=False)
+    def _broadcast(
+        self, sender: Member | RemoteMember, kind: str, text: str
+    ) -> Iterator[tuple[bytes, Peer]]:
+        """An event, to each member of the sender's room in the member's own protocol."""
+        for member in self._members_in(sender.room):
+            if member.name:
+                yield from self._send_event(member, kind, sender.display_name, text)
+            else:
+                yield from self._send_text(member, _forwarded(sender, text))
 
-    def _went(self, member: Member, why: str) -> Sent:
-        """Take a member out, and tell those who stay."""
+    def _send_event(self, member: Member, kind: str, sender: str, text: str) -> Datagrams:
+        event = {"kind": kind, "sender": sender, "text": text}
+        return _to(member, member.events.push(event, self.clock()))
+
+    def _members_in(self, room: str) -> list[Member]:
+        return [member for member in self.members.values() if member.room == room]
+
+    def _names_in(self, room: str) -> list[str]:
+        """Names of the members of a room: first this server's, then those of others."""
+        local = [member.display_name for member in self._members_in(room)]
+        return [*local, *(name for name in self.remote.names_in(room) if name not in local)]
+
+    # Presence
+
+    def disconnect(self, peer: Peer, reason: str) -> Datagrams:
+        """Remove a member and announce it. Returns the datagrams to send.
+
+        Args:
+            peer: Address of the member; no member has it: nothing is done.
+            reason: For the log.
+        """
+        member = self.members.get(peer)
+        return self._remove(member, reason) if member else []
+
+    def handle_port_unreachable(self, peer: Peer) -> Datagrams:
+        """Remove a textbook member whose host reports that its port is closed (ICMP).
+
+        A member of chat/1 stays: its keepalives are authenticated by a cookie, ICMP by nothing.
+        """
+        member = self.members.get(peer)
+        return self._remove(member, "port unreachable") if member and not member.name else []
+
+    def _remove(self, member: Member, reason: str) -> Datagrams:
+        """Remove a member and announce it to the others of its room."""
         del self.members[member.peer]
         if member.name:
             del self.names[member.name.casefold()]
-        if why != "left":
-            self.statistics.gone += 1
-            log.info("chat: %s %s", member.title, why)
-        self._changed()
-        return list(self._tell(member, "went", wire.OFFLINE))
+        if reason != "left":
+            self.statistics.disconnected += 1
+            log.info("chat: %s disconnected: %s", member.display_name, reason)
+        self._presence_changed()
+        return list(self._broadcast(member, "left", wire.OFFLINE))
 
-    def _tell(self, who: Member | Away, kind: str, text: str) -> Iterator[tuple[bytes, Peer]]:
-        """An event, to each member of the room in the member's own protocol."""
-        for member in self._in(who.room):
-            if member.name:
-                yield from self._event(member, {"kind": kind, "who": who.title, "text": text})
-                continue
-            yield from self._reply(member, self._told(who, text))
-
-    def _in(self, room: str) -> list[Member]:
-        return [member for member in self.members.values() if member.room == room]
-
-    def _titles(self, room: str) -> list[str]:
-        """Who is in a room, here first and then at other servers."""
-        others = {
-            each.title: None for away in self.away.values() for each in away if each.room == room
-        }
-        here = [member.title for member in self._in(room)]
-        return [*here, *(title for title in others if title not in here)]
-
-    def _told(self, who: Member | Away, text: str) -> bytes:
-        return wire.forwarded(str(who.peer[0]), who.peer[1], text)
-
-    def _event(self, member: Member, event: dict[str, Any]) -> Sent:
-        """One more event for a member of chat/1; sent at once if its window is open."""
-        member.number += 1
-        data = wire.pack({"is": "event", "visit": member.visit, "number": member.number, **event})
-        member.unread.append((member.number, data))
-        return self._fresh(member)
-
-    def _changed(self) -> None:
+    def _presence_changed(self) -> None:
         self.statistics.online = len(self.members)
-        self.on_change()
+        self.on_presence_change()
 
-    # What other servers say
+    # Other servers
 
-    def said_elsewhere(self, who: Away, text: str) -> Sent:
-        self.statistics.elsewhere += 1
-        self.remember(who, text)
-        return list(self._tell(who, "said", text))
+    def receive_remote_message(self, sender: RemoteMember, text: str) -> Datagrams:
+        """Distribute a message of another server's member. Returns the datagrams to send."""
+        self.statistics.remote_messages += 1
+        self.history.add(sender, text)
+        return list(self._broadcast(sender, "message", text))
 
-    def here_elsewhere(self, server: str, away: list[Away]) -> Sent:
-        """Who is online at another server now; nobody, when it has ended. Tells who came and went
-        since it said so last.
+    def replace_remote_members(self, server: str, members: list[RemoteMember]) -> Datagrams:
+        """Replace another server's member list and announce the differences.
+
+        Args:
+            server: Id of the server.
+            members: Its members now; empty: it has stopped.
+        Returns:
+            The datagrams to send.
         """
-        before = self._others()
-        if away:
-            self.away[server] = away
-        else:
-            self.away.pop(server, None)
-        after = self._others()
-        sent: Sent = []
-        for key in before.keys() - after.keys():
-            sent += self._tell(before[key], "went", wire.OFFLINE)
-        for key in after.keys() - before.keys():
-            sent += self._tell(after[key], "came", wire.ONLINE)
+        left, joined = self.remote.replace(server, members)
+        sent: Datagrams = []
+        for each in left:
+            sent += self._broadcast(each, "left", wire.OFFLINE)
+        for each in joined:
+            sent += self._broadcast(each, "joined", wire.ONLINE)
         return sent
 
-    def _others(self) -> dict[tuple[str, str], Away]:
-        """Everybody at other servers; whose server was killed and who is at another one already is
-        there once.
-        """
-        return {(each.room, each.title): each for away in self.away.values() for each in away}
+    # Timers
 
-    # What time brings
-
-    def handle_timer(self) -> Sent:
-        """Events to send again, and members that are gone."""
-        now_s = self.steady()
-        due: Sent = []
+    def handle_timer(self) -> Datagrams:
+        """Retransmit events, and remove members whose timeout has expired."""
+        now_s = self.clock()
+        sent: Datagrams = []
         for member in list(self.members.values()):
-            silent_s = CHAT_SILENT_S if member.name else CHAT_TEXTBOOK_SILENT_S
-            if now_s - member.heard_s >= silent_s:
-                due += self._went(member, f"was silent for {silent_s:g} s")
-            elif len(member.unread) > CHAT_UNREAD_MAX:
-                due += self._went(member, f"did not take {CHAT_UNREAD_MAX} events")
-            elif member.unread and now_s >= member.resend_s:
-                due += [(data, member.peer) for _, data in list(member.unread)[:CHAT_WINDOW]]
-                member.resends += 1
-                member.resend_s = now_s + min(RESEND_MAX_S, RESEND_S * 2 ** min(member.resends, 8))
-        return due
+            if now_s - member.last_received_s >= member.idle_timeout_s:
+                sent += self._remove(member, f"idle for {member.idle_timeout_s:g} s")
+            elif len(member.events) > CHAT_UNACKNOWLEDGED_MAX:
+                sent += self._remove(member, f"{CHAT_UNACKNOWLEDGED_MAX} unacknowledged events")
+            else:
+                sent += _to(member, member.events.retransmit(now_s))
+        return sent
 
     def timers(self) -> list[float]:
-        """When `turn` is due."""
+        """Monotonic times at which `handle_timer` is due."""
         found = []
         for member in self.members.values():
-            found.append(
-                member.heard_s + (CHAT_SILENT_S if member.name else CHAT_TEXTBOOK_SILENT_S)
-            )
-            if member.unread:
-                found.append(member.resend_s)
+            found.append(member.last_received_s + member.idle_timeout_s)
+            if member.events:
+                found.append(member.events.due_s)
         return found
 
-    def put_out(self, peer: Peer, why: str) -> Sent:
-        member = self.members.get(peer)
-        return self._went(member, why) if member else []
+    def stop(self) -> None:
+        """No request has work that outlives its datagram."""
 
-    def nobody_at(self, peer: Peer) -> Sent:
-        """The network says that nobody listens there. Members of chat/1 are believed more than the
-        network.
-        """
-        member = self.members.get(peer)
-        return self._went(member, "is not there any more") if member and not member.name else []
+    def has_pending_work(self) -> bool:
+        """Never."""
+        return False
+
+
+def _forwarded(sender: Member | RemoteMember, text: str) -> bytes:
+    return wire.format_forwarded(str(sender.peer[0]), sender.peer[1], text)
+
+
+def _refused(reason: str, peer: Peer) -> tuple[bytes, Peer]:
+    return wire.pack({"type": "refused", "reason": reason}), peer
+
+
+def _to(member: Member, datagrams: Iterable[bytes]) -> Datagrams:
+    return [(data, member.peer) for data in datagrams]

@@ -1,37 +1,43 @@
-"""What a chat's datagrams are.
+"""Datagrams of the textbook chat protocol and of chat/1.
 
 The textbook protocol: a datagram is a text in UTF-8 that ends at the first NUL, for programs that
 send whole buffers, or at its end; a newline before that is dropped.
 
-    online                  from now on this address gets every message
-    offline                 from now on it does not
-    any other text          a message; everybody who is online gets ADDRESS--PORT#TEXT, the sender too
-    a text of who is not    a hint, HINT, and nobody gets it
+    online          add the sender to the members, who receive every message
+    offline         remove the sender from the members
+    any other text  from a member: a message; all members, the sender included, receive
+                    ADDRESS--PORT#TEXT
+                    from any other address: answered with HINT and not distributed
 
-chat/1, between fastnets: the bytes "\\x01chat/1 " and a JSON object in UTF-8. A client says
+chat/1, between fastnet clients and servers: PREFIX and a JSON object in UTF-8. C is the cookie of
+the client's address. Requests of a client, by "type":
 
-    {"do": "join", "name": N, "room": R, "cookie": C, "said": K}
-                                                        be N in R, "" for where textbook programs are; K: the last message of
-                                                        this client's that was taken, 0 at first
-    {"do": "say", "cookie": C, "id": K+1, "text": T}    one at a time: the next one when this is answered
-    {"do": "here", "cookie": C, "got": G}               a sign of life; events up to number G have arrived
-    {"do": "who", "cookie": C}                          who is in the room
-    {"do": "leave", "cookie": C}                        the end
+    type       fields                        meaning
+    join       cookie, name, room, last_id   become a member of a room; room "" is the textbook
+                                             programs'. last_id: the client's last accepted
+                                             message, 0 at first
+    message    cookie, id, text              send a message; id is last_id + 1. One at a time:
+                                             the next one when this one is answered
+    ack        cookie, number                keepalive; events up to number have arrived
+    who        cookie                        list the members of the room
+    leave      cookie                        end the membership
 
-and a server
+Datagrams of a server:
 
-    {"is": "challenge", "cookie": C}                    no such cookie from this address: join again, with this one
-    {"is": "refused", "why": W}                         the name cannot be had
-    {"is": "welcome", "name": N, "visit": V, "online": COUNT}
-    {"is": "taken", "id": K}                            the message is on its way to everybody
-    {"is": "wait", "id": K, "seconds": S}               it is not: too many at once, try again later
-    {"is": "event", "visit": V, "number": G, "kind": K, "who": N, "text": T}
-                                                        K: said, came, went, or earlier, for what was said before
-    {"is": "who", "online": COUNT, "names": [...]}      as many names as fit
-    {"is": "bye"}
+    type       fields                        meaning
+    challenge  cookie                        the request had no valid cookie: join with this one
+    refused    reason                        the name is not available, or the server is full
+    welcome    name, session, online         answer to join; online: members of the room
+    accepted   id                            the message is distributed
+    wait       id, seconds                   it is not: the rate limit was reached
+    event      session, number, kind,        kind: message, joined, left, or history for a
+               sender, text                  message from before the join
+    ack        -                             answer to ack
+    who        online, names                 as many names as fit
+    bye        -                             answer to leave
 
-Events of a visit are numbered from 1 and sent until they are acknowledged, so none is missed and
-none shown twice.
+Events of a session are numbered from 1 and retransmitted until acknowledged, so a client displays
+each one exactly once and in order.
 """
 
 from __future__ import annotations
@@ -43,36 +49,41 @@ from typing import Any
 
 from fastnet.limits import CHAT_DATAGRAM_BYTES_MAX, CHAT_NAME_CHARACTERS_MAX
 
-MARK = b"\x01chat/1 "
+PREFIX = b"\x01chat/1 "
+"""First bytes of every datagram of chat/1. No textbook program sends a control character first."""
+
 ONLINE, OFFLINE = "online", "offline"
 HINT = "you are not online: send `online` first"
 TOO_LONG = "not sent: too long"
 TOO_FAST = "not sent: too many messages, wait a little"
 FULL = "the chat is full: try again later"
-SERVER_SAYS = (HINT, TOO_LONG, TOO_FAST, FULL)
-"""Nobody types these. Who sends them is an echo of ours, or another server."""
+SERVER_TEXTS = (HINT, TOO_LONG, TOO_FAST, FULL)
+"""Texts that only servers send: a datagram with one is an echo of ours, or another server's."""
 
-FORWARDED = re.compile(r"[0-9A-Fa-f.:%a-z]+--[0-9]+#", re.ASCII)
-"""The beginning of what a server sends, and no person."""
+FORWARDED_PREFIX = re.compile(r"[0-9A-Fa-f.:%a-z]+--[0-9]+#", re.ASCII)
+"""First characters of a message that a server distributed."""
+
+NAMES_BYTES_MAX = 900
+"""Bytes of names in an answer to `who`."""
 
 JOINERS = "\u200c\u200d"
-"""Invisible, and harmless: Persian and emoji need them."""
+"""Invisible and harmless characters that Persian and emoji need."""
 
 
 class ChatError(ValueError):
-    """These bytes are no datagram of chat/1."""
+    """The bytes are not a valid datagram of chat/1."""
 
 
-def text_of(datagram: bytes) -> str:
-    """The text of a datagram, as it may be shown: one line, and nothing in it that a terminal would
-    obey.
-    """
-    return neutral(datagram.partition(b"\0")[0].rstrip(b"\r\n").decode("utf-8", "replace"))
+def decode_text(datagram: bytes) -> str:
+    """The text of a textbook datagram: one line, sanitized."""
+    return sanitize(datagram.partition(b"\0")[0].rstrip(b"\r\n").decode("utf-8", "replace"))
 
 
-def neutral(text: str) -> str:
-    """Blanks for newlines and tabs, U+FFFD for control characters, bidirectional overrides and what
-    is no character.
+def sanitize(text: str) -> str:
+    """Replace what a terminal would execute or display out of order.
+
+    Newlines and tabs become blanks; control characters, bidirectional overrides and unassigned
+    characters become U+FFFD.
     """
     if text.isprintable():
         return text
@@ -81,19 +92,22 @@ def neutral(text: str) -> str:
     )
 
 
-def forwarded(host: str, port: int, text: str) -> bytes:
-    """A message as the textbook has it."""
+def format_forwarded(host: str, port: int, text: str) -> bytes:
+    """A message in the form in which the textbook protocol distributes it."""
     return f"{host}--{port}#{text}".encode("utf-8", "replace")
 
 
-def is_from_a_server(text: str) -> bool:
-    """Whether a server said this; to answer it would be the beginning of a loop."""
-    return text.startswith(SERVER_SAYS) or FORWARDED.match(text) is not None
+def is_server_text(text: str) -> bool:
+    """Whether only a server sends this text; answering it could start a loop of two servers."""
+    return text.startswith(SERVER_TEXTS) or FORWARDED_PREFIX.match(text) is not None
 
 
-def name_of(text: object) -> str:
-    """A member's name in one spelling: letters and digits of any script, and _ . - inside. Raises
-    ChatError.
+def parse_name(text: object) -> str:
+    """A member's or room's name in Unicode form NFC.
+
+    Raises:
+        ChatError: it is not 1 to CHAT_NAME_CHARACTERS_MAX letters and digits of any script, with
+            single _ . - between them.
     """
     name = unicodedata.normalize("NFC", text) if isinstance(text, str) else ""
     plain = name.replace("_", "").replace(".", "").replace("-", "")
@@ -105,22 +119,31 @@ def name_of(text: object) -> str:
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    return MARK + json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "replace"
-    )
+    """The datagram of a chat/1 object."""
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    return PREFIX + text.encode("utf-8", "replace")
+
+
+def pack_who(names: list[str]) -> bytes:
+    """The answer to `who`: as many names as fit into NAMES_BYTES_MAX."""
+    fitting, left_bytes = [], NAMES_BYTES_MAX
+    for name in names:
+        left_bytes -= len(name.encode()) + 3
+        if left_bytes < 0:
+            break
+        fitting.append(name)
+    return pack({"type": "who", "online": len(names), "names": fitting})
 
 
 def unpack(datagram: bytes) -> dict[str, Any]:
-    """The object of a datagram that begins with MARK; padding of NUL is dropped. Raises
-    ChatError.
-    """
+    """The object of a datagram with PREFIX; NUL padding is dropped. Raises ChatError."""
     if len(datagram) > CHAT_DATAGRAM_BYTES_MAX:
         raise ChatError("too long")
-    return read_object(datagram[len(MARK) :].partition(b"\0")[0])
+    return parse_object(datagram[len(PREFIX) :].partition(b"\0")[0])
 
 
-def read_object(text: str | bytes) -> dict[str, Any]:
-    """A JSON object, in UTF-8 if in bytes. Raises ChatError."""
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object; bytes are UTF-8. Raises ChatError."""
     try:
         message = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -130,17 +153,17 @@ def read_object(text: str | bytes) -> dict[str, Any]:
     return message
 
 
-def number_in(message: dict[str, Any], name: str) -> int:
-    """Raises ChatError."""
-    value = message.get(name)
+def get_number(message: dict[str, Any], field: str) -> int:
+    """A field that is an integer from 0 to 2**53 - 1. Raises ChatError."""
+    value = message.get(field)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
-        raise ChatError(f"{name} is not a number")
+        raise ChatError(f"{field} is not a number")
     return value
 
 
-def text_in(message: dict[str, Any], name: str) -> str:
-    """Raises ChatError."""
-    value = message.get(name)
+def get_text(message: dict[str, Any], field: str) -> str:
+    """A field that is a string. Raises ChatError."""
+    value = message.get(field)
     if not isinstance(value, str):
-        raise ChatError(f"{name} is not a text")
+        raise ChatError(f"{field} is not a text")
     return value

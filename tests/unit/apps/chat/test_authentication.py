@@ -1,6 +1,4 @@
-"""chat/1 under a key: who has none gets nothing and does nothing, and what was recorded is worth
-nothing.
-"""
+"""Authenticated datagrams: no reply without a key, and no effect of recorded datagrams."""
 
 from __future__ import annotations
 
@@ -9,19 +7,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastnet.apps.chat import authentication, wire
-from fastnet.apps.chat.authentication import Gate, Numbers, Seal, session_key
-from fastnet.apps.chat.client_protocol import Talking
-from fastnet.apps.chat.server_protocol import Hall
+from fastnet.apps.chat.authentication import (
+    ClientAuthenticator,
+    ReplayWindow,
+    ServerAuthenticator,
+    derive_session_key,
+)
+from fastnet.apps.chat.client_protocol import ChatClientProtocol
+from fastnet.apps.chat.server_protocol import ChatServerProtocol, Datagrams
 from fastnet.limits import (
     CHAT_COOKIE_S,
     CHAT_DATAGRAM_BYTES_MAX,
-    CHAT_SILENT_S,
+    CHAT_IDLE_TIMEOUT_S,
     CHAT_TEXT_BYTES_MAX,
 )
 from fastnet.security.mac import mac
 from fastnet.transport.access import AccessList
 from fastnet.udp.contract import Peer
-from tests.support.chat import Clock, Network, until
+from tests.support.chat import Clock, MemoryNetwork
 from tests.support.cli_process import ROOT
 
 SECRET = bytes(range(32))
@@ -34,50 +37,61 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def gate(clock: Clock) -> Gate:
-    hall = Hall(AccessList.parse(["127.0.0.0/8"]), 5.0, clock)
-    return Gate(hall, {"us": SECRET, "them": SECRET[::-1]}, clock)
+def authenticator(clock: Clock) -> ServerAuthenticator:
+    protocol = ChatServerProtocol(AccessList.parse(["127.0.0.0/8"]), 5.0, clock)
+    return ServerAuthenticator(protocol, {"us": SECRET, "them": SECRET[::-1]}, clock)
 
 
-class Talker:
-    """A member and all its datagrams, in both directions."""
+def exchange(server: ServerAuthenticator, data: bytes, peer: Peer) -> Datagrams:
+    """The datagrams that the server sends for one, as on the wire."""
+    return server.authenticate(server.receive_datagram(data, peer))
+
+
+class RecordingClient:
+    """A client and all its datagrams, in both directions."""
 
     def __init__(
-        self, gate: Gate, peer: Peer, name: str, key_id: str = "us", secret: bytes = SECRET
+        self,
+        server: ServerAuthenticator,
+        peer: Peer,
+        name: str,
+        key_id: str = "us",
+        secret: bytes = SECRET,
     ) -> None:
-        self.gate, self.peer = gate, peer
-        self.talking, self.seal = Talking(name), Seal(key_id, secret)
+        self.server, self.peer = server, peer
+        self.client = ChatClientProtocol(name)
+        self.authenticator = ClientAuthenticator(key_id, secret)
         self.sent: list[bytes] = []
-        self.got: list[bytes] = []
+        self.received: list[bytes] = []
 
-    def handle_timer(self) -> list[tuple[bytes, Peer]]:
-        """Send what is due, hear the answers. Returns what others got."""
-        self.sent.append(self.seal.close(self.talking.next()))
+    def send_request(self) -> Datagrams:
+        """Send a request and handle the replies. Returns the datagrams for others."""
+        self.sent.append(self.authenticator.authenticate(self.client.next_request()))
         others = []
-        for data, to in self.gate.receive_datagram(self.sent[-1], self.peer):
+        for data, to in exchange(self.server, self.sent[-1], self.peer):
             if to != self.peer:
                 others.append((data, to))
                 continue
-            self.got.append(data)
-            if body := self.seal.open(data):
-                self.talking.receive_datagram(body)
+            self.received.append(data)
+            if body := self.authenticator.verify(data):
+                self.client.receive_datagram(body)
         return others
 
-    def join(self) -> Talker:
+    def join(self) -> RecordingClient:
         for _ in range(4):
-            self.handle_timer()
-        assert self.talking.is_in
+            self.send_request()
+        assert self.client.is_joined
         return self
 
 
-def test_who_signs_comes_in_and_speaks(gate: Gate) -> None:
+def test_clients_with_a_key_join_and_send_messages(authenticator: ServerAuthenticator) -> None:
     ada, bob = (
-        Talker(gate, ADA, "ada").join(),
-        Talker(gate, BOB, "bob", "them", SECRET[::-1]).join(),
+        RecordingClient(authenticator, ADA, "ada").join(),
+        RecordingClient(authenticator, BOB, "bob", "them", SECRET[::-1]).join(),
     )
-    ada.talking.say("hello")
-    ((data, to),) = ada.handle_timer()
-    opened = bob.seal.open(data)
+    ada.client.queue_message("hello")
+    ((data, to),) = ada.send_request()
+    opened = bob.authenticator.verify(data)
     assert opened is not None
     assert b'"text":"hello"' in opened
     assert to == BOB
@@ -90,11 +104,11 @@ def test_who_signs_comes_in_and_speaks(gate: Gate) -> None:
         b"hello",
         b"",
         b"FNK1",
-        wire.pack({"do": "join", "name": "eve", "room": "", "cookie": "", "said": 0}),
-        Seal("us", bytes(32)).close(b""),
-        Seal("nobody", SECRET).close(b""),
-        Seal("us", SECRET).close(b"")[:-1],
-        Seal("us", SECRET).close(b"") + b"x",
+        wire.pack({"type": "join", "name": "eve", "room": "", "cookie": "", "last_id": 0}),
+        ClientAuthenticator("us", bytes(32)).authenticate(b""),
+        ClientAuthenticator("unknown", SECRET).authenticate(b""),
+        ClientAuthenticator("us", SECRET).authenticate(b"")[:-1],
+        ClientAuthenticator("us", SECRET).authenticate(b"") + b"x",
         b"x" * 60000,
     ],
     ids=[
@@ -102,7 +116,7 @@ def test_who_signs_comes_in_and_speaks(gate: Gate) -> None:
         "text",
         "nothing",
         "magic",
-        "unsigned",
+        "no MAC",
         "wrong key",
         "unknown id",
         "shorter",
@@ -110,229 +124,251 @@ def test_who_signs_comes_in_and_speaks(gate: Gate) -> None:
         "huge",
     ],
 )
-def test_a_stranger_gets_not_one_byte(gate: Gate, data: bytes) -> None:
-    Talker(gate, ADA, "ada").join()
-    assert gate.receive_datagram(data, EVE) == []
-    assert gate.receive_datagram(data, ADA) == []
-    assert gate.hall.statistics.strangers == 2
-    assert set(gate.hall.members) == {ADA}
+def test_an_unauthenticated_datagram_has_no_reply(
+    authenticator: ServerAuthenticator, data: bytes
+) -> None:
+    RecordingClient(authenticator, ADA, "ada").join()
+    assert exchange(authenticator, data, EVE) == []
+    assert exchange(authenticator, data, ADA) == []
+    assert authenticator.protocol.statistics.unauthenticated == 2
+    assert set(authenticator.protocol.members) == {ADA}
 
 
-def test_who_has_not_proven_an_address_makes_it_get_less_than_was_sent(gate: Gate) -> None:
-    hello = Seal("u", SECRET)
-    gate.keys = {"u": SECRET}
-    data = hello.close(b"")
-    ((reply, to),) = gate.receive_datagram(data, EVE)
+def test_a_challenge_is_shorter_than_the_datagram_it_answers(
+    authenticator: ServerAuthenticator,
+) -> None:
+    hello = ClientAuthenticator("u", SECRET)
+    authenticator.keys = {"u": SECRET}
+    data = hello.authenticate(b"")
+    ((reply, to),) = exchange(authenticator, data, EVE)
     assert (len(reply) < len(data), to) == (True, EVE)
 
 
 @given(st.data())
 @settings(max_examples=200)
-def test_a_changed_byte_makes_a_stranger(data: st.DataObject) -> None:
-    hall = Hall(AccessList.parse(["127.0.0.0/8"]), 5.0)
-    gate = Gate(hall, {"us": SECRET})
-    ada = Talker(gate, ADA, "ada").join()
-    ada.talking.say("hello")
-    said = bytearray(ada.seal.close(ada.talking.next()))
-    said[data.draw(st.integers(0, len(said) - 1))] ^= data.draw(st.integers(1, 255))
-    assert gate.receive_datagram(bytes(said), ADA) == []
-    reply = bytearray(ada.got[-1])
-    ada.seal._came = Numbers()
+def test_a_changed_byte_invalidates_the_mac_in_both_directions(data: st.DataObject) -> None:
+    protocol = ChatServerProtocol(AccessList.parse(["127.0.0.0/8"]), 5.0)
+    authenticator = ServerAuthenticator(protocol, {"us": SECRET})
+    ada = RecordingClient(authenticator, ADA, "ada").join()
+    ada.client.queue_message("hello")
+    request = bytearray(ada.authenticator.authenticate(ada.client.next_request()))
+    request[data.draw(st.integers(0, len(request) - 1))] ^= data.draw(st.integers(1, 255))
+    assert exchange(authenticator, bytes(request), ADA) == []
+    reply = bytearray(ada.received[-1])
+    ada.authenticator._received = ReplayWindow()
     reply[data.draw(st.integers(0, len(reply) - 1))] ^= data.draw(st.integers(1, 255))
-    assert ada.seal.open(bytes(reply)) is None
+    assert ada.authenticator.verify(bytes(reply)) is None
 
 
-def test_nothing_recorded_is_heard_again_in_any_place(gate: Gate) -> None:
-    ada, bob = Talker(gate, ADA, "ada").join(), Talker(gate, BOB, "bob").join()
-    ada.talking.say("hello")
-    ada.handle_timer()
-    members, messages = dict(gate.hall.members), gate.hall.statistics.messages
-    for data in [*ada.sent, *bob.sent, *ada.got, *bob.got]:
-        for place in (ADA, BOB, EVE):
-            for reply, _ in gate.receive_datagram(data, place):
+def test_a_recorded_datagram_has_no_effect_from_any_address(
+    authenticator: ServerAuthenticator,
+) -> None:
+    ada, bob = (
+        RecordingClient(authenticator, ADA, "ada").join(),
+        RecordingClient(authenticator, BOB, "bob").join(),
+    )
+    ada.client.queue_message("hello")
+    ada.send_request()
+    protocol = authenticator.protocol
+    members, messages = dict(protocol.members), protocol.statistics.messages
+    for data in [*ada.sent, *bob.sent, *ada.received, *bob.received]:
+        for address in (ADA, BOB, EVE):
+            for reply, _ in exchange(authenticator, data, address):
                 assert reply[4] == authentication.CHALLENGE
                 assert len(reply) < len(data)
-                assert ada.seal.open(reply) is None
-                assert bob.seal.open(reply) is None
-    for data in [*ada.got, *bob.got, *ada.sent, *bob.sent]:
-        assert ada.seal.open(data) is None
-    assert (gate.hall.members, gate.hall.statistics.messages) == (members, messages)
+                assert ada.authenticator.verify(reply) is None
+                assert bob.authenticator.verify(reply) is None
+    for data in [*ada.received, *bob.received, *ada.sent, *bob.sent]:
+        assert ada.authenticator.verify(data) is None
+    assert (protocol.members, protocol.statistics.messages) == (members, messages)
 
 
-def test_who_has_another_key_cannot_speak_for_a_member_even_from_its_address(gate: Gate) -> None:
-    ada = Talker(gate, ADA, "ada").join()
-    # he sees all packets to and from her, her cookie too
-    bob = Talker(gate, ADA, "ada", "them", SECRET[::-1])
-    bob.handle_timer()
-    bob.talking.cookie, bob.talking.visit = ada.talking.cookie, ada.talking.visit
-    bob.talking.said = ada.talking.said
-    bob.talking.say("forged")
-    bob.handle_timer()
-    bob.talking.is_leaving = True
-    bob.handle_timer()
-    assert (gate.hall.statistics.messages, gate.hall.statistics.strangers) == (0, 2)
-    assert ADA in gate.hall.members
-    ada.talking.say("mine")
-    ada.handle_timer()
-    assert gate.hall.statistics.messages == 1
+def test_another_key_cannot_send_for_a_member_from_its_address(
+    authenticator: ServerAuthenticator,
+) -> None:
+    ada = RecordingClient(authenticator, ADA, "ada").join()
+    # Bob sees all of Ada's packets, and so her cookie.
+    bob = RecordingClient(authenticator, ADA, "ada", "them", SECRET[::-1])
+    bob.send_request()
+    bob.client.state, bob.client.session = ada.client.state, ada.client.session
+    bob.client.cookie, bob.client.last_accepted = ada.client.cookie, ada.client.last_accepted
+    bob.client.queue_message("forged")
+    bob.send_request()
+    bob.client.leave()
+    bob.send_request()
+    statistics = authenticator.protocol.statistics
+    assert (statistics.messages, statistics.unauthenticated) == (0, 2)
+    assert ADA in authenticator.protocol.members
+    ada.client.queue_message("mine")
+    ada.send_request()
+    assert authenticator.protocol.statistics.messages == 1
 
 
-def test_a_member_that_left_is_not_brought_back_by_a_recording(gate: Gate, clock: Clock) -> None:
-    ada = Talker(gate, ADA, "ada").join()
-    ada.talking.is_leaving = True
-    ada.handle_timer()
-    assert not gate.hall.members
+def test_recorded_datagrams_do_not_rejoin_a_member_that_left(
+    authenticator: ServerAuthenticator, clock: Clock
+) -> None:
+    ada = RecordingClient(authenticator, ADA, "ada").join()
+    ada.client.leave()
+    ada.send_request()
+    assert not authenticator.protocol.members
     for _ in range(5):
         for data in ada.sent:
-            gate.receive_datagram(data, ADA)
-        gate._forget()
+            exchange(authenticator, data, ADA)
+        authenticator._drop_expired_sessions()
         clock.now_s += CHAT_COOKIE_S / 2 + 1
-    assert not gate.hall.members
+    assert not authenticator.protocol.members
 
 
-def test_a_recording_is_worth_nothing_after_a_restart(gate: Gate, clock: Clock) -> None:
-    ada = Talker(gate, ADA, "ada").join()
-    again = Gate(Hall(AccessList.parse([]), 5.0, clock), gate.keys, clock)
+def test_recorded_datagrams_have_no_effect_after_a_restart(
+    authenticator: ServerAuthenticator, clock: Clock
+) -> None:
+    ada = RecordingClient(authenticator, ADA, "ada").join()
+    again = ServerAuthenticator(
+        ChatServerProtocol(AccessList.parse([]), 5.0, clock), authenticator.keys, clock
+    )
     for data in ada.sent:
-        assert [reply[4] for reply, _ in again.receive_datagram(data, ADA)] == [
-            authentication.CHALLENGE
-        ]
+        assert [reply[4] for reply, _ in exchange(again, data, ADA)] == [authentication.CHALLENGE]
     assert not again.sessions
 
 
-def test_who_answers_a_flood_of_old_challenges_keeps_its_session(gate: Gate, clock: Clock) -> None:
-    ada = Talker(gate, ADA, "ada").join()
+def test_a_flood_of_old_challenges_does_not_end_a_session(
+    authenticator: ServerAuthenticator, clock: Clock
+) -> None:
+    ada = RecordingClient(authenticator, ADA, "ada").join()
     clock.now_s += 2 * CHAT_COOKIE_S
-    nonce = ada.seal.servers_nonce
-    # recorded, and sent from her address: the server answers with fresh challenges
+    nonce = ada.authenticator.server_nonce
+    # Recorded, and sent from her address: the server answers with fresh challenges.
     for data in ada.sent:
-        for reply, _ in gate.receive_datagram(data, ADA):
-            assert ada.seal.open(reply) is None
-    assert ada.seal.servers_nonce == nonce
+        for reply, _ in exchange(authenticator, data, ADA):
+            assert ada.authenticator.verify(reply) is None
+    assert ada.authenticator.server_nonce == nonce
 
 
-def test_a_full_server_is_not_asked_at_once_again(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
+def test_a_client_does_not_retry_immediately_at_a_full_server(
+    authenticator: ServerAuthenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authentication, "CHAT_SESSIONS_MAX", 1)
-    Talker(gate, ADA, "ada").join()
-    bob = Talker(gate, BOB, "bob")
-    bob.handle_timer()
-    bob.handle_timer()
-    assert bob.seal.open(bob.got[-1]) is None
-    assert len(gate.sessions) == 1
+    RecordingClient(authenticator, ADA, "ada").join()
+    bob = RecordingClient(authenticator, BOB, "bob")
+    bob.send_request()
+    bob.send_request()
+    assert bob.authenticator.verify(bob.received[-1]) is None
+    assert len(authenticator.sessions) == 1
 
 
-def test_sessions_that_nothing_could_begin_again_are_forgotten(
-    gate: Gate, clock: Clock, monkeypatch: pytest.MonkeyPatch
+def test_sessions_whose_nonces_have_expired_are_dropped(
+    authenticator: ServerAuthenticator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authentication, "CHAT_SESSIONS_MAX", 1)
-    ada = Talker(gate, ADA, "ada").join()
-    clock.now_s += CHAT_SILENT_S
-    gate.hall.handle_timer()
+    ada = RecordingClient(authenticator, ADA, "ada").join()
+    clock.now_s += CHAT_IDLE_TIMEOUT_S
+    authenticator.protocol.handle_timer()
     clock.now_s += 2 * CHAT_COOKIE_S
-    Talker(gate, BOB, "bob").join()
-    assert [peer for peer, _, _ in gate.sessions] == list(gate.heard) == [BOB]
+    RecordingClient(authenticator, BOB, "bob").join()
+    assert [peer for peer, _, _ in authenticator.sessions] == list(authenticator.current) == [BOB]
     ada.join()
 
 
-def test_a_key_that_is_taken_away_takes_its_members_along(gate: Gate) -> None:
+def test_revoking_a_key_disconnects_its_members(
+    authenticator: ServerAuthenticator,
+) -> None:
     ada, bob = (
-        Talker(gate, ADA, "ada").join(),
-        Talker(gate, BOB, "bob", "them", SECRET[::-1]).join(),
+        RecordingClient(authenticator, ADA, "ada").join(),
+        RecordingClient(authenticator, BOB, "bob", "them", SECRET[::-1]).join(),
     )
-    told = gate.renew({"us": SECRET})
-    assert [to for _, to in told] == [ADA]
-    assert b'"went","who":"bob"' in (ada.seal.open(told[0][0]) or b"")
-    assert gate.receive_datagram(bob.seal.close(b""), BOB) == []
-    assert set(gate.hall.members) == {ADA}
+    ((data, peer),) = authenticator.authenticate(authenticator.replace_keys({"us": SECRET}))
+    assert peer == ADA
+    assert b'"left","sender":"bob"' in (ada.authenticator.verify(data) or b"")
+    assert exchange(authenticator, bob.authenticator.authenticate(b""), BOB) == []
+    assert set(authenticator.protocol.members) == {ADA}
 
 
-def test_the_log_names_strangers_once_a_minute(
-    gate: Gate, clock: Clock, caplog: pytest.LogCaptureFixture
+def test_unauthenticated_datagrams_are_logged_once_a_minute(
+    authenticator: ServerAuthenticator, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(100):
-        gate.receive_datagram(b"online", EVE)
+        exchange(authenticator, b"online", EVE)
     clock.now_s += 61
-    gate.receive_datagram(b"online", EVE)
+    exchange(authenticator, b"online", EVE)
     assert [record.getMessage() for record in caplog.records] == [
-        "chat: 1 datagrams that no key signed; the last from 198.51.100.7 port 4003",
-        "chat: 100 datagrams that no key signed; the last from 198.51.100.7 port 4003",
+        "chat: 1 unauthenticated datagrams; the last from 198.51.100.7 port 4003",
+        "chat: 100 unauthenticated datagrams; the last from 198.51.100.7 port 4003",
     ]
 
 
-def test_the_longest_message_fits_a_datagram_under_the_longest_key_id(gate: Gate) -> None:
-    gate.keys = {"k" * 32: SECRET}
+def test_the_longest_message_fits_a_datagram_with_the_longest_key_id(
+    authenticator: ServerAuthenticator,
+) -> None:
+    authenticator.keys = {"k" * 32: SECRET}
     name = "\U00010400" * 24
-    ada = Talker(gate, ADA, name, "k" * 32).join()
-    ada.talking.say('"' * CHAT_TEXT_BYTES_MAX)
-    ada.handle_timer()
-    assert gate.hall.statistics.messages == 1
+    ada = RecordingClient(authenticator, ADA, name, "k" * 32).join()
+    ada.client.queue_message('"' * CHAT_TEXT_BYTES_MAX)
+    ada.send_request()
+    assert authenticator.protocol.statistics.messages == 1
     assert len(ada.sent[-1]) <= CHAT_DATAGRAM_BYTES_MAX
-    assert max(map(len, ada.got)) <= CHAT_DATAGRAM_BYTES_MAX
-    assert any('"' * 3 in data.decode("latin-1") or b'\\"' in data for data in ada.got)
+    assert max(map(len, ada.received)) <= CHAT_DATAGRAM_BYTES_MAX
+    assert any('"' * 3 in data.decode("latin-1") or b'\\"' in data for data in ada.received)
 
 
 @given(st.lists(st.integers(1, 200), max_size=200))
-def test_each_number_counts_once_at_most_and_near_ones_in_any_order(numbers: list[int]) -> None:
-    came, counted, highest = Numbers(), set(), 0
+def test_the_replay_window_accepts_each_number_once_in_any_order(numbers: list[int]) -> None:
+    window, counted, highest = ReplayWindow(), set(), 0
     for number in numbers:
-        is_new = came.take(number)
-        assert is_new == (number not in counted and number > highest - authentication.WINDOW)
+        is_new = window.accept(number)
+        assert is_new == (number not in counted and number > highest - authentication.REPLAY_WINDOW)
         counted |= {number} if is_new else set()
         highest = max(highest, number)
 
 
-def test_a_number_as_high_as_can_be_costs_nothing() -> None:
-    came = Numbers()
-    assert [came.take(n) for n in (1, 2**64 - 1, 2**64 - 1, 1)] == [True, True, False, False]
+def test_the_replay_window_accepts_the_highest_number() -> None:
+    window = ReplayWindow()
+    assert [window.accept(n) for n in (1, 2**64 - 1, 2**64 - 1, 1)] == [True, True, False, False]
 
 
 @given(seed=st.integers(0, 2**32), loss=st.floats(0, 0.4))
 @settings(max_examples=20, deadline=None)
-def test_with_a_key_a_bad_network_and_replays_everybody_sees_every_message_once(
-    seed: int, loss: float
-) -> None:
-    network = Network(seed, loss, ["ada", "bob"], SECRET)
-    everybody = network.members.values()
-
-    def are_in() -> bool:
-        return all(talking.is_in for talking in everybody) and len(network.hall.members) == 2
-
-    until(network, are_in)
-    for talking in everybody:
+def test_with_losses_and_replays_each_message_is_displayed_once(seed: int, loss: float) -> None:
+    network = MemoryNetwork(seed, loss, ["ada", "bob"], SECRET)
+    clients = network.clients.values()
+    network.run_until(
+        lambda: all(client.is_joined for client in clients) and len(network.server.members) == 2
+    )
+    for client in clients:
         for i in range(5):
-            talking.say(f"{talking.name} {i}")
+            client.queue_message(f"{client.name} {i}")
 
-    def is_said() -> bool:
-        for data, peer, is_request in network.chance.sample(
-            network.recorded, min(3, len(network.recorded))
-        ):
-            network.flying.append((data, network.chance.choice([peer, ADA, EVE]), is_request))
-        return all(len(network.said(name)) >= 10 for name in network.seen)
+    def replay_until_displayed() -> bool:
+        count = min(3, len(network.recorded))
+        for data, peer, is_request in network.random.sample(network.recorded, count):
+            address = network.random.choice([peer, ADA, EVE])
+            network.in_flight.append((data, address, is_request))
+        return all(len(network.messages(name)) >= 10 for name in network.events)
 
-    until(network, is_said)
-    for name in network.seen:
-        assert sorted(network.said(name)) == sorted(
-            f"{each} {i}" for each in ("ada", "bob") for i in range(5)
-        )
-    assert set(network.hall.members) == set(network.members)
+    network.run_until(replay_until_displayed)
+    expected = sorted(f"{each} {i}" for each in ("ada", "bob") for i in range(5))
+    assert all(sorted(network.messages(name)) == expected for name in network.events)
+    assert set(network.server.members) == set(network.clients)
 
 
 @given(st.binary(max_size=200).map(lambda data: b"FNK1" + data) | st.binary(max_size=200))
-def test_random_bytes_open_nothing(data: bytes) -> None:
-    assert Seal("us", SECRET).open(data) is None
+def test_random_bytes_are_not_authentic(data: bytes) -> None:
+    assert ClientAuthenticator("us", SECRET).verify(data) is None
 
 
-def test_the_document_has_a_vector_of_each_kind(gate: Gate) -> None:
-    seal = Seal("alice", SECRET)
-    seal.nonce, servers = bytes(range(16, 32)), bytes(range(32, 48))
-    seal._hello_key = seal._key = session_key(SECRET, "alice", seal.nonce, authentication.NO_NONCE)
-    hello = seal.close(b"")
-    data = authentication.REPLY.pack(b"FNK1", authentication.CHALLENGE, seal.nonce, 1) + servers
-    challenge = data + mac(seal._key, data)
-    assert seal.open(challenge) == b""
-    said = seal.close(wire.MARK + b'{"do":"who","cookie":"00"}')
+def test_the_document_has_a_vector_of_each_kind(authenticator: ServerAuthenticator) -> None:
+    client = ClientAuthenticator("alice", SECRET)
+    client.nonce, servers = bytes(range(16, 32)), bytes(range(32, 48))
+    client._hello_key = client._key = derive_session_key(
+        SECRET, "alice", client.nonce, authentication.NO_NONCE
+    )
+    hello = client.authenticate(b"")
+    data = (
+        authentication.SERVER_HEADER.pack(b"FNK1", authentication.CHALLENGE, client.nonce, 1)
+        + servers
+    )
+    challenge = data + mac(client._key, data)
+    assert client.verify(challenge) == b""
+    said = client.authenticate(wire.PREFIX + b'{"type":"who","cookie":"00"}')
     text = (ROOT / "docs" / "chat.md").read_text().replace("\n", "")
     for vector in (hello, challenge, said):
         assert vector.hex() in text

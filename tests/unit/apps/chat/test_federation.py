@@ -1,6 +1,4 @@
-"""Halls joined by a backplane: everything is heard once, everybody knows who is online, and one
-name is one member's.
-"""
+"""Federation of chat servers on one backplane: messages, presence, name conflicts."""
 
 from __future__ import annotations
 
@@ -8,19 +6,19 @@ import json
 
 import pytest
 
-from fastnet.apps.chat import federation as elsewhere_module
-from fastnet.apps.chat.backplane.contract import BACK, HERE, SAID
+from fastnet.apps.chat import federation
+from fastnet.apps.chat.backplane.contract import MESSAGE, PRESENCE, RECONNECTED
 from fastnet.apps.chat.backplane.memory import Memory
-from fastnet.apps.chat.client_protocol import Event, Talking
-from fastnet.apps.chat.federation import Elsewhere
-from fastnet.apps.chat.server_protocol import Hall
+from fastnet.apps.chat.client_protocol import ChatClientProtocol, ChatEvent
+from fastnet.apps.chat.federation import Federation
+from fastnet.apps.chat.server_protocol import ChatServerProtocol
 from fastnet.limits import (
+    CHAT_BACKPLANE_BATCH,
     CHAT_CATCH_UP_S,
-    CHAT_HERE_S,
     CHAT_HISTORY,
-    CHAT_SERVER_SILENT_S,
-    CHAT_TURN_ENTRIES,
-    CHAT_UNREAD_MAX,
+    CHAT_PRESENCE_S,
+    CHAT_SERVER_TIMEOUT_S,
+    CHAT_UNACKNOWLEDGED_MAX,
 )
 from fastnet.transport.access import AccessList
 from fastnet.udp.contract import Peer
@@ -29,69 +27,73 @@ ADA, BOB, EVE = ("127.0.0.1", 4001), ("127.0.0.1", 4002), ("127.0.0.1", 4003)
 
 
 class Server:
-    """A hall on a bus, and its members as its clients see it."""
+    """A server on a bus, and its clients with the events that they display."""
 
-    def __init__(self, city: City) -> None:
-        self.city = city
-        self.hall = Hall(AccessList.parse(["127.0.0.0/8"]), 1e9, lambda: city.now_s)
-        self.end = Memory("memory", city.bus)
-        self.elsewhere = Elsewhere(self.hall, self.end, lambda: city.now_s)
-        self.elsewhere.start()
-        self.members: dict[Peer, Talking] = {}
-        self.seen: dict[Peer, list[Event]] = {}
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.protocol = ChatServerProtocol(
+            AccessList.parse(["127.0.0.0/8"]), 1e9, lambda: cluster.now_s
+        )
+        self.backplane = Memory("memory", cluster.bus)
+        self.federation = Federation(self.protocol, self.backplane, lambda: cluster.now_s)
+        self.federation.start()
+        self.members: dict[Peer, ChatClientProtocol] = {}
+        self.seen: dict[Peer, list[ChatEvent]] = {}
         self.texts: dict[Peer, list[bytes]] = {}
-        city.servers.append(self)
+        cluster.servers.append(self)
 
-    def join(self, name: str, peer: Peer, room: str = "") -> Talking:
-        talking = self.members[peer] = Talking(name, room)
+    def join(self, name: str, peer: Peer, room: str = "") -> ChatClientProtocol:
+        client = self.members[peer] = ChatClientProtocol(name, room)
         self.seen[peer] = []
-        self.city.settle()
-        return talking
+        self.cluster.exchange()
+        return client
 
     def online(self, peer: Peer) -> None:
         self.texts[peer] = []
         self.text(b"online", peer)
 
     def text(self, data: bytes, peer: Peer) -> None:
-        self.deliver(self.hall.receive_datagram(data, peer))
-        self.city.settle()
+        self.deliver(self.protocol.receive_datagram(data, peer))
+        self.cluster.exchange()
 
     def handle_timer(self) -> None:
-        self.deliver([*self.elsewhere.handle_timer(), *self.hall.handle_timer()])
-        for peer, talking in self.members.items():
-            if talking.is_due:
-                self.deliver(self.hall.receive_datagram(talking.next(), peer))
+        self.deliver([*self.federation.handle_timer(), *self.protocol.handle_timer()])
+        for peer, client in self.members.items():
+            if client.is_request_due:
+                self.deliver(self.protocol.receive_datagram(client.next_request(), peer))
 
     def deliver(self, sent: list[tuple[bytes, Peer]]) -> None:
         for data, peer in sent:
             if peer in self.texts:
                 self.texts[peer].append(data)
-            elif talking := self.members.get(peer):
-                got = talking.got
-                self.seen[peer] += talking.receive_datagram(data) or []
-                if talking.got != got:
-                    self.deliver(self.hall.receive_datagram(talking.acknowledgement(), peer))
+            elif client := self.members.get(peer):
+                got = client.last_event
+                self.seen[peer] += client.receive_datagram(data) or []
+                if client.last_event != got:
+                    self.deliver(self.protocol.receive_datagram(client.acknowledgement(), peer))
 
-    def said(self, peer: Peer) -> list[str]:
-        return [f"{event.who}: {event.text}" for event in self.seen[peer] if event.kind == "said"]
+    def messages(self, peer: Peer) -> list[str]:
+        return [
+            f"{event.sender}: {event.text}" for event in self.seen[peer] if event.kind == "message"
+        ]
 
     def kinds(self, peer: Peer, who: str) -> list[str]:
         return [
             event.kind
             for event in self.seen[peer]
-            if event.who == who and event.kind in ("came", "went")
+            if event.sender == who and event.kind in ("joined", "left")
         ]
 
 
-class City:
-    """Servers on one bus, and a clock."""
+class Cluster:
+    """Servers on one bus, and their clock."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.bus: list[Memory] = []
         self.servers: list[Server] = []
 
-    def settle(self) -> None:
+    def exchange(self) -> None:
         for _ in range(6):
             self.now_s += 0.001
             for server in self.servers:
@@ -101,45 +103,47 @@ class City:
         for _ in range(int(seconds / step_s)):
             self.now_s += step_s
             for server in self.servers:
-                for talking in server.members.values():
-                    talking.is_due = True
-            self.settle()
+                for client in server.members.values():
+                    client.is_request_due = True
+            self.exchange()
 
 
 @pytest.fixture
-def city() -> City:
-    return City()
+def cluster() -> Cluster:
+    return Cluster()
 
 
-def test_members_of_one_room_at_two_servers_see_each_message_once(city: City) -> None:
-    a, b = Server(city), Server(city)
+def test_members_at_two_servers_receive_each_message_once(cluster: Cluster) -> None:
+    a, b = Server(cluster), Server(cluster)
     ada, bob, eve = a.join("ada", ADA, "ops"), b.join("bob", BOB, "ops"), b.join("eve", EVE)
-    ada.say("one")
-    bob.say("two")
-    eve.say("elsewhere")
-    city.pass_time(20)
-    assert sorted(a.said(ADA)) == sorted(b.said(BOB)) == ["ada: one", "bob: two"]
-    assert b.said(EVE) == ["eve: elsewhere"]
+    ada.queue_message("one")
+    bob.queue_message("two")
+    eve.queue_message("elsewhere")
+    cluster.pass_time(20)
+    assert sorted(a.messages(ADA)) == sorted(b.messages(BOB)) == ["ada: one", "bob: two"]
+    assert b.messages(EVE) == ["eve: elsewhere"]
 
 
-def test_who_is_online_is_known_everywhere(city: City) -> None:
-    a, b = Server(city), Server(city)
+def test_presence_is_known_at_all_servers(cluster: Cluster) -> None:
+    a, b = Server(cluster), Server(cluster)
     ada, bob = a.join("ada", ADA), b.join("bob", BOB)
-    assert a.kinds(ADA, "bob") == ["came"]
-    ada.asks_who = ada.is_due = True
-    city.settle()
+    assert a.kinds(ADA, "bob") == ["joined"]
+    ada.request_who()
+    cluster.exchange()
     (who,) = [event for event in a.seen[ADA] if event.kind == "who"]
     assert (who.online, who.names) == (2, ("ada", "bob"))
-    bob.is_leaving = bob.is_due = True
-    city.settle()
-    assert a.kinds(ADA, "bob") == ["came", "went"]
+    bob.leave()
+    cluster.exchange()
+    assert a.kinds(ADA, "bob") == ["joined", "left"]
     assert b.kinds(BOB, "ada") == []  # she was there first, which he was told by the welcome
-    (joined,) = [event for event in b.seen[BOB] if event.kind == "joined"]
-    assert joined.online == 2
+    (welcome,) = [event for event in b.seen[BOB] if event.kind == "welcome"]
+    assert welcome.online == 2
 
 
-def test_textbook_programs_at_two_servers_hear_each_other_with_their_addresses(city: City) -> None:
-    a, b = Server(city), Server(city)
+def test_textbook_programs_at_two_servers_see_each_others_addresses(
+    cluster: Cluster,
+) -> None:
+    a, b = Server(cluster), Server(cluster)
     a.online(ADA)
     b.online(BOB)
     a.text(b"hi", ADA)
@@ -151,126 +155,126 @@ def test_textbook_programs_at_two_servers_hear_each_other_with_their_addresses(c
     ]
 
 
-def test_what_was_said_is_told_to_who_comes_to_another_server_and_to_one_that_starts_later(
-    city: City,
+def test_history_reaches_members_of_other_and_later_servers(
+    cluster: Cluster,
 ) -> None:
-    a, b = Server(city), Server(city)
+    a, b = Server(cluster), Server(cluster)
     ada = a.join("ada", ADA, "ops")
     for i in range(CHAT_HISTORY + 10):
-        ada.say(f"{i}")
-        city.settle()
-    late = Server(city)
+        ada.queue_message(f"{i}")
+        cluster.exchange()
+    late = Server(cluster)
     for server, peer in ((b, BOB), (late, EVE)):
         server.join(f"x{peer[1]}", peer, "ops")
-        city.pass_time(3)
-        earlier = [event.text for event in server.seen[peer] if event.kind == "earlier"]
+        cluster.pass_time(3)
+        earlier = [event.text for event in server.seen[peer] if event.kind == "history"]
         assert earlier == [f"{i}" for i in range(10, CHAT_HISTORY + 10)]
 
 
-def test_that_somebody_came_is_told_before_what_they_say(city: City) -> None:
-    a, b = Server(city), Server(city)
+def test_a_join_is_announced_before_the_first_message(cluster: Cluster) -> None:
+    a, b = Server(cluster), Server(cluster)
     b.join("bob", BOB)
-    talking = Talking("ada")
-    a.members[ADA], a.seen[ADA] = talking, []
-    talking.say("quick")
-    while talking.waiting:
-        a.deliver(a.hall.receive_datagram(talking.next(), ADA))
-    city.settle()
-    assert [(event.kind, event.who) for event in b.seen[BOB]][-2:] == [
-        ("came", "ada"),
-        ("said", "ada"),
+    client = ChatClientProtocol("ada")
+    a.members[ADA], a.seen[ADA] = client, []
+    client.queue_message("quick")
+    while client.unaccepted:
+        a.deliver(a.protocol.receive_datagram(client.next_request(), ADA))
+    cluster.exchange()
+    assert [(event.kind, event.sender) for event in b.seen[BOB]][-2:] == [
+        ("joined", "ada"),
+        ("message", "ada"),
     ]
 
 
-def test_a_name_that_is_held_at_another_server_is_refused(city: City) -> None:
-    a, b = Server(city), Server(city)
+def test_a_name_in_use_at_another_server_is_refused(cluster: Cluster) -> None:
+    a, b = Server(cluster), Server(cluster)
     a.join("ada", ADA)
     second = b.join("ADA", BOB)
     assert [(event.kind, event.text) for event in b.seen[BOB]][:1] == [
-        ("refused", "somebody is ada already")
+        ("refused", "the name ada is in use")
     ]
-    assert not second.is_in
+    assert not second.is_joined
 
 
-def test_of_two_who_take_one_name_at_the_same_moment_the_later_one_goes(city: City) -> None:
-    a, b = Server(city), Server(city)
+def test_the_later_of_two_members_with_one_name_is_disconnected(cluster: Cluster) -> None:
+    a, b = Server(cluster), Server(cluster)
     eve = b.join("eve", EVE)
     for server, peer in ((a, ADA), (b, BOB)):  # neither has heard of the other
-        talking = server.members[peer] = Talking("ada")
+        client = server.members[peer] = ChatClientProtocol("ada")
         server.seen[peer] = []
-        while not talking.is_in:
-            server.deliver(server.hall.receive_datagram(talking.next(), peer))
-    city.settle()
-    assert (ADA in a.hall.members, BOB in b.hall.members) == (True, False)
-    city.pass_time(15)
-    assert ("refused", "somebody is ada already") in [
+        while not client.is_joined:
+            server.deliver(server.protocol.receive_datagram(client.next_request(), peer))
+    cluster.exchange()
+    assert (ADA in a.protocol.members, BOB in b.protocol.members) == (True, False)
+    cluster.pass_time(15)
+    assert ("refused", "the name ada is in use") in [
         (event.kind, event.text) for event in b.seen[BOB]
     ]
-    eve.say("still here")
-    city.settle()
-    assert a.said(ADA)[-1:] == ["eve: still here"]
+    eve.queue_message("still here")
+    cluster.exchange()
+    assert a.messages(ADA)[-1:] == ["eve: still here"]
 
 
-def test_a_server_that_falls_silent_takes_its_members_offline_and_brings_them_back(
-    city: City,
+def test_members_of_an_unreachable_server_are_offline_until_it_returns(
+    cluster: Cluster,
 ) -> None:
-    a, b = Server(city), Server(city)
+    a, b = Server(cluster), Server(cluster)
     a.join("ada", ADA)
     b.join("bob", BOB)
-    city.bus.remove(b.end)
-    b.end.bus = []
-    city.pass_time(CHAT_SERVER_SILENT_S + CHAT_HERE_S)
-    assert a.kinds(ADA, "bob") == ["came", "went"]
-    city.bus.append(b.end)
-    b.end.bus = city.bus
-    b.end.arrived.append((BACK, ""))
-    city.settle()
-    assert a.kinds(ADA, "bob") == ["came", "went", "came"]
+    cluster.bus.remove(b.backplane)
+    b.backplane.bus = []
+    cluster.pass_time(CHAT_SERVER_TIMEOUT_S + CHAT_PRESENCE_S)
+    assert a.kinds(ADA, "bob") == ["joined", "left"]
+    cluster.bus.append(b.backplane)
+    b.backplane.bus = cluster.bus
+    b.backplane.arrived.append((RECONNECTED, ""))
+    cluster.exchange()
+    assert a.kinds(ADA, "bob") == ["joined", "left", "joined"]
 
 
-def test_a_server_that_ends_takes_its_members_offline_at_once(city: City) -> None:
-    a, b = Server(city), Server(city)
+def test_members_of_a_stopped_server_are_offline_immediately(cluster: Cluster) -> None:
+    a, b = Server(cluster), Server(cluster)
     a.join("ada", ADA)
     b.join("bob", BOB)
-    city.servers.remove(b)
-    b.elsewhere.close()
-    city.settle()
-    assert a.kinds(ADA, "bob") == ["came", "went"]
-    assert not a.elsewhere.heard_s
+    cluster.servers.remove(b)
+    b.federation.close()
+    cluster.exchange()
+    assert a.kinds(ADA, "bob") == ["joined", "left"]
+    assert not a.federation.last_presence_s
 
 
-def test_who_is_at_another_server_before_its_own_is_missed_never_goes(city: City) -> None:
-    a, b, c = Server(city), Server(city), Server(city)
+def test_a_member_that_moves_from_a_killed_server_stays_online(cluster: Cluster) -> None:
+    a, b, c = Server(cluster), Server(cluster), Server(cluster)
     a.join("ada", ADA)
     b.join("bob", BOB)
-    city.servers.remove(b)  # killed
-    city.bus.remove(b.end)
-    c.hall.away.clear()
+    cluster.servers.remove(b)  # killed
+    cluster.bus.remove(b.backplane)
+    c.protocol.remote.by_server.clear()
     c.join("bob", BOB)
-    city.pass_time(2 * CHAT_SERVER_SILENT_S)
-    assert a.kinds(ADA, "bob") == ["came"]
+    cluster.pass_time(2 * CHAT_SERVER_TIMEOUT_S)
+    assert a.kinds(ADA, "bob") == ["joined"]
 
 
-def test_an_entry_that_comes_twice_late_or_home_is_heard_once(city: City) -> None:
-    a, b = Server(city), Server(city)
+def test_a_duplicate_late_or_own_entry_counts_once(cluster: Cluster) -> None:
+    a, b = Server(cluster), Server(cluster)
     a.join("ada", ADA)
     b.join("bob", BOB)
     recorded: list[tuple[str, str]] = []
-    take = b.end.take
+    take = b.backplane.take
 
     def taking(most: int) -> list[tuple[str, str]]:
         found = take(most)
         recorded.extend(found)
         return found
 
-    b.end.take = taking  # type: ignore[method-assign]
-    a.members[ADA].say("once")
-    city.settle()
-    for end in (a.end, b.end):
+    b.backplane.take = taking  # type: ignore[method-assign]
+    a.members[ADA].queue_message("once")
+    cluster.exchange()
+    for end in (a.backplane, b.backplane):
         end.arrived.extend([*recorded, *reversed(recorded)])
-    city.pass_time(2)
-    assert a.said(ADA) == b.said(BOB) == ["ada: once"]
-    assert a.hall.statistics.junk == b.hall.statistics.junk == 0
+    cluster.pass_time(2)
+    assert a.messages(ADA) == b.messages(BOB) == ["ada: once"]
+    assert a.protocol.statistics.malformed == b.protocol.statistics.malformed == 0
 
 
 @pytest.mark.parametrize(
@@ -287,77 +291,88 @@ def test_an_entry_that_comes_twice_late_or_home_is_heard_once(city: City) -> Non
         '{"server":"x","number":1,"members":[["a","h",1,"a b",1]]}',
         '{"server":"x","number":1,"members":[["a","h",70000,"",1]]}',
         '{"server":"x","number":1,"members":[["","h",1,"",1]]}',
-        '{"server":"x","number":1,"at":["h",1],"who":"a","room":"","text":""}',
-        '{"server":"x","number":1,"at":["h",1],"who":"a","room":"","text":7}',
-        '{"server":"x","number":1,"at":["h"],"who":"a","room":"","text":"t"}',
+        '{"server":"x","number":1,"address":["h",1],"sender":"a","room":"","text":""}',
+        '{"server":"x","number":1,"address":["h",1],"sender":"a","room":"","text":7}',
+        '{"server":"x","number":1,"address":["h"],"sender":"a","room":"","text":"t"}',
         json.dumps(
-            {"server": "x", "number": 1, "at": ["h", 1], "who": "a", "room": "", "text": "x" * 449}
+            {
+                "server": "x",
+                "number": 1,
+                "address": ["h", 1],
+                "sender": "a",
+                "room": "",
+                "text": "x" * 449,
+            }
         ),
     ],
 )
-def test_what_makes_no_sense_on_the_backplane_is_counted_and_shown_to_nobody(
-    city: City, entry: str
-) -> None:
-    a = Server(city)
+def test_an_invalid_entry_is_counted_and_not_displayed(cluster: Cluster, entry: str) -> None:
+    a = Server(cluster)
     a.join("ada", ADA)
     before = list(a.seen[ADA])
-    a.end.arrived.extend([(SAID, entry), (HERE, entry)])
-    city.settle()
-    assert a.hall.statistics.junk >= 1
+    a.backplane.arrived.extend([(MESSAGE, entry), (PRESENCE, entry)])
+    cluster.exchange()
+    assert a.protocol.statistics.malformed >= 1
     assert a.seen[ADA] == before
 
 
-def test_nothing_a_terminal_would_obey_comes_from_the_backplane(city: City) -> None:
-    a = Server(city)
+def test_entries_are_displayed_without_control_characters(cluster: Cluster) -> None:
+    a = Server(cluster)
     a.join("ada", ADA)
     entry = {
         "server": "x",
         "number": 1,
-        "at": ["h", 1],
-        "who": "e\x1bve",
+        "address": ["h", 1],
+        "sender": "e\x1bve",
         "room": "",
         "text": "\x1b[2J",
     }
-    a.end.arrived.append((SAID, json.dumps(entry)))
-    city.settle()
-    assert a.said(ADA) == ["e\ufffdve: \ufffd[2J"]
+    a.backplane.arrived.append((MESSAGE, json.dumps(entry)))
+    cluster.exchange()
+    assert a.messages(ADA) == ["e\ufffdve: \ufffd[2J"]
 
 
-def test_what_was_missed_comes_no_faster_than_the_members_take_it(city: City) -> None:
-    a = Server(city)
+def test_missed_entries_wait_for_the_members_acknowledgements(cluster: Cluster) -> None:
+    a = Server(cluster)
     a.join("ada", ADA)
-    for i in range(5 * CHAT_UNREAD_MAX):
+    for i in range(5 * CHAT_UNACKNOWLEDGED_MAX):
         entry = {
             "server": "x",
             "number": i + 1,
-            "at": ["h", 1],
-            "who": "eve",
+            "address": ["h", 1],
+            "sender": "eve",
             "room": "",
             "text": f"{i}",
         }
-        a.end.arrived.append((SAID, json.dumps(entry)))
+        a.backplane.arrived.append((MESSAGE, json.dumps(entry)))
     a.members.clear()  # she takes nothing
     a.handle_timer()
     a.handle_timer()
     a.handle_timer()
-    unread = len(a.hall.members[ADA].unread)
-    assert CHAT_UNREAD_MAX // 2 <= unread <= CHAT_UNREAD_MAX // 2 + CHAT_TURN_ENTRIES
-    assert a.elsewhere.fd == -1
+    unread = len(a.protocol.members[ADA].events)
+    assert (
+        CHAT_UNACKNOWLEDGED_MAX // 2
+        <= unread
+        <= CHAT_UNACKNOWLEDGED_MAX // 2 + CHAT_BACKPLANE_BATCH
+    )
+    assert a.federation.fd == -1
     a.handle_timer()
-    assert len(a.hall.members[ADA].unread) == unread
-    city.now_s += CHAT_CATCH_UP_S
+    assert len(a.protocol.members[ADA].events) == unread
+    cluster.now_s += CHAT_CATCH_UP_S
     for _ in range(30):
         a.handle_timer()
-    assert ADA not in a.hall.members
-    assert not a.end.arrived
+    assert ADA not in a.protocol.members
+    assert not a.backplane.arrived
 
 
-def test_servers_of_earlier_runs_are_forgotten(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elsewhere_module, "CHAT_SERVERS_MAX", 5)
-    a = Server(city)
+def test_the_number_of_known_servers_is_bounded(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(federation, "CHAT_SERVERS_MAX", 5)
+    a = Server(cluster)
     for i in range(100):
         entry = {"server": f"s{i}", "number": 1, "members": [[f"m{i}", "h", 1, "", 1]]}
-        a.end.arrived.append((HERE, json.dumps(entry)))
-    city.settle()
-    assert len(a.elsewhere._newest) <= 10
-    assert len(a.hall.away) <= 5
+        a.backplane.arrived.append((PRESENCE, json.dumps(entry)))
+    cluster.exchange()
+    assert len(a.federation._highest_numbers) <= 10
+    assert len(a.protocol.remote.by_server) <= 5

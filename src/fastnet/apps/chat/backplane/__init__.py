@@ -1,4 +1,4 @@
-"""What makes several chat servers one: one row a way. To add one, write its file and its row."""
+"""Backplanes, which join chat servers: to add one, write its file and its row."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from fastnet.registry import Registry, Row
 
 @dataclass(frozen=True)
 class BackplaneRow(Row):
-    """written: how --backplane names it."""
+    """A backplane."""
 
-    written: str = ""
+    url_form: str = ""
+    """Form of its URL, for --backplane."""
 
 
 def needs_redis() -> str:
+    """Why Redis cannot be used here; "" if it can."""
     return (
         ""
         if find_spec("redis")
@@ -30,20 +32,20 @@ def needs_redis() -> str:
 BACKPLANES: Registry[BackplaneRow] = Registry(
     __name__,
     {
-        "memory": BackplaneRow("this server alone", "memory", written="memory"),
+        "memory": BackplaneRow("this server alone", "memory", url_form="memory"),
         "redis": BackplaneRow(
-            "all servers that name the same database of a Redis or Valkey server, through its streams",
+            "all servers with the same database of a Redis or Valkey server, by its streams",
             "redis_streams",
             needs=needs_redis,
-            written="redis://HOST[:PORT]/[DB]",
+            url_form="redis://HOST[:PORT]/[DB]",
         ),
     },
 )
 
 
-def check(url: str) -> None:
-    """Raises ConfigError for what names no backplane."""
-    hint = " or ".join(row.written for row in BACKPLANES.values())
+def check_url(url: str) -> None:
+    """Raises ConfigError for a URL that names no backplane."""
+    hint = " or ".join(row.url_form for row in BACKPLANES.values())
     name, is_url, _ = url.partition("://")
     try:
         parts = urlsplit(url)
@@ -55,23 +57,23 @@ def check(url: str) -> None:
     except ValueError:
         is_good = False
     if name not in BACKPLANES or bool(is_url) != (name != "memory") or not is_good:
-        raise ConfigError(f"no backplane is written {shown(url)}", f"Write {hint}")
+        raise ConfigError(f"{hide_password(url)} is no backplane", f"Write {hint}")
     if is_url and not (parts.path.strip("/") or "0").isdecimal():
-        raise ConfigError(f"{shown(url)} names no database by its number", f"Write {hint}")
+        raise ConfigError(f"{hide_password(url)} has no database number", f"Write {hint}")
 
 
-def shown(url: str) -> str:
-    """A backplane's name without the password that may be in it."""
+def hide_password(url: str) -> str:
+    """A backplane's URL without the user and password that it may contain."""
     scheme, is_url, rest = url.partition("://")
     return f"{scheme}{is_url}{rest.rpartition('@')[2]}"
 
 
 def open_backplane(url: str) -> Backplane:
-    """One server's end of a backplane; not connected yet. Raises UnsupportedError."""
+    """One server's connection to a backplane; not started yet. Raises UnsupportedError."""
     name = url.partition("://")[0]
     if why := BACKPLANES.why_not(name, "python"):
         raise UnsupportedError(
             f"no backplane {name} here: {why}", "Install it, or leave --backplane out"
         )
-    end: Backplane = BACKPLANES.load(name, "python").Backplane(url)
-    return end
+    backplane: Backplane = BACKPLANES.load(name, "python").Backplane(url)
+    return backplane

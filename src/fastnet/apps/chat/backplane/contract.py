@@ -1,42 +1,49 @@
-"""What joins chat servers, as sentences that tests cite.
+"""Contract of a backplane: what joins chat servers, as numbered sentences that tests cite.
 
-B1  An entry that is published arrives at every other server of the backplane, and those of one
-server in its order. Within a
-    topic it may arrive twice, or come back to who published it: entries name their server and number, and readers skip.
-B2  `publish` and `take` never wait, whatever state the backplane is in. B3  What is published while
-the backplane is away is kept, up to CHAT_BACKLOG_MAX entries, and published when it is back; of
-    HERE only the last. What others published meanwhile arrives then.
-B4  What nobody takes is not read: a slow reader costs no memory but the backplane's own.
-B5  After an outage `take` gives an entry BACK, that one may say anew who is here.
+B1  A published entry arrives at every other server of the backplane, and the entries of one server
+    in its order. Within a topic an entry may arrive twice, or return to its publisher: entries
+    carry their server and number, and receivers skip duplicates.
+B2  `publish` and `take` never block, whatever the state of the backplane.
+B3  Entries published while the backplane is unreachable are kept, up to CHAT_BACKLOG_MAX, and
+    published when it is reachable again; of PRESENCE only the last. Entries that other servers
+    published meanwhile arrive then.
+B4  Entries that are not taken are not read: a slow receiver costs no memory except the backplane's.
+B5  After an outage `take` returns an entry RECONNECTED, so that presence can be published anew.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-SAID, HERE, BACK = "said", "here", "back"
-"""Topics. Of SAID the backplane keeps the last CHAT_STREAM_ENTRIES, of HERE a few."""
+MESSAGE, PRESENCE, RECONNECTED = "message", "presence", "reconnected"
+"""Topics. The backplane keeps the last CHAT_STREAM_ENTRIES of MESSAGE and a few of PRESENCE."""
 
-Taken = tuple[str, str]
-"""A topic and an entry."""
+Entry = tuple[str, str]
+"""A topic, and the text of an entry."""
 
 
 class Backplane(Protocol):
-    """One server's end."""
+    """One server's connection to a backplane."""
 
     fd: int
-    """Readable when `take` has something; -1: whoever publishes is in this thread."""
+    """Readable when `take` has entries; -1: publishers are in the same thread."""
 
     def start(self) -> list[str]:
-        """Connect. Returns the entries of SAID that are kept, oldest first. Raises FastnetError."""
+        """Connect. Returns the kept entries of MESSAGE, oldest first. Raises FastnetError."""
 
     def publish(self, topic: str, number: int, entry: str) -> int:
-        """Send an entry to the others. number: rises. Returns how many older ones had to be dropped
-        for it.
+        """Queue an entry for the other servers.
+
+        Args:
+            topic: MESSAGE or PRESENCE.
+            number: Higher than that of every entry before.
+            entry: Its text.
+        Returns:
+            How many older entries were dropped to make room for it.
         """
 
-    def take(self, most: int) -> list[Taken]:
-        """Up to `most` entries that have arrived, in order."""
+    def take(self, most: int) -> list[Entry]:
+        """Up to `most` arrived entries, in order."""
 
     def close(self) -> None:
-        """Publish what is waiting, if that is quick, and disconnect."""
+        """Publish queued entries for up to CHAT_FLUSH_S, and disconnect. May be called twice."""

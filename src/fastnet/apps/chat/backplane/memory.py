@@ -1,40 +1,46 @@
-"""Halls in one process, in one thread; a server by itself is alone on it. What the tests join halls
-with.
+"""Backplane in one process and one thread; with one server it has no other receivers.
+
+The default of `chat serve`, and what tests join several servers with.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-from fastnet.apps.chat.backplane.contract import SAID, Taken
+from fastnet.apps.chat.backplane.contract import MESSAGE, Entry
 from fastnet.limits import CHAT_STREAM_ENTRIES
 
 
 class Memory:
-    """One end. bus: what the others of this backplane have too."""
+    """One server's connection.
+
+    Args:
+        url: "memory".
+        bus: The connections of this backplane, shared by all of them; None begins a new one.
+    """
 
     fd = -1
 
     def __init__(self, url: str = "memory", bus: list[Memory] | None = None) -> None:
         self.bus = bus if bus is not None else []
-        self.said: deque[str] = deque(maxlen=CHAT_STREAM_ENTRIES)
-        self.arrived: deque[Taken] = deque()
+        self.kept: deque[str] = deque(maxlen=CHAT_STREAM_ENTRIES)
+        self.arrived: deque[Entry] = deque()
 
     def start(self) -> list[str]:
-        earlier = list(self.bus[0].said) if self.bus else []
-        self.said.extend(earlier)
+        kept = list(self.bus[0].kept) if self.bus else []
+        self.kept.extend(kept)
         self.bus.append(self)
-        return earlier
+        return kept
 
     def publish(self, topic: str, number: int, entry: str) -> int:
-        for end in self.bus:
-            if end is not self:
-                end.arrived.append((topic, entry))
-            if topic == SAID and len(self.bus) > 1:
-                end.said.append(entry)
+        for connection in self.bus:
+            if connection is not self:
+                connection.arrived.append((topic, entry))
+            if topic == MESSAGE and len(self.bus) > 1:
+                connection.kept.append(entry)
         return 0
 
-    def take(self, most: int) -> list[Taken]:
+    def take(self, most: int) -> list[Entry]:
         return [self.arrived.popleft() for _ in range(min(most, len(self.arrived)))]
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""The chat's terminal: screen, layout, key input and what is shown."""
+"""User interfaces of the chat client: lines, JSON, or a full screen on a terminal."""

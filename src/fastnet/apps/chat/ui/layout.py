@@ -1,10 +1,9 @@
-"""Text in columns: how wide characters are, where lines break, and a line that is being edited.
+"""Terminal text layout: character widths, line wrapping, and an edited line.
 
-Facts. A terminal gives a character no column, one or two: none to what combines with the one
-before, two to what East Asian fonts draw wide (Unicode TR 11). Terminals disagree about some, such
-as emoji that are joined to one.
-Decision: what belongs together is a cell, and nothing is cut or deleted but whole cells. In doubt a
-cell counts as wider, so a row is rather too short than too long.
+Facts. A character takes no column, one or two: none if it combines with the one before, two if East
+Asian fonts draw it wide (Unicode TR 11). Terminals disagree about some, such as emoji sequences.
+Decision: a character and those that combine with it are a cell, and only whole cells are cut or
+deleted. In doubt a cell counts as wider, so a row is rather too short than too long.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from fastnet.limits import CHAT_INPUT_CHARACTERS_MAX
 
 
 def width(text: str) -> int:
-    """Columns of a cell, or of several."""
+    """Columns of a text."""
     return sum(map(character_width, text))
 
 
@@ -30,7 +29,7 @@ def character_width(character: str) -> int:
 
 
 def cells(text: str) -> list[str]:
-    """A text in pieces of one character and what combines with it."""
+    """The cells of a text: each a character with those that combine with it."""
     if text.isascii():
         return list(text)
     found: list[str] = []
@@ -43,9 +42,7 @@ def cells(text: str) -> list[str]:
 
 
 def wrap(text: str, columns: int) -> list[str]:
-    """A text in rows of at most so many columns, broken at blanks where there are some. At least
-    one row.
-    """
+    """Break a text into rows of at most `columns`, at blanks if possible. At least one row."""
     if len(text) <= columns and text.isascii():
         return [text]
     found = cells(text)
@@ -65,11 +62,12 @@ def wrap(text: str, columns: int) -> list[str]:
 
 
 class Editor:
-    """A line being typed. at: the cell before which the next character goes."""
+    """The input line."""
 
     def __init__(self) -> None:
         self.cells: list[str] = []
         self.at = 0
+        """Cursor: the next character is inserted before this cell."""
 
     @property
     def text(self) -> str:
@@ -89,7 +87,7 @@ class Editor:
         self.at += 1
 
     def delete(self, start: int, end: int) -> None:
-        """Cells from start up to end, counted from the beginning of the line."""
+        """Delete cells from start up to end, counted from the beginning of the line."""
         start, end = max(0, start), min(end, len(self.cells))
         if start < end:
             del self.cells[start:end]
@@ -107,14 +105,14 @@ class Editor:
             at -= 1
         return at
 
-    def take(self) -> str:
-        """The line, which is then empty."""
+    def take_line(self) -> str:
+        """Returns the line and empties it."""
         text = self.text
         self.cells, self.at = [], 0
         return text
 
     def view(self, columns: int) -> tuple[str, int]:
-        """The part around the cursor that fits, and the column of the cursor in it."""
+        """The part around the cursor that fits `columns`, and the cursor's column in it."""
         start, used = self.at, 0
         for cell in reversed(self.cells[: self.at]):
             if used + width(cell) >= columns:
@@ -126,7 +124,7 @@ class Editor:
 
 
 def fitting(found: list[str], columns: int) -> Iterator[str]:
-    """The first cells, as many as fit."""
+    """The first cells, up to `columns`."""
     for cell in found:
         columns -= width(cell)
         if columns < 0:

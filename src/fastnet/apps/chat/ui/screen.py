@@ -1,8 +1,7 @@
-"""A chat on a whole terminal: what was said above, a line about where one is, and the line that is
-being typed.
+"""Screen of the chat client: messages, a status line and an input line, without terminal I/O.
 
-Keys in, rows out; the terminal itself is terminal.py's. Each row is painted at its own place and
-only when it has changed, so a row that a terminal draws wider than we think spoils no other.
+Decision: keys in, rows out; terminal.py owns the terminal. Each row is painted at its own position
+and only when it has changed, so a row that a terminal draws wider than computed spoils no other.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ PROMPT = "> "
 
 SEQUENCE = re.compile(r"\x1b(?:\[([0-?]*)[ -/]*([@-~])|O(.))")
 UNFINISHED = re.compile(r"\x1b(?:\[[0-?]{0,16}[ -/]{0,4}|O)?")
-"""What a key sends (ECMA-48, section 5.4), and the beginning of it."""
+"""The control sequence of a key (ECMA-48, section 5.4), and an incomplete one."""
 
-INTRODUCED = {
+SEQUENCE_KEYS = {
     "A": "up",
     "B": "down",
     "C": "right",
@@ -36,9 +35,9 @@ INTRODUCED = {
     "7~": "home",
     "8~": "end",
 }
-"""Keys by what they send after the introducer, parameters but the first left out."""
+"""Keys by the end of their sequence, without parameters after the first."""
 
-CONTROLS = {
+CONTROL_KEYS = {
     "\r": "enter",
     "\n": "enter",
     "\x01": "home",
@@ -55,24 +54,25 @@ CONTROLS = {
     "\x1a": "suspend",
     "\x7f": "backspace",
 }
-"""Keys that send one control character."""
+"""Keys by their control character."""
 
 
-class Keys:
-    """Bytes of a terminal as keys: a name, or the character itself. What a key sends may come in
-    pieces.
+class KeyDecoder:
+    """Decodes a terminal's bytes to keys: a name, or the character itself.
+
+    The sequence of a key may arrive in parts.
     """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest = ""
+        self._incomplete = ""
 
     def feed(self, data: bytes) -> list[str]:
-        text, keys, at = self._rest + self._decoder.decode(data), [], 0
-        self._rest = ""
+        text, keys, at = self._incomplete + self._decoder.decode(data), [], 0
+        self._incomplete = ""
         while at < len(text):
             if text[at] != "\x1b":
-                keys.append(CONTROLS.get(text[at], text[at]))
+                keys.append(CONTROL_KEYS.get(text[at], text[at]))
                 at += 1
             elif found := SEQUENCE.match(text, at):
                 first, final, shifted = found.groups()
@@ -81,10 +81,10 @@ class Keys:
                     if final and final.isalpha()
                     else f"{(first or '').partition(';')[0]}{final or ''}"
                 )
-                keys.append(INTRODUCED.get(shifted or name, ""))
+                keys.append(SEQUENCE_KEYS.get(shifted or name, ""))
                 at = found.end()
             elif UNFINISHED.fullmatch(text, at):
-                self._rest = text[at:]
+                self._incomplete = text[at:]
                 break
             else:
                 at += 1  # the Escape key, or Alt and another one
@@ -92,8 +92,12 @@ class Keys:
 
 
 class Screen:
-    """What is on the terminal. status: the line about where one is. write: takes bytes for the
-    terminal.
+    """Contents of the terminal.
+
+    Args:
+        status: Returns the status line.
+        write: Writes bytes to the terminal.
+        suspend: Stops the process until it is continued (Ctrl-Z).
     """
 
     def __init__(
@@ -102,26 +106,26 @@ class Screen:
         self.status = status
         self.write = write
         self.suspend = suspend
-        self.has_ended = False
+        self.has_input_ended = False
         self.editor = Editor()
-        self.keys = Keys()
+        self.decoder = KeyDecoder()
         self.columns, self.rows = 80, 24
         self.lines: deque[tuple[int, str]] = deque(maxlen=CHAT_SCROLL_LINES)
-        """What was said, each with its number."""
+        """Messages and notices, each with its number."""
         self._wrapped: deque[tuple[int, str]] = deque()
-        """The same in rows, each with the number of its line."""
+        """The same, wrapped to rows, each with the number of its line."""
         self._number = 0
         self._below = 0
-        """Rows below the lowest one that is shown: 0 but for who has scrolled back."""
+        """Rows below the lowest visible one; 0 unless scrolled back."""
         self._painted: list[str] = []
 
     @property
     def height(self) -> int:
-        """Rows for what was said."""
+        """Rows for messages."""
         return max(0, self.rows - 2)
 
     def add(self, text: str) -> None:
-        """A line more. Who has scrolled back goes on seeing what was there."""
+        """Append a line. When scrolled back, the visible rows stay."""
         self._number += 1
         self.lines.append((self._number, text))
         new = wrap(text, self.columns)
@@ -132,7 +136,7 @@ class Screen:
             self.scroll(len(new))
 
     def resize(self, columns: int, rows: int) -> None:
-        """The lowest line that is shown stays the lowest."""
+        """Wrap all lines anew; the lowest visible line stays the lowest."""
         lowest = self._wrapped[-1 - self._below][0] if self._below else self._number
         self.columns, self.rows = max(1, columns), max(1, rows)
         self._wrapped = deque(
@@ -143,11 +147,11 @@ class Screen:
         self.forget()
 
     def forget(self) -> None:
-        """Nothing is on the terminal any more."""
+        """Have the next `paint` paint all rows: the terminal was cleared."""
         self._painted = []
 
     def scroll(self, rows: int) -> None:
-        """Back, if positive, as far as there is something."""
+        """Scroll back if positive, forward if negative, as far as there are rows."""
         self._below = min(
             max(0, self._below + rows), max(0, len(self._wrapped) - max(1, self.height))
         )
@@ -155,35 +159,33 @@ class Screen:
     # Keys
 
     def feed(self, data: bytes) -> list[str]:
-        """What was typed, as lines that are complete; b"" when the terminal is gone. Raises
-        KeyboardInterrupt.
-        """
-        self.has_ended |= not data
-        done = []
-        for key in self.keys.feed(data):
+        """Handle keys. Returns completed lines; b"" is the end. Raises KeyboardInterrupt."""
+        self.has_input_ended |= not data
+        lines = []
+        for key in self.decoder.feed(data):
             if key == "enter":
                 self._below = 0
-                done.append(self.editor.take())
+                lines.append(self.editor.take_line())
             elif action := ACTIONS.get(key):
                 action(self)
             elif len(key) == 1:
                 self.editor.insert(key)
-        return done
+        return lines
 
     def _interrupt(self) -> None:
         raise KeyboardInterrupt
 
     def _end(self) -> None:
-        """Ctrl-D ends the input on an empty line, and deletes in another one, as in a shell."""
+        """Ctrl-D ends the input on an empty line; in another one it deletes, as in a shell."""
         if self.editor.cells:
             self.editor.delete(self.editor.at, self.editor.at + 1)
         else:
-            self.has_ended = True
+            self.has_input_ended = True
 
     # Painting
 
     def paint(self) -> None:
-        """Bring the terminal up to date."""
+        """Write the rows that have changed to the terminal."""
         typed, column = self.editor.view(max(1, self.columns - len(PROMPT)))
         rows = [*self._rows(), PROMPT[: self.columns - 1] + typed]
         changed = [
@@ -198,10 +200,10 @@ class Screen:
         self.write("".join(hidden).encode("utf-8", "replace"))
 
     def _rows(self) -> list[str]:
-        """All but the one that is typed in."""
+        """All rows except the input line."""
         last = len(self._wrapped) - self._below
-        said = [self._wrapped[i][1] for i in range(max(0, last - self.height), last)]
-        rows = [*said, *[""] * (self.height - len(said))]
+        messages = [self._wrapped[i][1] for i in range(max(0, last - self.height), last)]
+        rows = [*messages, *[""] * (self.height - len(messages))]
         if self.rows > 1:
             rows.append(self._status())
         return rows

@@ -1,13 +1,13 @@
-"""The terminal of a chat: taken over, and given back as it was however the chat ends.
+"""Terminal of the chat client: raw mode and alternate screen, restored however the client ends.
 
 Facts. A terminal's modes belong to the terminal and outlive the program (termios(3)). The alternate
-screen (xterm's mode 1049) keeps what was there before and brings it back. Python runs a signal
-handler between two instructions and then waits again; only a byte on the wake-up descriptor ends a
-select (signal.set_wakeup_fd).
-Decision: characters come one by one and without echo, the terminal's own signals as keys, so
-Ctrl-C, Ctrl-Z and Ctrl-D pass through one door. Lines are not broken by the terminal, or a
-character that is wider than we think would shift all others. SIGTERM is an interrupt, SIGHUP the
-end of input. After a SIGKILL only `reset` helps.
+screen (xterm's mode 1049) saves the contents of the terminal and restores them. Python runs a
+signal handler between two instructions and then waits again; only a byte on the wake-up descriptor
+ends a select (signal.set_wakeup_fd).
+Decision: characters arrive one by one and without echo, and the characters of the terminal's
+signals as keys, so that Ctrl-C, Ctrl-Z and Ctrl-D have one handler. The terminal does not wrap
+lines: a character that is wider than computed would shift all others. SIGTERM is an interrupt,
+SIGHUP the end of input. After a SIGKILL only reset(1) restores the terminal.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ENTER = b"\x1b[?1049h\x1b[?7l\x1b[2J"
 LEAVE = b"\x1b[0m\x1b[?25h\x1b[?7h\x1b[?1049l"
 
 INPUT, OUTPUT, CONTROL, LOCAL = range(4)
-"""What the first numbers of termios.tcgetattr are."""
+"""Indices of the flags in the list of termios.tcgetattr."""
 
-WITHOUT = {
+CLEARED_FLAGS = {
     INPUT: termios.BRKINT
     | termios.ICRNL
     | termios.INLCR
@@ -37,59 +37,66 @@ WITHOUT = {
 }
 
 
-class Terminal:
-    """Taken over while entered. fd: readable when `woken` should be called. It has a screen from
-    before it is entered.
+class ChatTerminal:
+    """In raw mode and on the alternate screen while entered.
+
+    Args:
+        source_fd: Descriptor of the terminal for input.
+        target_fd: Descriptor of the terminal for output.
     """
 
     screen: Screen
+    """Set before the terminal is entered."""
 
     def __init__(self, source_fd: int, target_fd: int) -> None:
         self.source_fd = source_fd
         self.target_fd = target_fd
         self.fd = -1
+        """Readable when `handle_signals` is due; -1 while not entered."""
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> ChatTerminal:
         self.modes = termios.tcgetattr(self.source_fd)
         self.fd, self._wake_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake_fd, warn_on_full_buffer=False)
         numbers = (signal.SIGWINCH, signal.SIGTERM, signal.SIGHUP)
-        self._before = {
+        self._earlier_handlers = {
             number: signal.signal(number, lambda number, frame: None) for number in numbers
         }
-        self.take()
+        self.set_raw()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.give_back()
+        self.restore()
         signal.set_wakeup_fd(-1)
-        for number, handler in self._before.items():
+        for number, handler in self._earlier_handlers.items():
             signal.signal(number, handler)
         os.close(self.fd)
         os.close(self._wake_fd)
 
-    def take(self) -> None:
+    def set_raw(self) -> None:
+        """Enter raw mode and the alternate screen."""
         modes = list(self.modes)
-        for index, flags in WITHOUT.items():
+        for index, flags in CLEARED_FLAGS.items():
             modes[index] &= ~flags
         with suppress(OSError, termios.error):
             termios.tcsetattr(self.source_fd, termios.TCSADRAIN, modes)
         self.write(ENTER)
         self.measure()
 
-    def give_back(self) -> None:
+    def restore(self) -> None:
+        """Leave the alternate screen and restore the modes."""
         self.write(LEAVE)
         with suppress(OSError, termios.error):
             termios.tcsetattr(self.source_fd, termios.TCSADRAIN, self.modes)
 
     def write(self, data: bytes) -> None:
-        """A terminal that hung up takes nothing, and its input will say so."""
+        """Write all of `data`; a terminal that hung up fails, and its input reports it."""
         with suppress(OSError):
             while data:
                 data = data[os.write(self.target_fd, data) :]
 
     def measure(self) -> None:
-        """Lay out anew for the size that the terminal has now."""
+        """Lay out the screen for the terminal's current size."""
         try:
             columns, rows = os.get_terminal_size(self.target_fd)
         except OSError:
@@ -97,17 +104,17 @@ class Terminal:
         self.write(b"\x1b[0m\x1b[2J")
         self.screen.resize(columns or 80, rows or 24)
 
-    def woken(self) -> None:
-        """Signals came, each as a byte. Raises KeyboardInterrupt."""
+    def handle_signals(self) -> None:
+        """Handle the signals that arrived, each a byte. Raises KeyboardInterrupt on SIGTERM."""
         with suppress(BlockingIOError):
             numbers = os.read(self.fd, READ_BYTES)
             if signal.SIGTERM in numbers:
                 raise KeyboardInterrupt
-            self.screen.has_ended |= signal.SIGHUP in numbers
+            self.screen.has_input_ended |= signal.SIGHUP in numbers
         self.measure()
 
     def suspend(self) -> None:
-        """Ctrl-Z: back to the shell, which lets us go on when it likes."""
-        self.give_back()
+        """Ctrl-Z: stop the process group, so that the shell has the terminal until `fg`."""
+        self.restore()
         os.kill(0, signal.SIGTSTP)
-        self.take()
+        self.set_raw()

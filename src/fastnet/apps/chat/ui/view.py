@@ -1,4 +1,9 @@
-"""Where the events of a chat are shown: as lines, as JSON, or on a screen of their own."""
+"""User interfaces of the chat client (UserInterface in client.py): lines, JSON, and a screen.
+
+Decision: both implement the same protocol and are context managers, so that a terminal is restored
+however the client ends. Messages go to standard output and notices to standard error, so that a
+pipe carries messages only.
+"""
 
 from __future__ import annotations
 
@@ -6,107 +11,157 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
-from fastnet.apps.chat.client import Member
-from fastnet.apps.chat.client_protocol import Event, Talking
+from fastnet.apps.chat.client_protocol import ChatClientProtocol, ChatEvent
 from fastnet.apps.chat.ui.screen import Screen
-from fastnet.apps.chat.ui.terminal import Terminal
+from fastnet.apps.chat.ui.terminal import ChatTerminal
 from fastnet.endpoint import Endpoint
+from fastnet.limits import READ_BYTES
 
 
-class Place:
-    """Where one is and who else is there, as far as it was told."""
+class ChatStatus:
+    """Texts for events, and the status line: name, room, server and members online.
 
-    def __init__(self, talking: Talking, endpoint: Endpoint) -> None:
-        self.talking = talking
+    Args:
+        protocol: The membership.
+        endpoint: Where the server is.
+    """
+
+    def __init__(self, protocol: ChatClientProtocol, endpoint: Endpoint) -> None:
+        self.protocol = protocol
         self.endpoint = endpoint
         self.online = 0
+        """Members of the room, as far as events have reported them."""
 
-    def line(self, event: Event) -> str:
-        """What to show of an event: what was said, or a note that begins with a star; "" for
-        nothing.
-        """
+    def format_event(self, event: ChatEvent) -> str:
+        """The line to display: a message, or a notice that begins with a star; "" for none."""
         self.online = event.online or self.online
         match event.kind:
-            case "said":
-                return f"{event.who}: {event.text}"
-            case "earlier":
-                return f"{event.who} (earlier): {event.text}"
-            case "joined":
-                return f"* you are {event.who}, {event.online} online"
+            case "message":
+                return f"{event.sender}: {event.text}"
+            case "history":
+                return f"{event.sender} (earlier): {event.text}"
+            case "welcome":
+                return f"* you are {event.sender}, {event.online} online"
             case "who":
                 more = event.online - len(event.names)
-                return f"* {event.online} online: {', '.join(event.names)}{f' and {more} more' if more > 0 else ''}"
-        if event.who == self.talking.name:
+                and_more = f" and {more} more" if more > 0 else ""
+                return f"* {event.online} online: {', '.join(event.names)}{and_more}"
+        if event.sender == self.protocol.name:
             return ""
-        self.online += 1 if event.kind == "came" else -1
-        return f"* {event.who} is {'online' if event.kind == 'came' else 'offline'}"
+        self.online += 1 if event.kind == "joined" else -1
+        return f"* {event.sender} is {'online' if event.kind == 'joined' else 'offline'}"
 
-    def status(self) -> str:
-        """The same in a few words."""
-        room = f" in {self.talking.room}" if self.talking.room else ""
-        online = f"{self.online} online" if self.talking.is_in else "not there yet"
-        waiting = f" | {len(self.talking.waiting)} to be sent" if self.talking.waiting else ""
-        return f"{self.talking.name}{room} on {self.endpoint} | {online}{waiting}"
+    def format_status(self) -> str:
+        """The status line."""
+        protocol = self.protocol
+        room = f" in {protocol.room}" if protocol.room else ""
+        online = f"{self.online} online" if protocol.session else "not connected"
+        queued = f" | {len(protocol.unaccepted)} to be sent" if protocol.unaccepted else ""
+        return f"{protocol.name}{room} on {self.endpoint} | {online}{queued}"
 
 
-class Plain:
-    """Events as lines."""
+class LineInterface:
+    """Events as lines or JSON objects; input as from a pipe or a terminal in line mode.
 
-    def __init__(self, as_json: bool, place: Place) -> None:
+    Args:
+        status: Formats events.
+        as_json: Display events as JSON objects, one a line.
+    """
+
+    def __init__(self, status: ChatStatus, as_json: bool) -> None:
+        self.status = status
         self.as_json = as_json
-        self.place = place
-        self.is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        self.has_input_ended = False
+        self._incomplete = b""
+        """Bytes of the last line of the input."""
+        self._erases_typed_lines = not as_json and sys.stdin.isatty() and sys.stdout.isatty()
 
-    def show(self, event: Event) -> None:
+    def __enter__(self) -> LineInterface:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def feed(self, data: bytes) -> list[str]:
+        """Complete lines; one that is longer than READ_BYTES is cut."""
+        text = self._incomplete + data
+        if not data:
+            self.has_input_ended = True
+            text += b"\n" if text else b""
+        elif len(text) > READ_BYTES and b"\n" not in text:
+            text += b"\n"
+        *lines, self._incomplete = text.split(b"\n")
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+    def show(self, event: ChatEvent) -> None:
         if self.as_json:
-            found = {name: value for name, value in dataclasses.asdict(event).items() if value}
-            print(json.dumps({"event": found.pop("kind"), **found}), flush=True)
-        elif line := self.place.line(event):
-            print(
-                line,
-                file=sys.stdout if event.kind in ("said", "earlier") else sys.stderr,
-                flush=True,
-            )
+            fields = {name: value for name, value in dataclasses.asdict(event).items() if value}
+            print(json.dumps({"event": fields.pop("kind"), **fields}), flush=True)
+        elif line := self.status.format_event(event):
+            stream = sys.stdout if event.kind in ("message", "history") else sys.stderr
+            print(line, file=stream, flush=True)
 
-    def note(self, text: str) -> None:
+    def show_notice(self, text: str) -> None:
         print(f"* {text}", file=sys.stderr, flush=True)
 
-    def typed(self) -> None:
-        """A line was typed, and will come back as what was said: take the first one off the
-        screen.
-        """
-        if self.is_terminal and not self.as_json:
+    def before_message(self) -> None:
+        """Erase the typed line from the terminal: it will be displayed as a message."""
+        if self._erases_typed_lines:
             os.write(sys.stdout.fileno(), b"\x1b[1A\r\x1b[2K")
 
+    def before_wait(self) -> None:
+        """Lines are flushed already."""
 
-class OnScreen(Plain):
-    """Events on a screen of their own."""
+    def descriptors(self) -> Mapping[int, Callable[[], None]]:
+        """None."""
+        return {}
 
-    def __init__(self, screen: Screen, place: Place) -> None:
-        super().__init__(False, place)
-        self.screen = screen
 
-    def show(self, event: Event) -> None:
-        if line := self.place.line(event):
+class ScreenInterface:
+    """Events and input on a screen of their own; the terminal is restored when it is left.
+
+    Args:
+        status: Formats events and the status line.
+    """
+
+    def __init__(self, status: ChatStatus) -> None:
+        self.status = status
+        self.terminal = ChatTerminal(sys.stdin.fileno(), sys.stdout.fileno())
+        self.screen = Screen(status.format_status, self.terminal.write, self.terminal.suspend)
+        self.terminal.screen = self.screen
+
+    def __enter__(self) -> ScreenInterface:
+        self.terminal.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.terminal.__exit__(*error)
+
+    @property
+    def has_input_ended(self) -> bool:
+        """Whether Ctrl-D was typed or the terminal hung up."""
+        return self.screen.has_input_ended
+
+    def feed(self, data: bytes) -> list[str]:
+        """Lines that were completed with Enter. Raises KeyboardInterrupt on Ctrl-C."""
+        return self.screen.feed(data)
+
+    def show(self, event: ChatEvent) -> None:
+        if line := self.status.format_event(event):
             self.screen.add(line)
 
-    def note(self, text: str) -> None:
+    def show_notice(self, text: str) -> None:
         self.screen.add(f"* {text}")
 
+    def before_message(self) -> None:
+        """The screen has removed the typed line already."""
 
-@contextmanager
-def on_a_screen(member: Member, place: Place) -> Iterator[OnScreen]:
-    """Take the terminal over; it is as before at the end."""
-    terminal = Terminal(sys.stdin.fileno(), sys.stdout.fileno())
-    terminal.screen = Screen(place.status, terminal.write, terminal.suspend)
-    with terminal:
-        member.lines, member.on_line, member.on_rest = (
-            terminal.screen,
-            lambda: None,
-            terminal.screen.paint,
-        )
-        member.also = {terminal.fd: terminal.woken}
-        yield OnScreen(terminal.screen, place)
+    def before_wait(self) -> None:
+        """Paint what has changed."""
+        self.screen.paint()
+
+    def descriptors(self) -> Mapping[int, Callable[[], None]]:
+        """Signals that arrived while the client waited."""
+        return {self.terminal.fd: self.terminal.handle_signals}

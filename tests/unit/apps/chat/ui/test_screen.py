@@ -1,6 +1,4 @@
-"""The screen of a chat, painted on a terminal in memory (pyte): layout, keys, scrolling and
-sizes.
-"""
+"""Screen of the chat client on a terminal in memory (pyte): layout, keys, scrolling, resizing."""
 
 from __future__ import annotations
 
@@ -10,20 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastnet.apps.chat.ui.layout import Editor, cells, width, wrap
-from fastnet.apps.chat.ui.screen import ACTIONS, CONTROLS, INTRODUCED, Keys, Screen
-from fastnet.apps.chat.wire import neutral
+from fastnet.apps.chat.ui.screen import ACTIONS, CONTROL_KEYS, SEQUENCE_KEYS, KeyDecoder, Screen
+from fastnet.apps.chat.wire import sanitize
 from fastnet.limits import CHAT_INPUT_CHARACTERS_MAX, CHAT_SCROLL_LINES, CHAT_TEXT_BYTES_MAX
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=120).map(neutral)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=120).map(sanitize)
 
 
-class Glass:
-    """A screen, and what somebody in front of it sees."""
+class MemoryTerminal:
+    """A screen on a terminal in memory."""
 
     def __init__(self, columns: int = 40, rows: int = 8) -> None:
-        self.glass = pyte.Screen(columns, rows)
-        self.glass.reset_mode(pyte.modes.DECAWM >> 5, private=True)
-        self.stream = pyte.ByteStream(self.glass)
+        self.pyte_screen = pyte.Screen(columns, rows)
+        self.pyte_screen.reset_mode(pyte.modes.DECAWM >> 5, private=True)
+        self.stream = pyte.ByteStream(self.pyte_screen)
         self.suspended = 0
         self.screen = Screen(lambda: "status", self.stream.feed, self.suspend)
         self.screen.resize(columns, rows)
@@ -32,122 +30,122 @@ class Glass:
         self.suspended += 1
 
     def resize(self, columns: int, rows: int) -> None:
-        self.glass.resize(rows, columns)
-        self.glass.erase_in_display(2)
+        self.pyte_screen.resize(rows, columns)
+        self.pyte_screen.erase_in_display(2)
         self.screen.resize(columns, rows)
 
     @property
     def rows(self) -> list[str]:
         self.screen.paint()
-        return [row.rstrip() for row in self.glass.display]
+        return [row.rstrip() for row in self.pyte_screen.display]
 
-    def said(self) -> list[str]:
+    def messages(self) -> list[str]:
         return self.rows[:-2]
 
 
 @pytest.fixture
-def glass() -> Glass:
-    return Glass()
+def terminal() -> MemoryTerminal:
+    return MemoryTerminal()
 
 
-def test_what_is_said_is_above_and_what_is_typed_below(glass: Glass) -> None:
-    glass.screen.feed(b"hel")
-    glass.screen.add("bob: one")
-    assert glass.rows == ["bob: one", "", "", "", "", "", " status", "> hel"]
-    glass.screen.add("bob: two")
-    assert glass.screen.feed(b"lo\r") == ["hello"]
-    assert glass.rows == ["bob: one", "bob: two", "", "", "", "", " status", ">"]
+def test_messages_are_above_the_status_line_and_input_is_below(terminal: MemoryTerminal) -> None:
+    terminal.screen.feed(b"hel")
+    terminal.screen.add("bob: one")
+    assert terminal.rows == ["bob: one", "", "", "", "", "", " status", "> hel"]
+    terminal.screen.add("bob: two")
+    assert terminal.screen.feed(b"lo\r") == ["hello"]
+    assert terminal.rows == ["bob: one", "bob: two", "", "", "", "", " status", ">"]
 
 
-def test_the_cursor_is_where_the_next_character_goes(glass: Glass) -> None:
-    glass.screen.feed("a日é".encode())
-    glass.screen.add("x" * 200)
-    assert glass.rows[-1] == "> a日é"
-    assert (glass.glass.cursor.y, glass.glass.cursor.x) == (7, len("> ") + 4)
-    glass.screen.feed(b"\x1b[D\x1b[D")
-    glass.screen.paint()
-    assert glass.glass.cursor.x == len("> ") + 1
+def test_the_cursor_is_at_the_insertion_point(terminal: MemoryTerminal) -> None:
+    terminal.screen.feed("a日é".encode())
+    terminal.screen.add("x" * 200)
+    assert terminal.rows[-1] == "> a日é"
+    assert (terminal.pyte_screen.cursor.y, terminal.pyte_screen.cursor.x) == (7, len("> ") + 4)
+    terminal.screen.feed(b"\x1b[D\x1b[D")
+    terminal.screen.paint()
+    assert terminal.pyte_screen.cursor.x == len("> ") + 1
 
 
-def test_a_long_line_is_broken_at_blanks_and_none_of_it_is_lost(glass: Glass) -> None:
+def test_a_long_line_is_wrapped_at_blanks_and_nothing_is_lost(terminal: MemoryTerminal) -> None:
     text = "bob: " + "word " * 15
-    glass.screen.add(text)
-    assert "".join(f"{row} " for row in glass.said() if row).split() == text.split()
-    assert all(row.endswith("word") for row in glass.said() if row)
+    terminal.screen.add(text)
+    assert "".join(f"{row} " for row in terminal.messages() if row).split() == text.split()
+    assert all(row.endswith("word") for row in terminal.messages() if row)
 
 
-def test_page_up_and_down_scroll_and_news_do_not_move_what_is_read(glass: Glass) -> None:
+def test_new_lines_do_not_move_rows_that_were_scrolled_to(terminal: MemoryTerminal) -> None:
     for i in range(30):
-        glass.screen.add(f"{i}")
-    assert glass.said() == [f"{i}" for i in range(24, 30)]
-    glass.screen.feed(b"\x1b[5~")
-    assert glass.said() == [f"{i}" for i in range(19, 25)]
-    glass.screen.add("news")
-    assert glass.said() == [f"{i}" for i in range(19, 25)]
-    assert glass.rows[-2] == " 6 rows below, PageDown | status"
-    glass.screen.feed(b"\x1b[A\x1b[B\x1b[6~\x1b[6~")
-    assert glass.said()[-1] == "news"
+        terminal.screen.add(f"{i}")
+    assert terminal.messages() == [f"{i}" for i in range(24, 30)]
+    terminal.screen.feed(b"\x1b[5~")
+    assert terminal.messages() == [f"{i}" for i in range(19, 25)]
+    terminal.screen.add("new")
+    assert terminal.messages() == [f"{i}" for i in range(19, 25)]
+    assert terminal.rows[-2] == " 6 rows below, PageDown | status"
+    terminal.screen.feed(b"\x1b[A\x1b[B\x1b[6~\x1b[6~")
+    assert terminal.messages()[-1] == "new"
     for _ in range(20):
-        glass.screen.feed(b"\x1b[5;5~")
-    assert glass.said()[0] == "0"
-    assert glass.screen.feed(b"back\r") == ["back"]
-    assert glass.said()[-1] == "news"
+        terminal.screen.feed(b"\x1b[5;5~")
+    assert terminal.messages()[0] == "0"
+    assert terminal.screen.feed(b"back\r") == ["back"]
+    assert terminal.messages()[-1] == "new"
 
 
-def test_what_is_kept_is_bounded_and_the_oldest_goes_first(glass: Glass) -> None:
+def test_the_number_of_lines_is_bounded_and_the_oldest_is_dropped(terminal: MemoryTerminal) -> None:
     for i in range(CHAT_SCROLL_LINES + 500):
-        glass.screen.add(f"{i} " + "x" * 50)
-    assert len(glass.screen.lines) == CHAT_SCROLL_LINES
-    assert len(glass.screen._wrapped) == 3 * CHAT_SCROLL_LINES
+        terminal.screen.add(f"{i} " + "x" * 50)
+    assert len(terminal.screen.lines) == CHAT_SCROLL_LINES
+    assert len(terminal.screen._wrapped) == 3 * CHAT_SCROLL_LINES
     for _ in range(CHAT_SCROLL_LINES):
-        glass.screen.feed(b"\x1b[5~")
-    assert glass.said()[0] == "500"
+        terminal.screen.feed(b"\x1b[5~")
+    assert terminal.messages()[0] == "500"
 
 
-def test_another_size_lays_out_anew_and_keeps_what_is_read_and_typed(glass: Glass) -> None:
+def test_resizing_keeps_the_visible_lines_and_the_input(terminal: MemoryTerminal) -> None:
     for i in range(40):
-        glass.screen.add(f"line {i} " + "y" * 60)
-    glass.screen.feed(b"typed\x1b[5~\x1b[5~")
-    lowest = glass.screen._wrapped[-1 - glass.screen._below][0]
+        terminal.screen.add(f"line {i} " + "y" * 60)
+    terminal.screen.feed(b"typed\x1b[5~\x1b[5~")
+    lowest = terminal.screen._wrapped[-1 - terminal.screen._below][0]
     for columns, rows in ((20, 12), (100, 30), (40, 8)):
-        glass.resize(columns, rows)
-        assert glass.screen._wrapped[-1 - glass.screen._below][0] == lowest
-        assert glass.rows[-1] == "> typed"
-    glass.screen.feed(b"\r")
-    glass.resize(30, 5)
-    assert "y" in glass.said()[-1]
+        terminal.resize(columns, rows)
+        assert terminal.screen._wrapped[-1 - terminal.screen._below][0] == lowest
+        assert terminal.rows[-1] == "> typed"
+    terminal.screen.feed(b"\r")
+    terminal.resize(30, 5)
+    assert "y" in terminal.messages()[-1]
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 4, 10])
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_no_terminal_is_too_small(columns: int, rows: int) -> None:
-    glass = Glass(columns, rows)
+    terminal = MemoryTerminal(columns, rows)
     for i in range(5):
-        glass.screen.add(f"bob: {i} 日本語")
-        glass.screen.feed("typed 日本\x1b[5~".encode())
-        assert len(glass.rows) == rows
-    glass.resize(80, 24)
-    assert glass.rows[-1].startswith("> typed")
+        terminal.screen.add(f"bob: {i} 日本語")
+        terminal.screen.feed("typed 日本\x1b[5~".encode())
+        assert len(terminal.rows) == rows
+    terminal.resize(80, 24)
+    assert terminal.rows[-1].startswith("> typed")
 
 
 def test_a_full_row_keeps_its_last_character() -> None:
-    glass = Glass(10, 4)
-    glass.screen.add("0123456789")
-    assert glass.rows[0] == "0123456789"
+    terminal = MemoryTerminal(10, 4)
+    terminal.screen.add("0123456789")
+    assert terminal.rows[0] == "0123456789"
 
 
-def test_only_rows_that_changed_are_painted(glass: Glass) -> None:
+def test_only_changed_rows_are_painted(terminal: MemoryTerminal) -> None:
     for i in range(6):
-        glass.screen.add(f"{i}")
-    glass.screen.paint()
+        terminal.screen.add(f"{i}")
+    terminal.screen.paint()
     written: list[bytes] = []
-    glass.screen.write = written.append
-    glass.screen.paint()
-    glass.screen.feed(b"x")
-    glass.screen.paint()
+    terminal.screen.write = written.append
+    terminal.screen.paint()
+    terminal.screen.feed(b"x")
+    terminal.screen.paint()
     assert [data.count(b"\x1b[2K") for data in written] == [0, 1]
-    glass.screen.feed(b"\x0c")
-    glass.screen.paint()
+    terminal.screen.feed(b"\x0c")
+    terminal.screen.paint()
     assert written[-1].count(b"\x1b[2K") == 8
 
 
@@ -165,27 +163,27 @@ def test_only_rows_that_changed_are_painted(glass: Glass) -> None:
     )
 )
 @settings(max_examples=150)
-def test_whatever_is_said_typed_and_resized_the_screen_holds_together(
+def test_input_and_status_stay_at_the_bottom_for_any_steps(
     steps: list[tuple[str, object]],
 ) -> None:
-    glass = Glass()
+    terminal = MemoryTerminal()
     for kind, value in steps:
         try:
             if kind == "add":
-                glass.screen.add(str(value))
+                terminal.screen.add(str(value))
             elif kind == "feed":
-                glass.screen.feed(bytes(value))  # type: ignore[call-overload]
+                terminal.screen.feed(bytes(value))  # type: ignore[call-overload]
             elif kind == "key":
-                glass.screen.feed(f"\x1b[{value}".encode())
+                terminal.screen.feed(f"\x1b[{value}".encode())
             else:
-                glass.resize(*value)  # type: ignore[misc]
+                terminal.resize(*value)  # type: ignore[misc]
         except KeyboardInterrupt:
             pass
-        rows = glass.rows
-        if glass.screen.columns > 12 and glass.screen.rows > 2:
+        rows = terminal.rows
+        if terminal.screen.columns > 12 and terminal.screen.rows > 2:
             assert rows[-1].startswith(">")
             assert "status" in rows[-2] or "rows below" in rows[-2]
-        assert glass.glass.cursor.y == glass.screen.rows - 1
+        assert terminal.pyte_screen.cursor.y == terminal.screen.rows - 1
 
 
 # Layout
@@ -212,7 +210,7 @@ def test_no_row_is_wider_than_the_screen_and_no_word_is_lost(text: str, columns:
         ("\u200c", 0),
     ],
 )
-def test_widths_are_those_of_terminals(text: str, columns: int) -> None:
+def test_character_widths_are_those_of_terminals(text: str, columns: int) -> None:
     assert width(text) == columns
 
 
@@ -226,9 +224,9 @@ def test_a_cell_is_never_cut() -> None:
 
 
 def typed(data: bytes) -> str:
-    glass = Glass()
-    glass.screen.feed(data)
-    return glass.screen.editor.text
+    terminal = MemoryTerminal()
+    terminal.screen.feed(data)
+    return terminal.screen.editor.text
 
 
 @pytest.mark.parametrize(
@@ -242,8 +240,8 @@ def typed(data: bytes) -> str:
         (b"hello\x1b[D\x1b[3~", "hell"),
         (b"one two three\x17", "one two "),
         (b"one two  \x17", "one "),
-        (b"junk\x15hello", "hello"),
-        (b"hello junk\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x0b", "hello"),
+        (b"wrong\x15hello", "hello"),
+        (b"hello word\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x0b", "hello"),
         (b"hello\x1b[D\x04", "hell"),
         ("日本\x7f".encode(), "日"),
         (b"e\xcc\x81\x7f", ""),
@@ -253,7 +251,7 @@ def typed(data: bytes) -> str:
         (b"a\tb", "a b"),
     ],
 )
-def test_keys_edit_the_line(keys: bytes, text: str) -> None:
+def test_keys_edit_the_input_line(keys: bytes, text: str) -> None:
     assert typed(keys) == text
 
 
@@ -263,48 +261,50 @@ def test_keys_edit_the_line(keys: bytes, text: str) -> None:
     ),
     st.data(),
 )
-def test_keys_are_the_same_however_they_are_cut(keys: list[str], data: st.DataObject) -> None:
+def test_keys_are_decoded_alike_however_their_bytes_are_split(
+    keys: list[str], data: st.DataObject
+) -> None:
     whole = "".join(keys).encode()
-    expected = Keys().feed(whole)
-    pieces, found = Keys(), []
+    expected = KeyDecoder().feed(whole)
+    decoder, found = KeyDecoder(), []
     while whole:
         size = data.draw(st.integers(1, len(whole)))
-        found += pieces.feed(whole[:size])
+        found += decoder.feed(whole[:size])
         whole = whole[size:]
     assert found == expected
 
 
-def test_ctrl_c_interrupts_ctrl_d_ends_and_ctrl_z_suspends(glass: Glass) -> None:
+def test_ctrl_c_interrupts_ctrl_d_ends_and_ctrl_z_suspends(terminal: MemoryTerminal) -> None:
     with pytest.raises(KeyboardInterrupt):
-        glass.screen.feed(b"\x03")
-    glass.screen.feed(b"x\x04")
-    assert not glass.screen.has_ended
-    glass.screen.feed(b"\x7f\x04")
-    assert glass.screen.has_ended
-    glass.screen.feed(b"\x1a")
-    assert glass.suspended == 1
+        terminal.screen.feed(b"\x03")
+    terminal.screen.feed(b"x\x04")
+    assert not terminal.screen.has_input_ended
+    terminal.screen.feed(b"\x7f\x04")
+    assert terminal.screen.has_input_ended
+    terminal.screen.feed(b"\x1a")
+    assert terminal.suspended == 1
 
 
-def test_the_end_of_a_terminal_is_the_end_of_input(glass: Glass) -> None:
-    assert glass.screen.feed(b"") == []
-    assert glass.screen.has_ended
+def test_a_terminal_that_hangs_up_ends_the_input(terminal: MemoryTerminal) -> None:
+    assert terminal.screen.feed(b"") == []
+    assert terminal.screen.has_input_ended
 
 
-def test_a_line_that_is_typed_has_an_end() -> None:
+def test_the_length_of_an_input_line_is_bounded() -> None:
     editor = Editor()
     for _ in range(CHAT_INPUT_CHARACTERS_MAX + 100):
         editor.insert("x")
     assert len(editor.text) == CHAT_INPUT_CHARACTERS_MAX > CHAT_TEXT_BYTES_MAX
 
 
-def test_a_long_line_shows_what_is_around_the_cursor(glass: Glass) -> None:
-    glass.screen.feed("".join(chr(ord("a") + i % 26) for i in range(100)).encode())
-    assert glass.rows[-1].endswith("uv")
-    assert glass.glass.cursor.x == 39
-    glass.screen.feed(b"\x01")
-    assert glass.rows[-1].startswith("> abc")
-    assert glass.glass.cursor.x == 2
+def test_a_long_input_line_is_displayed_around_the_cursor(terminal: MemoryTerminal) -> None:
+    terminal.screen.feed("".join(chr(ord("a") + i % 26) for i in range(100)).encode())
+    assert terminal.rows[-1].endswith("uv")
+    assert terminal.pyte_screen.cursor.x == 39
+    terminal.screen.feed(b"\x01")
+    assert terminal.rows[-1].startswith("> abc")
+    assert terminal.pyte_screen.cursor.x == 2
 
 
-def test_no_key_has_an_unknown_meaning() -> None:
-    assert {*INTRODUCED.values(), *CONTROLS.values()} == {*ACTIONS, "enter"}
+def test_every_key_has_an_action() -> None:
+    assert {*SEQUENCE_KEYS.values(), *CONTROL_KEYS.values()} == {*ACTIONS, "enter"}
