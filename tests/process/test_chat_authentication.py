@@ -1,4 +1,4 @@
-"""`fastnet chat serve --key` and `chat join --key` as processes, and unauthenticated peers."""
+"""`fastnet chat serve --key` and `chat join --key` as processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fastnet chat serve --backplane redis://...`: several servers and a Redis as real processes."""
+"""`fastnet chat serve --backplane`: several servers and a Redis as processes."""
 
 from __future__ import annotations
 
@@ -174,7 +174,8 @@ def test_an_unreachable_redis_at_start_is_an_error_without_the_password() -> Non
     done = finish("chat", "serve", "--port", "0", env=environment)
     assert (done.returncode, done.stderr) == (
         4,
-        "fastnet: no backplane at redis://127.0.0.1:1/0: connection refused. Start it first, or check host and port.\n",
+        "fastnet: no backplane at redis://127.0.0.1:1/0: connection refused. "
+        "Start it first, or check host and port.\n",
     )
 
 

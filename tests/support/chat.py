@@ -1,4 +1,4 @@
-"""Chats in tests: servers and clients as processes, textbook programs, a lossy network in memory."""
+"""Chats in tests: processes, textbook programs, a lossy network in memory."""
 
 from __future__ import annotations
 

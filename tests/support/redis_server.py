@@ -1,4 +1,4 @@
-"""A Redis or Valkey server of one test: free port, temporary folder, stopped with the test."""
+"""A Redis or Valkey server of one test: free port, temporary folder."""
 
 from __future__ import annotations
 

@@ -18,14 +18,13 @@ from fastnet.apps.chat.client import ChatClient
 from fastnet.apps.chat.client_protocol import ChatClientProtocol
 from fastnet.apps.chat.server import PORT, ChatConfig, format_event
 from fastnet.apps.chat.server import run as run_server
-from fastnet.apps.chat.ui.view import ChatStatus, LineInterface, ScreenInterface
+from fastnet.apps.chat.ui.view import ChatStatus, make_interface
 from fastnet.apps.chat.wire import ChatError
 from fastnet.cli.endpoints import read_server
 from fastnet.cli.options import collect, parameters
 from fastnet.cli.output import event_printer
 from fastnet.config.server import ProcessConfig
 from fastnet.limits import CHAT_TIMEOUT_S, CLIENT_TIMEOUT_MAX_S
-from fastnet.security.keys import read_keys
 
 HELP = """Group chat over UDP, for fastnet and textbook programs.
 
@@ -52,8 +51,7 @@ log files, USR1 logs the statistics.
 \b
 Exit codes: 0 stopped, 2 usage, 3 configuration, 4 network."""
 
-JOIN_HELP = """Join a chat: lines of standard input are sent as messages, and messages are written to
-standard output.
+JOIN_HELP = """Join a chat: send lines of standard input, write messages to standard output.
 
 On a terminal the client has a screen of its own: PageUp and PageDown scroll, Ctrl-D, Ctrl-C
 or /quit leave. In a pipe, or with --plain, it reads and writes lines. Lines that begin with a
@@ -136,24 +134,14 @@ def join(
         protocol = ChatClientProtocol(name, room)
     except ChatError as error:
         raise click.BadParameter(str(error), param_hint="--name or --room") from None
-    authenticator = None
-    if key:
-        key_id, secret = next(iter(read_keys(os.path.expanduser(key)).items()))
-        authenticator = ClientAuthenticator(key_id, secret)
+    path = os.path.expanduser(key) if key else None
+    authenticator = ClientAuthenticator.from_file(path) if path else None
     endpoint = read_server(server, PORT)
-    status = ChatStatus(protocol, endpoint)
-    has_screen = can_have_screen() and not plain and not as_json
-    interface = ScreenInterface(status) if has_screen else LineInterface(status, as_json)
+    interface = make_interface(ChatStatus(protocol, endpoint), plain, as_json)
     input_fd = sys.stdin.fileno()
     client = ChatClient(endpoint, protocol, interface, input_fd, timeout_s, authenticator)
     with closing(client), interface:
         client.run()
-
-
-def can_have_screen() -> bool:
-    """Whether standard input and output are a terminal with cursor addressing."""
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    return is_terminal and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def commands() -> dict[str, click.Command]:

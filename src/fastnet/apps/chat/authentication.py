@@ -1,4 +1,4 @@
-"""Authenticated datagrams of chat/1: a MAC over each, valid once in one direction of one session.
+"""Authenticated datagrams of chat/1: a MAC over each, valid once in one session.
 
 Wire format, key derivation and test vectors: docs/chat.md, "chat/1 under a key".
 
@@ -45,6 +45,7 @@ from fastnet.limits import (
     CHAT_SESSIONS_MAX,
 )
 from fastnet.ratelimit import Clock, LogThrottle
+from fastnet.security.keys import read_keys
 from fastnet.security.mac import KEY_ID, MAC_BYTES, is_authentic, mac
 from fastnet.udp.address_token import AddressToken
 from fastnet.udp.contract import Peer
@@ -118,6 +119,12 @@ class ClientAuthenticator:
         self._received = ReplayWindow()
         self._hello_key = derive_session_key(secret, key_id, self.nonce, NO_NONCE)
         self._key = self._hello_key
+
+    @classmethod
+    def from_file(cls, path: str) -> ClientAuthenticator:
+        """With the first key of a key file. Raises ConfigError."""
+        key_id, secret = next(iter(read_keys(path).items()))
+        return cls(key_id, secret)
 
     def authenticate(self, body: bytes) -> bytes:
         """The datagram to send for a body; before the first CHALLENGE its body is empty."""

@@ -1,4 +1,4 @@
-"""Client of a chat: the client protocol on a socket, with lines of input and a user interface.
+"""Client of a chat: the client protocol on a socket, with input and user interface.
 
 Facts. UDP does not report a dead server, unless its host answers with ICMP; otherwise only a
 timeout shows it.

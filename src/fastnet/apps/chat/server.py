@@ -1,4 +1,4 @@
-"""Chat server: the chat's protocols (server_protocol.py and its neighbours) on a datagram server.
+"""Chat server: the sans-I/O protocols of the chat on a datagram server.
 
 Facts. With IP_RECVERR the kernel queues the ICMP message "port unreachable" together with the
 address that it is about (ip(7)); without it, an unconnected socket is notified only that some

@@ -7,9 +7,9 @@ echoes, would loop forever.
 Decision: an address is validated when it is in a trusted network (this host, and --trust) or has
 returned a cookie, as chat/1 always does (RFC 9000 section 8). An unvalidated address is sent at
 most UNVALIDATED_REPLY_BYTES_MAX for each datagram received from it, and is evicted first when the
-server is full. Texts that only a server sends are neither answered nor distributed. A membership ends when
-the member leaves, at its idle timeout, when its port is reported unreachable, or when a member of
-chat/1 has more than CHAT_UNACKNOWLEDGED_MAX events outstanding (delivery.py).
+server is full. Texts that only a server sends are neither answered nor distributed. A membership
+ends when the member leaves, at its idle timeout, when its port is reported unreachable, or when a
+member of chat/1 has more than CHAT_UNACKNOWLEDGED_MAX events outstanding (delivery.py).
 Cost: over an untrusted network a textbook program must send something, `online` again will do,
 every few messages.
 

@@ -1,4 +1,4 @@
-"""Client of chat/1 against a server protocol, over a network that loses and reorders datagrams."""
+"""Client protocol of chat/1, and the server's, over a lossy network in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Event queue of one member: window, cumulative acknowledgement, retransmission with backoff."""
+"""Event queue of one member: window, acknowledgements, retransmission."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def test_a_name_in_use_at_another_server_is_refused(cluster: Cluster) -> None:
 def test_the_later_of_two_members_with_one_name_is_disconnected(cluster: Cluster) -> None:
     a, b = Server(cluster), Server(cluster)
     eve = b.join("eve", EVE)
-    for server, peer in ((a, ADA), (b, BOB)):  # neither has heard of the other
+    for server, peer in ((a, ADA), (b, BOB)):  # before either has received the other's presence
         client = server.members[peer] = ChatClientProtocol("ada")
         server.seen[peer] = []
         while not client.is_joined:

@@ -1,4 +1,4 @@
-"""Chat server: the datagrams of every layer leave through one place, which authenticates them."""
+"""Chat server: all datagrams leave through one place, which adds the MACs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Screen of the chat client: messages, a status line and an input line, without terminal I/O.
+"""Screen of the chat client: messages, status line, input line; no terminal I/O.
 
 Decision: keys in, rows out; terminal.py owns the terminal. Each row is painted at its own position
 and only when it has changed, so a row that a terminal draws wider than computed spoils no other.

@@ -1,4 +1,4 @@
-"""Terminal of the chat client: raw mode and alternate screen, restored however the client ends.
+"""Terminal of the chat client: raw mode and alternate screen, always restored.
 
 Facts. A terminal's modes belong to the terminal and outlive the program (termios(3)). The alternate
 screen (xterm's mode 1049) saves the contents of the terminal and restores them. Python runs a

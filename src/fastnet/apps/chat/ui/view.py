@@ -1,4 +1,4 @@
-"""User interfaces of the chat client (UserInterface in client.py): lines, JSON, and a screen.
+"""User interfaces of the chat client: lines, JSON objects, or a screen.
 
 Decision: both implement the same protocol and are context managers, so that a terminal is restored
 however the client ends. Messages go to standard output and notices to standard error, so that a
@@ -165,3 +165,20 @@ class ScreenInterface:
     def descriptors(self) -> Mapping[int, Callable[[], None]]:
         """Signals that arrived while the client waited."""
         return {self.terminal.fd: self.terminal.handle_signals}
+
+
+def make_interface(
+    status: ChatStatus, plain: bool, as_json: bool
+) -> LineInterface | ScreenInterface:
+    """A screen if standard input and output are a terminal with cursor addressing, else lines.
+
+    Args:
+        status: Formats events.
+        plain: Use lines on a terminal, too.
+        as_json: Use JSON objects, one a line.
+    """
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    has_cursor = os.environ.get("TERM", "dumb") != "dumb"
+    if is_terminal and has_cursor and not plain and not as_json:
+        return ScreenInterface(status)
+    return LineInterface(status, as_json)

@@ -1,4 +1,4 @@
-"""Screen of the chat client on a terminal in memory (pyte): layout, keys, scrolling, resizing."""
+"""Screen of the chat client on a terminal in memory (pyte)."""
 
 from __future__ import annotations
 
