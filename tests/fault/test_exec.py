@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fastnet.apps.exec import wire
-from fastnet.apps.exec.client_protocol import Asking
+from fastnet.apps.exec.client_protocol import ExecClientProtocol
 from fastnet.endpoint import Endpoint
 from fastnet.limits import EXEC_DATAGRAM_BYTES_MAX
 from tests.support.cli_process import Running, eventually, finish, running
@@ -139,7 +139,7 @@ def test_a_recorded_conversation_is_worth_nothing_afterwards_nor_after_a_restart
 ) -> None:
     recorded: list[bytes] = []
     with serving(folder) as (server, endpoint), peer(endpoint) as sock:
-        ours = Asking(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
+        ours = ExecClientProtocol(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
         while not ours.is_over:
             recorded.append(ours.next())
             sock.send(recorded[-1])
@@ -174,8 +174,8 @@ def still_serves(folder: Path, endpoint: Endpoint) -> None:
 
 def test_a_flood_of_junk_forgeries_and_half_requests_disturbs_nobody(folder: Path) -> None:
     with serving(folder) as (server, endpoint), peer(endpoint) as sock:
-        forged = Asking(["mark"], "alice", bytes(32), os.urandom(16), now_us())
-        unproven = Asking(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
+        forged = ExecClientProtocol(["mark"], "alice", bytes(32), os.urandom(16), now_us())
+        unproven = ExecClientProtocol(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
         sent = [0, 0]
         sock.setblocking(False)
 
@@ -220,7 +220,7 @@ def test_a_port_of_a_service_is_not_answered(folder: Path, port: int) -> None:
             low.bind(("127.0.0.2", port))
         except PermissionError:
             pytest.skip("ports below 1024 need privilege here")
-        ours = Asking(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
+        ours = ExecClientProtocol(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
         low.sendto(ours.next(), (endpoint.host, endpoint.port))
         still_serves(folder, endpoint)
         low.setblocking(False)
@@ -232,14 +232,14 @@ def test_a_port_of_a_service_is_not_answered(folder: Path, port: int) -> None:
 def test_a_peer_that_asks_and_never_listens_holds_up_nobody(folder: Path) -> None:
     with serving(folder) as (_, endpoint):
         with peer(endpoint) as sock:
-            ours = Asking(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
+            ours = ExecClientProtocol(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
             for _ in range(2):
                 sock.send(ours.next())
                 ours.hear(sock.recv(2000))
             while not ours.has_ended:
                 ours.hear(sock.recv(2000))
             for _ in range(50):
-                sock.send(ours.next(is_repetition=True))
+                sock.send(ours.next_datagram(timed_out=True))
         still_serves(folder, endpoint)
 
 
@@ -256,7 +256,10 @@ def test_clients_at_the_same_time_each_get_their_own(folder: Path) -> None:
 
 def test_no_datagram_of_a_whole_conversation_needs_to_be_cut_up(folder: Path) -> None:
     with serving(folder) as (_, endpoint), peer(endpoint) as sock:
-        ours, sizes = Asking(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us()), []
+        ours, sizes = (
+            ExecClientProtocol(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us()),
+            [],
+        )
         while not ours.is_over:
             sizes.append(sock.send(ours.next()))
             while not (ours.is_due or ours.is_over):

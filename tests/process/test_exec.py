@@ -64,7 +64,7 @@ def test_binary_output_is_not_touched(offer: Offer, tmp_path: Path) -> None:
     assert code == 0
     assert base64.b64decode(document["output_base64"]) == (tmp_path / "copy").read_bytes()
     with open(tmp_path / "got", "wb") as target:
-        words = fastnet(*remote.asking("noise"))
+        words = fastnet(*remote.run_argv("noise"))
         subprocess.run(words, stdout=target, env=ENVIRONMENT, check=True, timeout=30)
     assert (tmp_path / "got").read_bytes() == (tmp_path / "copy").read_bytes()
 
@@ -183,7 +183,7 @@ def test_a_crowd_that_was_left_behind_goes_and_the_server_serves_meanwhile(offer
 def test_what_another_command_started_lives_on(offer: Offer, tmp_path: Path) -> None:
     long = f"(setsid sleep 66 & echo $! > {tmp_path}/left); exec sleep 67"
     remote = offer(long=shell(long, time_limit_s=60), short=shell("(setsid sleep 66 &)"))
-    with running(*remote.asking("long")):
+    with running(*remote.run_argv("long")):
         eventually(
             lambda: (tmp_path / "left").exists() and (tmp_path / "left").read_text(),
             "the long command",
@@ -322,7 +322,7 @@ def test_what_is_denied_says_why_and_is_logged(
 
 def test_a_second_run_at_the_same_time_is_busy(offer: Offer, tmp_path: Path) -> None:
     remote = offer(wait=shell(f"echo > {tmp_path}/started; sleep 60", time_limit_s=60))
-    with running(*remote.asking("wait")) as first:
+    with running(*remote.run_argv("wait")) as first:
         eventually((tmp_path / "started").exists, "the first run")
         done = remote.run("wait")
         assert done.returncode == 5

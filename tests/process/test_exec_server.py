@@ -100,7 +100,7 @@ def test_a_stopped_server_lets_a_command_end_and_its_result_be_fetched(
     os.mkfifo(tmp_path / "go")
     script = f"echo > {tmp_path}/started; read line < {tmp_path}/go; seq 10000"
     remote = offer(it=shell(script), drain=shell("true"))
-    with running(*remote.asking("it")) as client:
+    with running(*remote.run_argv("it")) as client:
         eventually((tmp_path / "started").exists, "the command")
         remote.server.send(signal.SIGTERM)
         remote.server.line("err", "waiting for 1 command for up to 5 s")
@@ -120,7 +120,7 @@ def test_a_second_signal_kills_what_runs_and_the_client_is_told(
     remote = offer(
         "--drain", 60, it=shell(f"echo $$ > {tmp_path}/pid; exec sleep 60", time_limit_s=60)
     )
-    with running(*remote.asking("it")) as client:
+    with running(*remote.run_argv("it")) as client:
         pid = int(
             eventually(
                 lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(),

@@ -1,6 +1,4 @@
-"""Remote commands in tests: keys and allow files, a desk with clocks that can be set, and both
-sides without a network.
-"""
+"""Exec in tests: keys and allow files, a server protocol with fake clocks, both sides in memory."""
 
 from __future__ import annotations
 
@@ -15,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fastnet.apps.exec import wire
-from fastnet.apps.exec.client_protocol import Asking
+from fastnet.apps.exec.client_protocol import ExecClientProtocol
 from fastnet.apps.exec.nonces import Nonces
 from fastnet.apps.exec.policy import read_policy
-from fastnet.apps.exec.server_protocol import Desk
+from fastnet.apps.exec.server_protocol import ExecServerProtocol
 from fastnet.udp.contract import Peer
 from tests.support.cli_process import Running, finish, running
 from tests.support.clients import DEADLINE_S
@@ -31,7 +29,7 @@ AS_ROOT = ["--allow-root"] if os.geteuid() == 0 else []
 
 
 def shell(script: str, **more: object) -> dict[str, object]:
-    """A command's table that runs a script of this test."""
+    """The table of a command that runs a shell script."""
     return {"argv": ["/bin/sh", "-c", script, "sh"], **more}
 
 
@@ -60,24 +58,24 @@ def toml(value: object) -> str:
 
 
 def serving(folder: Path, *options: object, **commands: dict[str, object]) -> list[object]:
-    """The words of a server of these commands."""
+    """The arguments of a server of these commands."""
     files = ["--allow-file", write_policy(folder, **commands), "--keys", write_keys(folder)]
     return ["exec", "serve", "--port", 0, *files, "--nonces", folder / "nonces", *AS_ROOT, *options]
 
 
 class Remote:
-    """A server as a process, and its client."""
+    """A server process and the arguments of its client."""
 
     def __init__(self, server: Running, keys: Path) -> None:
         self.server, self.keys = server, keys
         self.endpoint = server.endpoint()
 
-    def asking(self, *words: object) -> list[object]:
-        """The words of a client."""
+    def run_argv(self, *words: object) -> list[object]:
+        """The arguments of `exec run`."""
         return ["exec", "run", "--server", self.endpoint, "--keys", self.keys, *words]
 
     def run(self, *words: object) -> subprocess.CompletedProcess[str]:
-        return finish(*self.asking(*words))
+        return finish(*self.run_argv(*words))
 
     def json(self, *words: object) -> tuple[int, dict[str, Any]]:
         done = self.run("--json", *words)
@@ -89,7 +87,7 @@ Offer = Callable[..., Remote]
 
 @contextlib.contextmanager
 def offering(folder: Path) -> Iterator[Offer]:
-    """What starts a server of these commands; it ends with the test."""
+    """Yields a function that starts a server of these commands; it ends with the test."""
     with contextlib.ExitStack() as stack:
 
         def start(*options: object, **commands: dict[str, object]) -> Remote:
@@ -100,7 +98,7 @@ def offering(folder: Path) -> Iterator[Offer]:
 
 
 class Clocks:
-    """The time of day and the steady one, in seconds; both move only when told."""
+    """Time of day and monotonic time, in seconds; a test advances them."""
 
     def __init__(self) -> None:
         self.day_s = 1_781_872_345.0
@@ -111,8 +109,8 @@ class Clocks:
         self.steady_s += seconds
 
 
-class Bench:
-    """A desk and its clocks, and a network that is a method call."""
+class ExecNetwork:
+    """A server protocol and its clocks, and a network that is a method call."""
 
     def __init__(self, folder: Path, **commands: dict[str, object]) -> None:
         self.folder = folder
@@ -123,7 +121,7 @@ class Bench:
     def start(self) -> None:
         self.nonces = Nonces(str(self.folder / "nonces"), int(self.clocks.day_s * 1e6))
         clocks = self.clocks
-        self.desk = Desk(
+        self.protocol = ExecServerProtocol(
             SECRETS, self.policy, self.nonces, lambda: clocks.day_s, lambda: clocks.steady_s
         )
 
@@ -132,50 +130,58 @@ class Bench:
         self.start()
 
     def close(self) -> None:
-        for execution in self.desk.executions():
+        for execution in self.protocol.executions():
             execution.kill()
         self.nonces.close()
 
-    def ask(
+    def request(
         self,
-        *words: str,
+        *argv: str,
         key: str = "alice",
         nonce: bytes | None = None,
-        asked_s: float | None = None,
-    ) -> Asking:
-        at_s = self.clocks.day_s if asked_s is None else asked_s
-        return Asking([*words], key, SECRETS[key], nonce or os.urandom(16), int(at_s * 1e6))
+        timestamp_s: float | None = None,
+    ) -> ExecClientProtocol:
+        at_s = self.clocks.day_s if timestamp_s is None else timestamp_s
+        return ExecClientProtocol(
+            [*argv], key, SECRETS[key], nonce or os.urandom(16), int(at_s * 1e6)
+        )
 
-    def exchange(self, asking: Asking, peer: Peer = CLIENT) -> list[bytes]:
-        """One datagram there, and what comes back. Both, for tests that record."""
-        datagram = asking.next()
-        replies = self.desk.receive_datagram(datagram, peer)
+    def receive(self, datagram: bytes, peer: Peer = CLIENT) -> list[bytes]:
+        """A datagram to the server. Returns its replies."""
+        outgoing = self.protocol.receive_datagram(datagram, peer)
+        assert all(to == peer for _, to in outgoing)
+        return [reply for reply, _ in outgoing]
+
+    def exchange(self, client: ExecClientProtocol, peer: Peer = CLIENT) -> list[bytes]:
+        """One datagram of the client and the replies to it. Returns all of them."""
+        datagram = client.next_datagram()
+        replies = self.receive(datagram, peer)
         for reply in replies:
-            asking.receive_datagram(reply)
+            client.receive_datagram(reply)
         return [datagram, *replies]
 
-    def settle(self) -> list[tuple[bytes, Peer]]:
-        """Let everything that runs end. Returns what the desk says by itself."""
+    def end_commands(self) -> list[tuple[bytes, Peer]]:
+        """Run all commands to their end. Returns what the server sends unasked."""
         end_s = time.monotonic() + DEADLINE_S
-        while running := self.desk.executions():
+        while running := self.protocol.executions():
             by_fd = {fd: execution for execution in running for fd in execution.descriptors()}
             for fd in select.select(list(by_fd), [], [], end_s - time.monotonic())[0]:
-                by_fd[fd].ready(fd)
+                by_fd[fd].handle_readable(fd)
             assert time.monotonic() < end_s, "a command of the test does not end"
-        return self.desk.handle_timer()
+        return self.protocol.handle_timer()
 
-    def complete(self, asking: Asking, peer: Peer = CLIENT) -> Asking:
-        """Ask until it is over."""
+    def complete(self, client: ExecClientProtocol, peer: Peer = CLIENT) -> ExecClientProtocol:
+        """Exchange datagrams until the client has a result or a refusal."""
         for _ in range(1000):
-            if asking.is_over:
-                return asking
-            self.exchange(asking, peer)
-            self.settle()
-        raise AssertionError(f"not over: {vars(asking)}")
+            if client.is_over:
+                return client
+            self.exchange(client, peer)
+            self.end_commands()
+        raise AssertionError(f"not over: {vars(client)}")
 
 
 def kinds(datagrams: list[bytes]) -> list[int]:
-    """Of replies."""
+    """Kinds of replies."""
     return [datagram[4] for datagram in datagrams]
 
 

@@ -1,9 +1,7 @@
-"""`fastnet exec serve | run | key`: remote commands. Arguments and presentation only; docs/exec.md
-has
-the rest.
+"""`fastnet exec serve | run | key`: arguments and presentation of remote commands.
 
-`run` writes the command's own output to standard output and its errors to standard error, as they
-are; with --json one document. The exit code says how it went, not what the command's status was.
+`run` writes the command's standard output and standard error as they are; with --json one document.
+The exit code says how the command ended and is not its exit status. docs/exec.md has the rest.
 """
 
 from __future__ import annotations
@@ -12,18 +10,17 @@ import base64
 import json
 import os
 import sys
-from functools import partial
 from typing import Any
 
 import click
 
 from fastnet.apps.exec import wire
-from fastnet.apps.exec.client import Key
+from fastnet.apps.exec.client import ExecKey
 from fastnet.apps.exec.client import run as run_remote
-from fastnet.apps.exec.client_protocol import Result
+from fastnet.apps.exec.client_protocol import ExecResult
 from fastnet.apps.exec.server import PORT, ExecConfig, format_event
 from fastnet.apps.exec.server import run as run_server
-from fastnet.apps.exec.server_protocol import ending, signal_name
+from fastnet.apps.exec.server_protocol import format_status, signal_name
 from fastnet.cli.endpoints import read_server
 from fastnet.cli.options import collect, parameters
 from fastnet.cli.output import event_printer
@@ -41,7 +38,7 @@ from fastnet.errors import (
 from fastnet.limits import EXEC_CLOCK_S, EXEC_TIMEOUT_S
 from fastnet.security.keys import KEYS_FILE, new_line, read_keys
 
-HELP = """Remote commands over UDP: only those the server's allow file names, only for who has a key.
+HELP = """Remote commands over UDP: only those the server's allow file names, only for clients with a key.
 
 \b
 Examples:
@@ -52,14 +49,14 @@ Examples:
 docs/exec.md has the allow file, key by key, and the wire format, byte by byte.
 """
 
-SERVE_HELP = """Run commands for clients that have a key.
+SERVE_HELP = """Run commands for authenticated clients.
 
 Nothing runs that the allow file does not name, and nothing runs through a shell. Every execution is a line of the log.
 
 \b
-Signals: INT and TERM take no new commands and let running ones end for
+Signals: INT and TERM refuse new commands and let running ones end for
 up to --drain seconds; a second one kills them. HUP reads keys and allow
-file anew and opens log files anew. USR1 logs the statistics.
+file again and reopens log files. USR1 logs the statistics.
 
 \b
 Exit codes: 0 stopped, 2 usage, 3 configuration (no keys, a mistake in a
@@ -75,13 +72,13 @@ Examples:
   fastnet exec run --server build7:7512 --key alice --json disk /var
 
 \b
-Exit codes, whatever the command's own status, which is told:
+Exit codes (the command's own status is printed):
   0    it ended with status 0
   2    usage
   3    configuration (keys)
-  4    unanswered: nobody there, no answer, no such host
+  4    network: refused, no answer, no such host
   5    denied by the server; nothing ran
-  6    the server took it, and its outcome is not known
+  6    the server admitted it, and its outcome is not known
   8    killed at its time limit
   9    killed by a signal
   10   it ended with another status than 0
@@ -127,7 +124,7 @@ group.add_command(
 
 @group.command("key", help="Print a line with a new key, for the files of server and client.")
 @click.argument("name")
-def key(name: str) -> None:
+def new_key(name: str) -> None:
     click.echo(new_line(name))
 
 
@@ -144,7 +141,7 @@ def key(name: str) -> None:
     "--key",
     "key_id",
     metavar="ID",
-    help="Which key of the file; the first one, when this is missing.",
+    help="Id of the key in the file; default: the first one.",
 )
 @click.option(
     "--timeout",
@@ -153,7 +150,7 @@ def key(name: str) -> None:
     default=EXEC_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
-    help="Give up when the server has been silent for so long. The command's own time is the server's to limit.",
+    help="Longest time without a reply. The time limit of the command is in the server's allow file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 @click.argument("name")
@@ -168,40 +165,44 @@ def run(
     args: tuple[str, ...],
 ) -> int:
     endpoint = read_server(server, PORT)
-    chosen = choose(os.path.expanduser(keys), key_id)
-    result = run_remote(endpoint, [name, *args], chosen, timeout_s)
-    (show_json if as_json else partial(show, endpoint))([name, *args], result)
+    key = choose_key(os.path.expanduser(keys), key_id)
+    result = run_remote(endpoint, [name, *args], key, timeout_s)
+    if as_json:
+        print_json_result([name, *args], result)
+    else:
+        print_result(endpoint, name, result)
     return exit_code(result)
 
 
-def choose(path: str, key_id: str | None) -> Key:
+def choose_key(path: str, key_id: str | None) -> ExecKey:
     found = read_keys(path)
     if key_id is not None and key_id not in found:
         raise ConfigError(f"{path} has no key {key_id!r}", f"It has: {', '.join(found)}")
-    wanted = key_id if key_id is not None else next(iter(found))
-    return Key(wanted, found[wanted])
+    chosen = key_id if key_id is not None else next(iter(found))
+    return ExecKey(chosen, found[chosen])
 
 
-def show(endpoint: Endpoint, asked: list[str], result: Result) -> None:
-    """The command's output as it is, and a line when there is more to know."""
+def print_result(endpoint: Endpoint, name: str, result: ExecResult) -> None:
+    """Write the command's output as it is; add a line unless it ended with status 0, uncut."""
     sys.stdout.buffer.write(result.output)
     sys.stdout.flush()
     sys.stderr.buffer.write(result.error)
     sys.stderr.flush()
     if exit_code(result) != EXIT_OK or result.status.flags:
-        note = f"fastnet: {asked[0]} on {endpoint}: {ending(result.status)}"
+        note = f"fastnet: {name} on {endpoint}: {format_status(result.status)}"
         print(printable(note), file=sys.stderr, flush=True)
 
 
-def show_json(asked: list[str], result: Result) -> None:
+def print_json_result(argv: list[str], result: ExecResult) -> None:
+    """Write the result as one JSON document."""
     status = result.status
-    ended = status.number if status.state == wire.EXITED else None
+    exit_status = status.number if status.state == wire.EXITED else None
     document = {
         "event": "result",
-        "command": asked[0],
-        "arguments": asked[1:],
+        "command": argv[0],
+        "arguments": argv[1:],
         "outcome": OUTCOMES[status.state],
-        "status": ended,
+        "status": exit_status,
         "signal": signal_name(status.number) if status.state == wire.KILLED else None,
         "seconds": status.took_us / 1e6,
         **text_or_base64("output", result.output),
@@ -213,13 +214,15 @@ def show_json(asked: list[str], result: Result) -> None:
 
 
 def text_or_base64(name: str, data: bytes) -> dict[str, str]:
+    """A JSON field with text, or NAME_base64 for bytes that are not UTF-8."""
     try:
         return {name: data.decode("utf-8")}
     except UnicodeDecodeError:
         return {f"{name}_base64": base64.b64encode(data).decode("ascii")}
 
 
-def exit_code(result: Result) -> int:
+def exit_code(result: ExecResult) -> int:
+    """The exit code of `exec run`."""
     if result.status.state == wire.EXITED:
         return EXIT_EXEC_FAILED if result.status.number else EXIT_OK
     return EXIT_CODES[result.status.state]

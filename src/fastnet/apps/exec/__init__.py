@@ -1,16 +1,18 @@
 """Remote commands over UDP: `fastnet exec serve` and `fastnet exec run`.
 
-    wire.py      the datagrams, byte by byte; no socket
-    keys.py      who may ask: the file of secrets
-    policy.py    what may run: the allow file
-    replay.py    what was asked before: nonces in a file that outlives the server
-    runner.py    one command: processes, time, output
-    orphans.py   what a command left behind
-    desk.py      the server's judgement: a datagram in, datagrams out; no socket
-    server.py    a socket, the commands and signals around the desk
-    asking.py    the client's side of one command; no socket
-    client.py    a socket around it
+    wire.py             wire format of exec/1, byte by byte
+    client_protocol.py  client side, sans-I/O
+    client.py           its socket and timers
+    server_protocol.py  server side, sans-I/O: authentication, address validation, replay protection
+    admission.py        checks that a new request passes before it runs
+    record.py           what became of each request, as a state machine
+    nonces.py           used nonces, in a file that outlives the server
+    policy.py           the allow file: which commands may run
+    runner.py           one command: process, pipes, time limit
+    orphans.py          processes that outlive their command
+    server.py           socket, processes, signals
 
-The rate of remote commands is small and everything else about them matters more than speed, so this
-is plain Python in one thread, outside the tables of engines.
+Keys are in security/keys.py, MACs in security/mac.py.
+Decision: plain Python in one thread, outside the tables of engines. The rate of remote commands is
+small, and everything else about them matters more than speed.
 """

@@ -1,196 +1,188 @@
-"""Ask a server to run a command, and wait for what comes of it.
+"""Client of exec/1: runs a command on a server and waits for its result.
 
-Facts. A datagram may be lost, so silence means to ask again; a network that loses them for want of
-room needs to be asked less often, so each rest is twice the last one, with some chance in it, and
-never shorter than two round trips. A server that is restarted refuses datagrams for a moment
-(ECONNREFUSED).
-Decision: a refusal before the first authentic reply is the end, or the next address of the name;
-later it is a loss like others. A client that hears nothing for `timeout_s` gives up. Until the
-server has taken the command that counts from the start, because an old request would be refused as
-stale.
+Facts. A server that is restarted refuses datagrams for a moment (ECONNREFUSED). An old request is
+refused as stale.
+Decision: address fallback and retransmission are those of udp/client.py. A client that receives no
+reply for `timeout_s` gives up; until the server has reported a status that time counts from the
+start, because the request would become stale.
 """
 
 from __future__ import annotations
 
 import errno
-import random
 import secrets
-import select
-import socket
 import time
-from collections import deque
 from dataclasses import dataclass
 
 from fastnet.apps.exec import wire
-from fastnet.apps.exec.client_protocol import Asking, Result
+from fastnet.apps.exec.client_protocol import ExecClientProtocol, ExecResult
 from fastnet.apps.exec.wire import Refusal
 from fastnet.endpoint import Endpoint
-from fastnet.errors import ExecDenied, ExecLost, FastnetError, NetworkError, reason
+from fastnet.errors import ExecDenied, ExecLost, FastnetError, NetworkError
 from fastnet.limits import (
     EXEC_CLOCK_S,
     EXEC_DATAGRAM_BYTES_MAX,
-    EXEC_REST_MAX_S,
-    EXEC_REST_S,
+    EXEC_RTO_MAX_S,
+    EXEC_RTO_S,
     EXEC_TIMEOUT_S,
 )
-from fastnet.transport.connect import dial_datagram
 from fastnet.transport.connect_errors import HINTS
-from fastnet.transport.resolve import Address, resolve
+from fastnet.udp.client import DatagramClient, RetransmissionTimer
+
+JITTER = 0.2
+"""Random part of each retransmission timeout."""
 
 
 @dataclass(frozen=True)
-class Key:
-    """One line of a file of keys."""
+class ExecKey:
+    """One line of a keys file."""
 
     id: str
+    """Sent in clear."""
     secret: bytes
+    """Makes the MACs."""
 
 
 def run(
-    endpoint: Endpoint, words: list[str], key: Key, timeout_s: float = EXEC_TIMEOUT_S
-) -> Result:
-    """Run a command, named by the first word, on a server, and return how it ended and what it
-    wrote.
+    endpoint: Endpoint, argv: list[str], key: ExecKey, timeout_s: float = EXEC_TIMEOUT_S
+) -> ExecResult:
+    """Run a command on a server and return its result.
 
-    Raises ExecDenied (the server said no), ExecLost (taken, and its outcome is unknown),
-    NetworkError (nobody answers), ConfigError (arguments that cannot be sent).
+    Args:
+        endpoint: Where the server is.
+        argv: Name of the command in the server's allow file, and its arguments.
+        key: Authenticates the request.
+        timeout_s: Longest time without a reply.
+    Returns:
+        How the command ended and what it wrote.
+    Raises:
+        ExecDenied: The server refused.  ExecLost: It admitted the command; the outcome is unknown.
+        NetworkError: No reply.  ConfigError: The arguments do not fit a datagram.
     """
-    asking = Asking(
-        words, key.id, key.secret, secrets.token_bytes(wire.NONCE_BYTES), time.time_ns() // 1000
-    )
-    conversation = Conversation(endpoint, asking, timeout_s)
+    nonce = secrets.token_bytes(wire.NONCE_BYTES)
+    protocol = ExecClientProtocol(argv, key.id, key.secret, nonce, time.time_ns() // 1000)
+    client = ExecClient(endpoint, protocol, timeout_s)
     try:
-        conversation.run()
+        client.run()
     finally:
-        conversation.sock.close()
-    if asking.refusal is not None:
-        raise refused(asking, endpoint, asking.refusal)
-    return asking.result
+        client.close()
+    if protocol.refusal is not None:
+        raise refusal_error(protocol, endpoint, protocol.refusal)
+    return protocol.result
 
 
-class Conversation:
-    """A connected UDP socket around one Asking."""
+class ExecClient:
+    """A datagram socket and timers around one ExecClientProtocol."""
 
-    def __init__(self, endpoint: Endpoint, asking: Asking, timeout_s: float) -> None:
+    def __init__(self, endpoint: Endpoint, protocol: ExecClientProtocol, timeout_s: float) -> None:
         self.endpoint = endpoint
-        self.asking = asking
+        self.protocol = protocol
         self.timeout_s = timeout_s
-        self.addresses: deque[Address] = deque(resolve(endpoint))
-        self.sock = self.open()
-        self.started_s = self.heard_s = time.monotonic()
-        self.has_heard = False
-        self.sent_s = self.started_s
-        self.round_trip_s = 0.0
-
-    def open(self) -> socket.socket:
-        sock = dial_datagram(self.endpoint, self.addresses)
-        sock.setblocking(False)
-        return sock
+        self.client = DatagramClient(endpoint)
+        self.timer = RetransmissionTimer(EXEC_RTO_S, EXEC_RTO_MAX_S, JITTER)
+        self.started_s = self.last_reply_s = self.last_sent_s = time.monotonic()
 
     def run(self) -> None:
-        """Until it is over. Raises NetworkError and ExecLost."""
-        asking, silent = self.asking, 0
-        while not asking.is_over:
-            self.send(asking.next(is_repetition=silent > 0))
-            rest_s = max(EXEC_REST_S * 2 ** min(silent, 10), 2 * self.round_trip_s)
-            heard = self.listen(min(rest_s, EXEC_REST_MAX_S) * random.uniform(0.8, 1.2))
-            has_progressed = heard and bool(asking.wanted)
-            silent = 0 if asking.is_due else 1 if has_progressed else silent + 1
-            self.check_patience()
-        if asking.refusal is None:
-            self.send(asking.thanks())
+        """Send and receive until the protocol is over. Raises NetworkError and ExecLost."""
+        protocol, timer = self.protocol, self.timer
+        self.client.connect()
+        while not protocol.is_over:
+            self.send(protocol.next_datagram(timed_out=timer.expiries > 0))
+            has_reply = self.receive_until_due(timer.timeout_s())
+            if protocol.is_due:
+                timer.reset()
+            elif has_reply and protocol.requested_parts:
+                timer.reset(expiries=1)  # some parts of the window arrived, others were lost
+            else:
+                timer.back_off()
+            self.check_timeout()
+        if protocol.refusal is None:
+            self.send(protocol.done_datagram())
 
-    def listen(self, rest_s: float) -> bool:
-        """Until the rest is over or the next datagram is due. True if anything authentic came."""
-        heard = False
-        end_s = time.monotonic() + rest_s
-        while not (self.asking.is_due or self.asking.is_over):
+    def receive_until_due(self, timeout_s: float) -> bool:
+        """Receive until the timeout, or until the next datagram is due.
+
+        Returns whether an authentic reply arrived.
+        """
+        protocol, has_reply = self.protocol, False
+        end_s = time.monotonic() + timeout_s
+        while not (protocol.is_due or protocol.is_over):
             left_s = end_s - time.monotonic()
-            if left_s <= 0 or not select.select([self.sock], [], [], left_s)[0]:
+            if left_s <= 0 or not self.client.wait(left_s):
                 break
             try:
-                datagram = self.sock.recv(EXEC_DATAGRAM_BYTES_MAX + 1)
-            except BlockingIOError:
-                continue
+                datagram = self.client.receive(EXEC_DATAGRAM_BYTES_MAX + 1)
             except OSError as error:
-                self.failed(error)
+                self.handle_error(error)
                 continue
-            if self.asking.receive_datagram(datagram):
-                heard = self.has_heard = True
-                self.heard_s = time.monotonic()
-                if self.asking.heard_sequence == self.asking.sequence:
-                    self.round_trip_s = self.heard_s - self.sent_s
-        return heard
+            if datagram is not None and protocol.receive_datagram(datagram):
+                has_reply = self.client.has_received = True
+                self.last_reply_s = time.monotonic()
+                if protocol.acknowledged_sequence == protocol.sequence:
+                    self.timer.round_trip_s = self.last_reply_s - self.last_sent_s
+        return has_reply
 
     def send(self, datagram: bytes) -> None:
-        self.sent_s = time.monotonic()
+        """Send a datagram, or lose it. Raises NetworkError before the first reply."""
+        self.last_sent_s = time.monotonic()
         try:
-            self.sock.send(datagram)
-        except BlockingIOError:
-            return
+            self.client.send(datagram)
         except OSError as error:
-            self.failed(error)
+            self.handle_error(error)
 
-    def failed(self, error: OSError) -> None:
-        """The next address, or the end, or a loss like others. Raises NetworkError."""
-        if self.has_heard:
-            return
-        if error.errno == errno.ECONNREFUSED and self.addresses:
-            self.sock.close()
-            self.sock = self.open()
-            self.asking.is_due = True
-            return
-        hint = HINTS.get(error.errno or 0, "")
-        raise NetworkError(f"{self.endpoint}: {reason(error)}", hint, error.errno) from error
+    def handle_error(self, error: OSError) -> None:
+        """Send again immediately if there is another address. Raises NetworkError."""
+        if self.client.handle_error(error):
+            self.protocol.is_due = True
 
-    def check_patience(self) -> None:
-        """Raises NetworkError or ExecLost when nothing was heard for too long."""
-        asking = self.asking
-        since_s = self.started_s if asking.status is None else self.heard_s
-        if asking.is_over or time.monotonic() - since_s < self.timeout_s:
+    def check_timeout(self) -> None:
+        """Raises NetworkError or ExecLost when no reply arrived for timeout_s."""
+        protocol = self.protocol
+        since_s = self.started_s if protocol.status is None else self.last_reply_s
+        if protocol.is_over or time.monotonic() - since_s < self.timeout_s:
             return
         silence = f"{self.endpoint}: no answer within {self.timeout_s:g} s"
-        if asking.status is not None:
-            raise ExecLost(
-                f"{silence} after the server had taken the command; its outcome is unknown", LOOK
-            )
-        if asking.saw_stranger:
+        if protocol.status is not None:
+            message = f"{silence} after the server admitted the command; its outcome is unknown"
+            raise ExecLost(message, LOG_HINT)
+        if protocol.saw_unknown_key:
             hint = "Check --key, and that both sides have the same line in their files"
-            raise NetworkError(
-                f"{silence}; something there does not know the key {asking.key_id!r}", hint
-            )
-        if asking.cookie != wire.NO_COOKIE:
-            raise NetworkError(
-                f"{silence} to a command that it may have taken", LOOK, errno.ETIMEDOUT
-            )
+            message = f"{silence}; a server there does not know the key {protocol.key_id!r}"
+            raise NetworkError(message, hint)
+        if protocol.cookie != wire.NO_COOKIE:
+            message = f"{silence} to a command that it may have admitted"
+            raise NetworkError(message, LOG_HINT, errno.ETIMEDOUT)
         raise NetworkError(silence, HINTS[errno.ETIMEDOUT], errno.ETIMEDOUT)
 
+    def close(self) -> None:
+        """Close the socket."""
+        self.client.close()
 
-LOOK = "The server's log says whether it ran and how it ended"
+
+LOG_HINT = "The server's log says whether it ran and how it ended"
 
 
-def refused(asking: Asking, endpoint: Endpoint, refusal: Refusal) -> FastnetError:
-    """A refusal as an error."""
-    if refusal.code == "lost" or asking.status is not None:
-        return ExecLost(
-            f"{endpoint} took the command and knows no more of it: it restarted, or it is too late",
-            LOOK,
-        )
+def refusal_error(
+    protocol: ExecClientProtocol, endpoint: Endpoint, refusal: Refusal
+) -> FastnetError:
+    """A refusal as an error: ExecLost when the command may have run, else ExecDenied."""
+    if refusal.code == "lost" or protocol.status is not None:
+        message = f"{endpoint} admitted the command and has no record of it: it restarted, or the"
+        return ExecLost(f"{message} result has expired", LOG_HINT)
     text = refusal.text
     if refusal.code == "clock":
         ahead_s = time.time() - refusal.number / 1e6
         side = "ahead of" if ahead_s > 0 else "behind"
         text = f"this host's clock is {abs(ahead_s):.0f} s {side} the server's, and {EXEC_CLOCK_S:g} s are allowed"
-    return ExecDenied(
-        f"{endpoint} refused: {text}", REFUSED_HINTS.get(refusal.code, ""), refusal.code
-    )
+    hint = REFUSED_HINTS.get(refusal.code, "")
+    return ExecDenied(f"{endpoint} refused: {text}", hint, refusal.code)
 
 
 REFUSED_HINTS = {
     "command": "The server's allow file names what may run",
     "arguments": "The server's allow file says what they must look like",
-    "key": "The server's allow file says who may; --key chooses another key",
-    "clock": "Set the clocks; timedatectl says whether they are kept right",
+    "key": "The server's allow file names the keys of each command; --key chooses another key",
+    "clock": "Set the clocks; timedatectl says whether they are synchronized",
     "busy": "Try again when it is done",
     "stopping": "Try again when it is back",
     "broken": "Its log says why",

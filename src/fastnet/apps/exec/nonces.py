@@ -1,20 +1,20 @@
-"""What was asked before: one line a nonce in a file that outlives the server.
+"""Nonces file: the requests that were used before, one line each, kept across restarts.
 
     1781872345000000 alice 8f3a...
 
-Facts. A request is fresh when its `asked` is within EXEC_CLOCK_S of our clock; only as long must
-its nonce be remembered, and forgotten nonces are all older than that. A clock set back would make
-them fresh again. A file being written when the power fails ends in half a line, or lacks the last
-one.
-Decision: a nonce is on the disk (fdatasync) before its command starts, or the command does not
-start. What was forgotten raises a floor, and nothing asked before the floor is fresh, whatever the
-clock says. A file from the future is an error of the start, because until its time has come no
-request could be told from a repeated one. Half a last line is cut off: the command behind it was
-not started. The file is rewritten without the stale nonces when it is opened and when these are the
-larger half. One server holds it at a time, by flock(2) on the file as in process/pidfile.py. When
-the file has been removed meanwhile it is written anew; when another one has its place, which may be
-another server's by now, nothing is remembered in either.
-Cost: one fdatasync a command, milliseconds on a real disk.
+Facts. A request is fresh while its timestamp is within EXEC_CLOCK_S of the server's clock; a nonce
+has to be remembered for that long only, and forgotten nonces are all older. A clock that is set
+back would make them fresh again. A file that is being written when the power fails ends in half a
+line, or lacks the last one.
+Decision: a nonce is on the disk (fdatasync(2)) before its command starts, or the command does not
+start. Each forgotten nonce raises a floor, and no request from before the floor is fresh, whatever
+the clock says. A file from the future is an error at the start: until that time no new request
+could be told from a copy. Half a last line is cut off: the command behind it was not started. The
+file is rewritten without stale nonces when it is opened and when these are the larger half. One
+server holds it at a time, by flock(2) on the file as in process/pidfile.py. A file that has been
+removed meanwhile is written anew; when another file has its name, which may be another server's,
+no nonce is written to either.
+Cost: one fdatasync(2) a command, milliseconds on a real disk.
 """
 
 from __future__ import annotations
@@ -33,21 +33,28 @@ REWRITE_LINES = 1024
 WINDOW_US = int(EXEC_CLOCK_S * 1_000_000)
 
 
-class Seen(NamedTuple):
-    """One request, however often it arrives."""
+class RequestId(NamedTuple):
+    """Identity of a request, however often it arrives."""
 
     key_id: str
+    """The key that authenticates it."""
     nonce: bytes
+    """Random, one a command."""
 
 
 class Nonces:
-    """The nonces of a file, locked until `close`. Raises ConfigError when the file cannot be
-    had.
+    """The nonces of a file, locked until `close`.
+
+    Args:
+        path: The file; made if it is missing.
+        now_us: The server's clock, microseconds since 1970.
+    Raises:
+        ConfigError: The file cannot be opened, locked or read.
     """
 
     def __init__(self, path: str, now_us: int) -> None:
         self.path = path
-        self.asked_us: dict[Seen, int] = {}
+        self.timestamp_us: dict[RequestId, int] = {}
         self.floor_us = 0
         self._lines = 0
         self._fd = -1
@@ -65,7 +72,7 @@ class Nonces:
             raise
 
     def _open(self) -> None:
-        """Open and lock. Leaves _fd at -1 if the file was replaced meanwhile."""
+        """Open and lock the file. Leaves _fd at -1 if it was replaced meanwhile."""
         fd = os.open(
             self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600
         )
@@ -91,36 +98,36 @@ class Nonces:
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                asked, key_id, nonce = line.decode("ascii").split()
-                self.asked_us[Seen(key_id, bytes.fromhex(nonce))] = int(asked)
+                timestamp, key_id, nonce = line.decode("ascii").split()
+                self.timestamp_us[RequestId(key_id, bytes.fromhex(nonce))] = int(timestamp)
             except ValueError:
                 hint = "Name another file with --nonces, or remove this one"
-                raise ConfigError(f"{self.path}: line {number} is no nonce of ours", hint) from None
-        latest_us = max(self.asked_us.values(), default=0)
+                raise ConfigError(f"{self.path}: line {number} is no nonce", hint) from None
+        latest_us = max(self.timestamp_us.values(), default=0)
         if latest_us > now_us + 2 * WINDOW_US:
             ahead_s = (latest_us - now_us) / 1e6
             hint = f"Set the clock right; if it was wrong before, remove the file {EXEC_CLOCK_S:g} s after the last request"
             raise ConfigError(f"{self.path} has a request from {ahead_s:.0f} s in the future", hint)
         self._rewrite(now_us)
 
-    def is_fresh(self, asked_us: int, now_us: int) -> bool:
-        """Whether a request of this age could be known to be new."""
+    def is_fresh(self, timestamp_us: int, now_us: int) -> bool:
+        """Whether a request of this age is new if its nonce is unknown."""
         self._forget(now_us)
-        return abs(now_us - asked_us) <= WINDOW_US and asked_us > self.floor_us
+        return abs(now_us - timestamp_us) <= WINDOW_US and timestamp_us > self.floor_us
 
-    def __contains__(self, seen: Seen) -> bool:
-        return seen in self.asked_us
+    def __contains__(self, request_id: RequestId) -> bool:
+        """Whether this request was used before."""
+        return request_id in self.timestamp_us
 
     def is_full(self) -> bool:
-        return len(self.asked_us) >= EXEC_NONCES_MAX
+        """Whether no further nonce can be kept."""
+        return len(self.timestamp_us) >= EXEC_NONCES_MAX
 
-    def add(self, seen: Seen, asked_us: int, now_us: int) -> None:
-        """Remember a request for good. Raises OSError when the disk does not take it, and then it
-        is not remembered.
-        """
-        if not self._is_in_place() or self._lines > 2 * len(self.asked_us) + REWRITE_LINES:
+    def add(self, request_id: RequestId, timestamp_us: int, now_us: int) -> None:
+        """Write a nonce to the disk. Raises OSError; then the nonce is not remembered."""
+        if not self._is_in_place() or self._lines > 2 * len(self.timestamp_us) + REWRITE_LINES:
             self._rewrite(now_us)
-        line = f"{asked_us} {seen.key_id} {seen.nonce.hex()}\n".encode("ascii")
+        line = f"{timestamp_us} {request_id.key_id} {request_id.nonce.hex()}\n".encode("ascii")
         end = os.fstat(self._fd).st_size
         try:
             if os.pwrite(self._fd, line, end) != len(line):
@@ -131,10 +138,10 @@ class Nonces:
                 os.ftruncate(self._fd, end)
             raise
         self._lines += 1
-        self.asked_us[seen] = asked_us
+        self.timestamp_us[request_id] = timestamp_us
 
     def _is_in_place(self) -> bool:
-        """Whether the file still has its name. Raises OSError if another one has it."""
+        """Whether the file still has its name. Raises OSError if another file has it."""
         try:
             if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
                 return True
@@ -143,24 +150,23 @@ class Nonces:
         raise OSError("another file has its place; restart this server")
 
     def _forget(self, now_us: int) -> None:
-        """Drop what is stale. Insertion is nearly in the order of time, so the front is where to
-        look.
-        """
+        """Drop stale nonces. Insertion is nearly in the order of time, so they are at the front."""
         edge_us = now_us - WINDOW_US
-        while self.asked_us:
-            seen = next(iter(self.asked_us))
-            if self.asked_us[seen] >= edge_us:
+        while self.timestamp_us:
+            request_id = next(iter(self.timestamp_us))
+            if self.timestamp_us[request_id] >= edge_us:
                 break
-            self.floor_us = max(self.floor_us, self.asked_us.pop(seen))
+            self.floor_us = max(self.floor_us, self.timestamp_us.pop(request_id))
 
     def _rewrite(self, now_us: int) -> None:
-        """A new file with what is not stale, under the same name and locked before it has it.
+        """Replace the file by one without stale nonces, locked before it has the name.
+
         Raises OSError.
         """
         self._forget(now_us)
         lines = [
-            f"{asked_us} {key_id} {nonce.hex()}\n"
-            for (key_id, nonce), asked_us in self.asked_us.items()
+            f"{timestamp_us} {key_id} {nonce.hex()}\n"
+            for (key_id, nonce), timestamp_us in self.timestamp_us.items()
         ]
         fresh = f"{self.path}.new"
         fd = os.open(
@@ -181,9 +187,7 @@ class Nonces:
         self._fd, self._lines = fd, len(lines)
 
     def _sync_folder(self) -> None:
-        """Or the name would be that of the old file after a power failure, without what is appended
-        from now on.
-        """
+        """Write the folder to the disk, or a power failure would bring back the old file."""
         fd = os.open(
             os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         )
@@ -193,6 +197,7 @@ class Nonces:
             os.close(fd)
 
     def close(self) -> None:
+        """Release the lock. May be called twice."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

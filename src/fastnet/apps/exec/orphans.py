@@ -1,19 +1,17 @@
-"""Processes that left the command that started them: adopted, found by their mark, killed and
-waited
-for.
+"""Orphans: processes that outlive the command that started them; found, killed and reaped.
 
-Facts. A process whose parent ends becomes a child of the nearest ancestor that asked for them
-(PR_SET_CHILD_SUBREAPER, prctl(2)), so with that nothing a command starts leaves the tree below the
-server, whatever sessions and groups it makes. The tree no longer says whose it was; but the
-environment a program was started with passes on to what it starts, and /proc shows it. A process
-that has been sent SIGKILL makes no children any more.
-Decision: each command's environment holds a MARK of its own. When a command has ended, those of our
-children that have its mark are killed with all below them, again until none is found. One without a
-mark (it cleared its environment, or it is another user's) is anybody's, so it is killed when the
-last command that runs has ended; but not when we are process 1, to whom strangers are given too.
-Children that were there before us are left alone.
-Cost: a file of /proc a thread for each command, and one waitid(2) a turn. Without
-CONFIG_PROC_CHILDREN nothing is found.
+Facts. A process whose parent ends becomes a child of its nearest ancestor that is a child subreaper
+(PR_SET_CHILD_SUBREAPER, prctl(2)), so with that no descendant leaves the tree below the server,
+whatever sessions and groups it makes. The tree no longer shows which command started it; but the
+environment of a program is inherited, and /proc shows it. A process that has been sent SIGKILL
+forks no more.
+Decision: the environment of each command holds a MARK of its own. When a command has ended, our
+children with its mark are killed with all their descendants, again until none is found. A child
+without a mark (it cleared its environment, or runs as another user) belongs to no known command, so
+it is killed when the last running command has ended; but not when we are process 1, which adopts
+foreign orphans too. Children from before the start are left alone.
+Cost: one file of /proc a thread for each command, and one waitid(2) a poll. Without
+CONFIG_PROC_CHILDREN no orphan is found.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ import time
 from contextlib import suppress
 from signal import SIGKILL
 
-from fastnet.limits import EXEC_HUNT_REST_S, EXEC_HUNT_S
+from fastnet.limits import EXEC_ORPHANS_RETRY_S, EXEC_ORPHANS_S
 
 log = logging.getLogger("fastnet")
 
@@ -34,7 +32,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def children(pid: int) -> set[int]:
-    """Of all threads of a process; of one that is gone none."""
+    """Children of all threads of a process; none of a process that has ended."""
     found: set[int] = set()
     with suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -43,8 +41,8 @@ def children(pid: int) -> set[int]:
     return found
 
 
-def below(pid: int) -> set[int]:
-    """A process and everything below it."""
+def descendants(pid: int) -> set[int]:
+    """A process and all its descendants."""
     found, todo = set(), {pid}
     while todo:
         found |= todo
@@ -53,7 +51,7 @@ def below(pid: int) -> set[int]:
 
 
 def read_mark(pid: int) -> bytes:
-    """MARK=... of a process; nothing if it has none, or none that we may see."""
+    """The MARK=... of a process; empty if it has none, or none that we may read."""
     with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
         return next(
             (text for text in file.read().split(b"\0") if text.startswith(MARK.encode() + b"=")),
@@ -63,81 +61,79 @@ def read_mark(pid: int) -> bytes:
 
 
 class Orphans:
-    """Those of this process. leaders: commands that run and are waited for by others; they are no
-    orphans.
-    """
+    """The orphans of this process."""
 
     def __init__(self) -> None:
         self.leaders: set[int] = set()
-        self._others: set[int] = set()
-        self._are_ours = False
-        self._unfinished: set[str] = set()
-        """Marks of which there may be more."""
-        self.again_s: float | None = None
-        """When to look for them."""
+        """Processes of running commands; they have a waiter and are no orphans."""
+        self.retry_s: float | None = None
+        """When to search again; None when no search is unfinished."""
+        self._earlier_children: set[int] = set()
+        """Children from before the start."""
+        self._is_subreaper = False
+        self._unfinished_marks: set[str] = set()
+        """Marks of which more processes may be alive."""
 
-    def adopt(self) -> None:
-        """From now on orphans among our descendants are ours, to kill and to wait for. Raises
-        OSError if they cannot be.
-        """
+    def become_subreaper(self) -> None:
+        """Adopt orphans among our descendants from now on. Raises OSError."""
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(PR_SET_CHILD_SUBREAPER, *map(ctypes.c_ulong, (1, 0, 0, 0))) < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        self._others = children(os.getpid())
-        self._are_ours = True
+        self._earlier_children = children(os.getpid())
+        self._is_subreaper = True
 
     def kill(self, mark: str) -> None:
-        """End those of a command that has ended; if they are too many for EXEC_HUNT_S, the rest in
-        later turns.
+        """Kill the orphans of a command. Those not killed within EXEC_ORPHANS_S are killed later,
+        by handle_timer.
         """
-        if self._are_ours and not self._hunt(mark):
+        if self._is_subreaper and not self._kill_marked(mark):
             log.error(
-                "a command left more processes behind than could be killed in %g s; going on",
-                EXEC_HUNT_S,
+                "a command left more processes behind than could be killed in %g s; retrying",
+                EXEC_ORPHANS_S,
             )
-            self._later(mark)
+            self._retry_later(mark)
 
-    def turn(self, now_s: float) -> None:
-        """Wait for those that have ended, and go on with what was too much."""
+    def handle_timer(self, now_s: float) -> None:
+        """Reap ended orphans and continue unfinished searches."""
         self._reap()
-        if self.again_s is not None and now_s >= self.again_s:
-            self.again_s = None
-            marks, self._unfinished = self._unfinished, set()
+        if self.retry_s is not None and now_s >= self.retry_s:
+            self.retry_s = None
+            marks, self._unfinished_marks = self._unfinished_marks, set()
             for mark in marks:
-                if not self._hunt(mark):
-                    self._later(mark)
+                if not self._kill_marked(mark):
+                    self._retry_later(mark)
 
-    def _later(self, mark: str) -> None:
-        self._unfinished.add(mark)
-        self.again_s = time.monotonic() + EXEC_HUNT_REST_S
+    def _retry_later(self, mark: str) -> None:
+        self._unfinished_marks.add(mark)
+        self.retry_s = time.monotonic() + EXEC_ORPHANS_RETRY_S
 
-    def _hunt(self, mark: str) -> bool:
-        """False if there was no end of them."""
-        wanted, hunted = f"{MARK}={mark}".encode(), set[int]()
+    def _kill_marked(self, mark: str) -> bool:
+        """Kill until no marked process is found. Returns False when the time is over first."""
+        own_mark, killed = f"{MARK}={mark}".encode(), set[int]()
         is_last = not self.leaders and os.getpid() != 1
-        end_s = time.monotonic() + EXEC_HUNT_S
+        end_s = time.monotonic() + EXEC_ORPHANS_S
         while time.monotonic() < end_s:
             found = set[int]()
             self._reap()
-            for pid in children(os.getpid()) - self.leaders - self._others:
-                mark_of_it = read_mark(pid)
-                if pid in hunted or mark_of_it == wanted or (is_last and not mark_of_it):
-                    found |= below(pid)
-            if not found - hunted:
+            for pid in children(os.getpid()) - self.leaders - self._earlier_children:
+                mark_found = read_mark(pid)
+                if pid in killed or mark_found == own_mark or (is_last and not mark_found):
+                    found |= descendants(pid)
+            if not found - killed:
                 return True
-            for pid in found - hunted:
+            for pid in found - killed:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, SIGKILL)
-            hunted |= found
+            killed |= found
         return False
 
     def _reap(self) -> None:
-        """Wait for those that have ended."""
+        """Wait for the orphans that have ended."""
         with suppress(ChildProcessError):
-            while self._are_ours and (
+            while self._is_subreaper and (
                 ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             ):
                 if ended.si_pid in self.leaders:
                     return
                 os.waitpid(ended.si_pid, os.WNOHANG)
-                self._others.discard(ended.si_pid)
+                self._earlier_children.discard(ended.si_pid)

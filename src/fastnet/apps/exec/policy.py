@@ -1,29 +1,34 @@
-"""What may run: the allow file. One table a command; what is not named there does not run.
+"""Allow file: the commands that may run. One table a command; a command without one never runs.
 
     [command.ping]
-    argv = ["/usr/bin/ping", "-c", "{1}", "{2}"]     # the program and its arguments; {1} is the first one that was asked with
-    arguments = ["[1-9]", "[a-z0-9.-]{1,253}"]       # a regular expression for each, which must match all of it
-    environment = { LANG = "C.UTF-8" }               # all there is beside PATH and FASTNET_EXECUTION
+    argv = ["/usr/bin/ping", "-c", "{1}", "{2}"]  # program and arguments; {1}: first requested one
+    arguments = ["[1-9]", "[a-z0-9.-]{1,253}"]    # a regular expression each, to match all of it
+    environment = { LANG = "C.UTF-8" }            # besides PATH and FASTNET_EXECUTION
     directory = "/"
-    user = "nobody"                                  # another user than the server's: only when it runs as root
+    user = "nobody"                               # another user; only when the server runs as root
     time_limit_s = 10.0
-    output_bytes_max = 65536                         # of standard output and standard error together
+    output_bytes_max = 65536                      # standard output and standard error together
     concurrent_max = 1
-    keys = ["alice"]                                 # who may run it; everybody who has a key, when this is missing
-    dashes = false                                   # whether an argument may be where an option could, and begin with -
+    keys = ["alice"]                              # the keys that may run it; default: every key
+    dashes = false                                # may an argument in place of an option begin with -
 
-Facts. There is no shell, so no argument can become a second command; but many programs take options that write files or run
-programs, and an argument that begins with "-" is an option wherever it stands.
-Decision: such an argument is refused unless `dashes` allows it; "--to={1}" is safe, as the dash is not the argument's.
-Patterns know ASCII only: \\d is ten digits, \\w no letters of other scripts. A file with one mistake is refused as a whole.
+Facts. There is no shell, so no argument can become a second command; but many programs have options
+that write files or run programs, and an argument that begins with "-" is an option wherever it
+stands.
+Decision: such an argument is refused unless `dashes` allows it; "--to={1}" is safe, as the dash is
+not the argument's. Patterns know ASCII only: \\d is ten digits, \\w no letters of other scripts. A
+file with one mistake is refused as a whole.
 
-Facts. A pattern like (a+)+b makes Python's re try every way to part its text, years of them for forty letters, and no other
-thread runs meanwhile. Which patterns do that cannot be read off their form: ([a-z]+\\.)+ is harmless, .*.*.*.*b is not.
-But re looks for signals while it searches, in the main thread, and a handler that raises ends the search.
-Decision: no pattern is refused at the start, which would hit harmless ones and miss others; the patterns of one request have
-EXEC_MATCH_S of processor time, counted by the kernel, and then the request is refused. desk.py lets that key wait, so that
-many such requests do not add up to the same. A process of its own for each match would cost more than the commands, and a
-library that never backtracks is a large thing to trust for a few words.
+Facts. A pattern like (a+)+b makes Python's re try every way to part its text (catastrophic
+backtracking), years of them for forty letters, and no other thread runs meanwhile. Which patterns
+do that cannot be read off their form: ([a-z]+\\.)+ is harmless, .*.*.*.*b is not. But re checks
+for signals while it searches, in the main thread, and a handler that raises ends the search.
+Decision: no pattern is refused at the start, which would reject harmless ones and miss others; the
+patterns of one request have EXEC_MATCH_S of processor time, counted by the kernel, and then the
+request is refused. admission.py then denies that key for a while, so that many such requests do not
+add up to the same.
+Not taken: a process for each match (it would cost more than the commands); a library that never
+backtracks (a large thing to trust for a few arguments).
 """
 
 from __future__ import annotations
@@ -54,21 +59,25 @@ from fastnet.security.keys import read_private
 from fastnet.security.mac import KEY_ID
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}", re.ASCII)
-PLACE = re.compile(r"\{([0-9]+)\}", re.ASCII)
+PLACEHOLDER = re.compile(r"\{([0-9]+)\}", re.ASCII)
 PATH = "/usr/local/bin:/usr/bin:/bin"
 MISSING = "It is a TOML file with a table [command.NAME] for each command; docs/exec.md has one"
 
 
 class Denied(Exception):
-    """The policy says no. refusal: what the client is told."""
+    """A request is refused.
+
+    Args:
+        refusal: Sent to the client.
+    """
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.text)
         self.refusal = refusal
 
 
-class Endless(Denied):
-    """The patterns took too long over the arguments."""
+class MatchTimeout(Denied):
+    """Pattern matching exceeded its CPU budget."""
 
 
 def denied(code: str, text: str) -> Denied:
@@ -80,25 +89,38 @@ class Command:
     """One table of the allow file, checked."""
 
     name: str
+    """The name by which clients request it."""
     argv: tuple[str, ...]
+    """Program and arguments; {N} stands for argument N of the request."""
     arguments: tuple[re.Pattern[str], ...] = ()
+    """A pattern for each argument of the request."""
     environment: tuple[tuple[str, str], ...] = ()
+    """Variables besides PATH."""
     directory: str = "/"
+    """Working directory."""
     user: str = ""
+    """The user it runs as; "" is the server's."""
     time_limit_s: float = EXEC_TIME_LIMIT_S
+    """Wall-clock time until SIGTERM."""
     output_bytes_max: int = EXEC_OUTPUT_BYTES
+    """Limit of standard output and standard error together."""
     concurrent_max: int = 1
+    """How many may run at the same time."""
     keys: tuple[str, ...] = ()
+    """Ids of the keys that may run it; empty: every key."""
     dashes: bool = False
+    """Whether an argument in place of an option may begin with a dash."""
 
     def fill(self, arguments: list[str]) -> list[str]:
-        """The argument vector to run. Raises Denied."""
+        """The argument vector to execute. Raises Denied."""
         if len(arguments) != len(self.arguments):
             raise denied(
                 "arguments", f"{self.name} takes {many(len(self.arguments))}, not {len(arguments)}"
             )
         self._match(arguments)
-        argv = [PLACE.sub(lambda place: arguments[int(place[1]) - 1], item) for item in self.argv]
+        argv = [
+            PLACEHOLDER.sub(lambda found: arguments[int(found[1]) - 1], item) for item in self.argv
+        ]
         for template, item in zip(self.argv, argv, strict=True):
             if item.startswith("-") and not template.startswith("-") and not self.dashes:
                 raise denied(
@@ -108,7 +130,7 @@ class Command:
         return argv
 
     def _match(self, arguments: list[str]) -> None:
-        """Raises Denied, and Endless when it takes too long."""
+        """Match every argument. Raises Denied, of which MatchTimeout is one."""
         number, pattern = 0, None
         try:
             with processor_time(EXEC_MATCH_S):
@@ -122,14 +144,14 @@ class Command:
                         )
         except TimeoutError:
             what = f"argument {number} of {self.name} takes too long to match {pattern.pattern if pattern else ''}"
-            raise Endless(Refusal("arguments", what)) from None
+            raise MatchTimeout(Refusal("arguments", what)) from None
 
 
 @contextmanager
 def processor_time(limit_s: float) -> Iterator[None]:
-    """Run what is inside for so long at most; what others do with the processor does not count. Only in the main thread.
+    """Bound the processor time of the block. Only in the main thread.
 
-    Raises TimeoutError.
+    Raises TimeoutError in the block when `limit_s` of this process's user time has passed.
     """
 
     def over(number: int, frame: object) -> None:
@@ -151,18 +173,33 @@ def many(count: int) -> str:
 Policy = dict[str, Command]
 
 
-def permit(policy: Policy, key_id: str, words: list[str]) -> tuple[Command, list[str]]:
-    """The command that a key asks for, and its argument vector. Raises Denied."""
-    command = policy.get(words[0])
+def permit(policy: Policy, key_id: str, argv: list[str]) -> tuple[Command, list[str]]:
+    """Find the requested command and its argument vector.
+
+    Args:
+        policy: The allow file.
+        key_id: The key that authenticated the request.
+        argv: Name of the command and its arguments.
+    Raises:
+        Denied: no such command, another key, arguments that do not match.
+    """
+    command = policy.get(argv[0])
     if command is None:
-        raise denied("command", f"there is no command {words[0]!r} here")
+        raise denied("command", f"there is no command {argv[0]!r} here")
     if command.keys and key_id not in command.keys:
         raise denied("key", f"{key_id} may not run {command.name}")
-    return command, command.fill(words[1:])
+    return command, command.fill(argv[1:])
 
 
 def read_policy(path: str, key_ids: list[str]) -> Policy:
-    """Read and check an allow file. key_ids: the keys there are. Raises ConfigError with the TOML key of the mistake."""
+    """Read and check an allow file.
+
+    Args:
+        path: The file; not writable by other users.
+        key_ids: Ids of the known keys.
+    Raises:
+        ConfigError: names the TOML key of the mistake.
+    """
     text = read_private(path, "allowed commands", 0o022, MISSING)
     try:
         found = tomllib.loads(text)
@@ -199,7 +236,7 @@ def read_command(name: str, table: Any, where: str, key_ids: list[str]) -> Comma
     command = Command(
         name, **{key: READERS[key](value, f"{where}.{key}") for key, value in table.items()}
     )
-    check_places(command, where)
+    check_placeholders(command, where)
     for key_id in command.keys:
         if key_id not in key_ids:
             raise ConfigError(
@@ -208,9 +245,9 @@ def read_command(name: str, table: Any, where: str, key_ids: list[str]) -> Comma
     return command
 
 
-def check_places(command: Command, where: str) -> None:
-    """Each argument has its place and each place its argument."""
-    used = {int(number) for item in command.argv for number in PLACE.findall(item)}
+def check_placeholders(command: Command, where: str) -> None:
+    """Each argument has a placeholder and each placeholder an argument."""
+    used = {int(number) for item in command.argv for number in PLACEHOLDER.findall(item)}
     count = len(command.arguments)
     for number in sorted(used):
         if not 1 <= number <= count:
@@ -241,7 +278,7 @@ def read_argv(value: Any, where: str) -> tuple[str, ...]:
         raise ConfigError(
             f"{where}[0] is not the full path of a program", 'Write argv = ["/usr/bin/uptime"]'
         )
-    if PLACE.search(argv[0]):
+    if PLACEHOLDER.search(argv[0]):
         raise ConfigError(
             f"{where}[0] depends on an argument",
             "The program itself is fixed; make a command for each",
@@ -323,7 +360,7 @@ def read_keys(value: Any, where: str) -> tuple[str, ...]:
             )
     if not key_ids:
         raise ConfigError(
-            f"{where} is empty, so nobody may run it", "Leave it out for everybody, or name a key"
+            f"{where} is empty, so no key may run it", "Leave it out for every key, or name one"
         )
     return key_ids
 
@@ -346,4 +383,4 @@ READERS: dict[str, Callable[[Any, str], Any]] = {
     "keys": read_keys,
     "dashes": read_flag,
 }
-"""Every key of a command's table, and what checks it."""
+"""Keys of a command's table, and the function that checks each."""

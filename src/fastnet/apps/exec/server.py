@@ -1,9 +1,8 @@
-"""The server of remote commands: a desk (apps/exec/server_protocol.py) on a socket (udp/server.py),
-and the commands that run.
+"""Server of exec/1: the exec protocol on a socket, and the processes of its commands.
 
-SIGTERM takes no new commands; those that run may end, and their results be fetched. SIGHUP reads
-keys and allow file anew; after a mistake, which the log names, the old keys and commands stay.
-Commands do not outlive the server, unless that is killed by SIGKILL.
+SIGTERM refuses new commands; running ones may end, and their results be fetched. SIGHUP reads the
+keys and the allow file; after a mistake, which the log names, the old ones stay. No command
+outlives the server, unless that is killed by SIGKILL.
 """
 
 from __future__ import annotations
@@ -19,34 +18,33 @@ from typing import Any
 
 from fastnet.apps.exec.nonces import NONCES_FILE, Nonces
 from fastnet.apps.exec.policy import Policy, read_policy
-from fastnet.apps.exec.server_protocol import Desk, Statistics
+from fastnet.apps.exec.server_protocol import ExecServerProtocol, ExecStatistics
 from fastnet.config.server import ProcessConfig, option
 from fastnet.errors import ConfigError
 from fastnet.limits import EXEC_DATAGRAM_BYTES_MAX
 from fastnet.process.supervisor import Event, OnEvents
 from fastnet.security.keys import KEYS_FILE, read_keys
-from fastnet.udp.contract import Outgoing, Peer
 from fastnet.udp.server import DatagramServer, DatagramServerConfig, run_datagram_server
 
 log = logging.getLogger("fastnet")
 
 PORT = 7512
-"""rexec's 512, out of the reach of root."""
+"""The port of rexec, 512, moved out of the privileged range."""
 
 
 @dataclass(frozen=True)
 class ExecConfig(DatagramServerConfig):
-    """A server of remote commands. Raises ConfigError."""
+    """Configuration of an exec server. Raises ConfigError."""
 
     port: int = option(PORT, "Port to bind; 0 picks a free one.", "PORT", least=0)
     allow_file: str | None = option(
-        None, "The TOML file with the commands that may run. Needed.", "FILE"
+        None, "TOML file with the commands that may run. Required.", "FILE"
     )
     keys: str = option(
-        KEYS_FILE, "The secrets of those who may ask, readable for this user only.", "FILE"
+        KEYS_FILE, "File with the secrets of the clients, readable for this user only.", "FILE"
     )
-    nonces: str = option(NONCES_FILE, "Where requests are remembered across restarts.", "FILE")
-    allow_root: bool = option(False, "Run as root all the same; give each command a user then.")
+    nonces: str = option(NONCES_FILE, "File that keeps used nonces across restarts.", "FILE")
+    allow_root: bool = option(False, "Allow running as root; then give each command a user.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,14 +54,15 @@ class ExecConfig(DatagramServerConfig):
             )
 
     def read(self) -> tuple[dict[str, bytes], Policy]:
-        """The keys and the policy as they are on the disk now. Raises ConfigError."""
+        """Read the keys and the allow file. Raises ConfigError."""
         keys = read_keys(self.keys)
         return keys, read_policy(self.allow_file or "", list(keys))
 
 
 def run(config: ExecConfig, process: ProcessConfig, on_events: OnEvents) -> int:
-    """Serve until a signal ends it, in the foreground or as a daemon. Returns the exit code; raises
-    FastnetError.
+    """Serve until a signal ends it, in the foreground or as a daemon.
+
+    Returns the exit code; raises FastnetError.
     """
     if os.geteuid() == 0 and not config.allow_root:
         hint = (
@@ -82,23 +81,23 @@ def run(config: ExecConfig, process: ProcessConfig, on_events: OnEvents) -> int:
 
 
 class ExecServer(DatagramServer):
-    """One socket, one desk, and the commands that run."""
+    """A datagram server with the exec protocol and the processes of its commands."""
 
     config: ExecConfig
     service = "exec"
-    desk: Desk
+    protocol: ExecServerProtocol
     datagram_bytes_max = EXEC_DATAGRAM_BYTES_MAX
 
     def __init__(self, config: ExecConfig, on_events: OnEvents) -> None:
-        super().__init__(config, Statistics(), on_events)
+        super().__init__(config, ExecStatistics(), on_events)
 
     def open(self, stack: ExitStack) -> None:
         keys, policy = self.config.read()
         nonces = Nonces(self.config.nonces, time.time_ns() // 1000)
         stack.callback(nonces.close)
-        self.desk = Desk(keys, policy, nonces)
-        self.desk.is_recorded = self.supervisor.logs.are_whole
-        self.statistics = self.desk.statistics
+        self.protocol = ExecServerProtocol(keys, policy, nonces)
+        self.protocol.admission.is_log_written = self.supervisor.logs.are_whole
+        self.statistics = self.protocol.statistics
         self.adopt_orphans(stack)
         if os.geteuid() == 0 and (
             as_root := [name for name, command in policy.items() if not command.user]
@@ -106,9 +105,9 @@ class ExecServer(DatagramServer):
             log.warning("these commands run as root: %s", ", ".join(as_root))
 
     def adopt_orphans(self, stack: ExitStack) -> None:
-        """SIGCHLD wakes the poll, so that none of them waits long to be seen out."""
+        """Become a child subreaper; SIGCHLD wakes the poll, so that orphans are reaped soon."""
         try:
-            self.desk.orphans.adopt()
+            self.protocol.orphans.become_subreaper()
         except OSError as error:
             log.warning(
                 "processes that make sessions of their own will outlive their commands: %s", error
@@ -119,68 +118,57 @@ class ExecServer(DatagramServer):
         )
 
     def close(self) -> None:
-        """Kill what still runs, and log it."""
-        for execution in self.desk.executions():
+        """Kill the commands that still run, and log their end."""
+        for execution in self.protocol.executions():
             execution.kill()
-        self.send_all(self.desk.handle_timer())
+        self.send_all(self.handle_timer())
 
     def describe(self) -> dict[str, Any]:
-        return {"keys": sorted(self.desk.keys), "commands": sorted(self.desk.policy)}
-
-    def receive_datagram(self, datagram: bytes, peer: Peer) -> Outgoing:
-        return [(reply, peer) for reply in self.desk.receive_datagram(datagram, peer)]
-
-    def handle_timer(self) -> Outgoing:
-        self.desk.orphans.turn(time.monotonic())
-        return self.desk.handle_timer()
-
-    def timers(self) -> list[float]:
-        due = [self.desk.orphans.again_s, *(each.deadline_s for each in self.desk.executions())]
-        return [each for each in due if each is not None]
+        policy = self.protocol.admission.policy
+        return {"keys": sorted(self.protocol.keys), "commands": sorted(policy)}
 
     def watched(self) -> dict[int, Callable[[int], None]]:
-        return {fd: each.ready for each in self.desk.executions() for fd in each.descriptors()}
-
-    def stop(self) -> None:
-        self.desk.is_stopping = True
-
-    def has_pending_work(self) -> bool:
-        return self.desk.has_pending_work()
+        return {
+            fd: execution.handle_readable
+            for execution in self.protocol.executions()
+            for fd in execution.descriptors()
+        }
 
     def pending(self) -> int:
-        return len(self.desk.executions())
+        return len(self.protocol.executions())
 
     def reload(self) -> str:
         try:
-            self.desk.keys, self.desk.policy = self.config.read()
+            keys, policy = self.config.read()
         except ConfigError as error:
             log.error("SIGHUP: keys and commands stay as they were: %s", error)
             return "keys and commands stay as they were"
-        return f"read {len(self.desk.keys)} keys and {len(self.desk.policy)} commands"
+        self.protocol.replace_keys_and_policy(keys, policy)
+        return f"read {len(keys)} keys and {len(policy)} commands"
 
     def format_event(self, event: Event) -> str:
         return format_event(event)
 
 
 def format_event(event: Event) -> str:
-    """An event as a line to read."""
+    """An event as one line of text."""
     match event["event"]:
         case "listening":
             keys, commands = ", ".join(event["keys"]), ", ".join(event["commands"])
             metrics = f"; metrics: {event['metrics']}" if event["metrics"] else ""
             return f"listening on {event['endpoint']} (commands: {commands}; keys: {keys}{metrics})"
         case "draining":
-            many = "1 command" if event["open"] == 1 else f"{event['open']} commands"
-            return f"waiting for {many} for up to {event['seconds']:g} s; interrupt again to stop at once"
+            count = "1 command" if event["open"] == 1 else f"{event['open']} commands"
+            return f"waiting for {count} for up to {event['seconds']:g} s; interrupt again to kill them"
     state = "stopped exec" if event["event"] == "stopped" else "exec"
-    return f"{state} on {event['endpoint']}: {numbers(event['statistics'])}"
+    return f"{state} on {event['endpoint']}: {format_statistics(event['statistics'])}"
 
 
-def numbers(statistics: dict[str, int]) -> str:
+def format_statistics(statistics: dict[str, int]) -> str:
     """Statistics in one line."""
     first = "{ran} ran, {refused} refused; {datagrams} datagrams in, {replies} out".format(
         **statistics
     )
-    rest = ("junk", "strangers", "challenged", "repeated", "ignored", "unsent")
+    rest = ("junk", "unauthenticated", "challenged", "repeated", "ignored", "unsent")
     more = ", ".join(f"{statistics[name]} {name}" for name in rest if statistics[name])
     return f"{first}; {more}" if more else first

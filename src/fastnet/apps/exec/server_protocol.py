@@ -1,58 +1,52 @@
-"""The server's judgement: a datagram in, datagrams out. It runs commands and knows no socket.
+"""Server side of exec/1, sans-I/O: authentication, address validation, replay protection, records.
 
-In this order, and each step only for what has passed the one before:
+A request passes these steps in order; each step costs more than the one before it:
 
-    1. It has the form of a request, or it is junk: counted, never answered.
-    2. A key of ours signed it, or a stranger sent it: one short unsigned hint,
-       EXEC_STRANGERS_ANSWERED a second at most.
-    3. Its cookie is one we gave this address, or it gets a CHALLENGE, which is shorter than any
-       request. Until here nothing is remembered, nothing runs, and nobody gets more bytes than came
-       in, so a forged source address gains nothing.
-    4. Its sequence is higher than any we saw of this nonce, or it is a repetition on the network:
-       counted, not answered. So a recorded datagram brings nothing from us, and a client that asks
-       again counts up.
-    5. A nonce that has a record gets what the record says: running, ended, refused. It never starts
-       a second time.
-    6. A new nonce must not be known from before a restart and must be fresh (replay.py), the policy
-       must permit it, and there must be room. Whatever the answer, it is kept in a record and stays
-       the answer. Without room for that there is none.
+    1. Form       no exec/1 request: counted as junk, never answered.
+    2. MAC        no key of this server authenticates it: counted; one short UNKNOWN_KEY without a
+                  MAC, at most EXEC_UNKNOWN_KEY_REPLIES a second.
+    3. Cookie     the source address is not validated: a CHALLENGE, shorter than any request.
+    4. Sequence   not higher than the last one of this nonce: a copy, counted, not answered. So a
+                  recorded datagram causes no reply; a client that retransmits counts up.
+    5. Record     a known nonce gets the reply of its record and never runs a second time
+                  (record.py has the states).
+    6. Admission  a new nonce is admitted or refused (admission.py), and a record keeps the answer.
+                  Without room for a record there is no answer.
 
-Cookies are a MAC over the address and a number that counts minutes, with a secret made when the
-server starts: a datagram recorded before a restart has no valid cookie, whatever the clock and the
-disk say.
+Facts. The source address of a datagram can be forged, and a recorded request is authentic for ever.
+Decision: up to step 3 the server keeps no state, runs nothing and sends no more bytes than it
+received, so a forged address gains nothing. Cookies are address tokens (udp/address_token.py) whose
+secret is made when the server starts: a datagram recorded before a restart has no valid cookie,
+whatever the clock and the disk say.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import secrets
-import shlex
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fastnet.apps.exec import wire
-from fastnet.apps.exec.nonces import Nonces, Seen
+from fastnet.apps.exec.admission import LOST, Admission
+from fastnet.apps.exec.nonces import Nonces, RequestId
 from fastnet.apps.exec.orphans import Orphans
-from fastnet.apps.exec.policy import Command, Denied, Endless, Policy, permit
-from fastnet.apps.exec.runner import Execution, Outcome
+from fastnet.apps.exec.policy import Denied, Policy
+from fastnet.apps.exec.record import ExecRecord, format_peer
+from fastnet.apps.exec.runner import Execution
 from fastnet.apps.exec.wire import Refusal, Reply, Request, Status, WireError
 from fastnet.limits import (
-    EXEC_CLOCK_S,
-    EXEC_COMPLAINT_S,
-    EXEC_CONCURRENT_MAX,
     EXEC_COOKIE_S,
-    EXEC_KEPT_BYTES_MAX,
-    EXEC_MATCH_REST_S,
+    EXEC_LOG_INTERVAL_S,
     EXEC_RECORDS_MAX,
-    EXEC_REST_MAX_S,
-    EXEC_RESULT_S,
-    EXEC_STRANGERS_ANSWERED,
+    EXEC_UNKNOWN_KEY_REPLIES,
 )
-from fastnet.security.mac import MAC_BYTES, is_authentic, mac
+from fastnet.ratelimit import LogThrottle, TokenBucket
+from fastnet.security.mac import MAC_BYTES, is_authentic
+from fastnet.udp.address_token import AddressToken
 from fastnet.udp.contract import Peer
 from fastnet.udp.server import DatagramServerStatistics, counted
 
@@ -60,52 +54,26 @@ log = logging.getLogger("fastnet")
 
 
 @dataclass
-class Statistics(DatagramServerStatistics):
-    """What came and what became of it. `ran` and `refused` are commands, the others datagrams."""
+class ExecStatistics(DatagramServerStatistics):
+    """Counters of an exec server. `ran` and `refused` count commands, the others datagrams."""
 
     junk: int = counted("Datagrams that are no requests.")
-    strangers: int = counted("Datagrams that no key of ours signed.")
-    challenged: int = counted("Requests whose address had yet to be proven.")
-    repeated: int = counted("Requests that had come before.")
-    ran: int = counted("Commands that were allowed to run.")
+    unauthenticated: int = counted("Requests that no key of this server authenticates.")
+    challenged: int = counted("Requests whose source address was not validated yet.")
+    repeated: int = counted("Copies of requests.")
+    ran: int = counted("Commands that were admitted.")
     refused: int = counted("Commands that were refused.")
 
 
-@dataclass
-class Record:
-    """One nonce and what became of it. peer, sequence: of the last request, which proved its
-    address.
-    """
+class ExecServerProtocol:
+    """All state of an exec server but its socket; a DatagramProtocol.
 
-    seen: Seen
-    words: list[str]
-    peer: Peer
-    sequence: int
-    refusal: Refusal | None = None
-    execution: Execution | None = None
-    forget_s: float = field(default=float("inf"))
-    was_told: bool = False
-    was_fetched: bool = False
-    heard_s: float = 0.0
-
-    @property
-    def outcome(self) -> Outcome | None:
-        return self.execution.outcome if self.execution else None
-
-    @property
-    def kept_bytes(self) -> int:
-        if self.execution is None:
-            return 0
-        return (
-            self.execution.command.output_bytes_max
-            if self.outcome is None
-            else len(self.outcome.written)
-        )
-
-
-class Desk:
-    """All state of a server but its socket. clock: the time of day; it can be wrong and jump.
-    steady: a clock that cannot.
+    Args:
+        keys: Secrets by key id.
+        policy: The allow file.
+        nonces: Nonces that were used before.
+        clock: Time of day in seconds; it may be wrong and jump.
+        steady: Monotonic seconds.
     """
 
     def __init__(
@@ -117,289 +85,184 @@ class Desk:
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.keys = keys
-        self.policy = policy
-        self.nonces = nonces
-        self.clock = clock
-        self.steady = steady
-        self.statistics = Statistics()
-        self.records: dict[Seen, Record] = {}
+        self.statistics = ExecStatistics()
+        self.records: dict[RequestId, ExecRecord] = {}
+        self.admission = Admission(policy, nonces, self.records, clock, steady)
         self.orphans = Orphans()
-        self.is_stopping = False
-        self.is_recorded: Callable[[], bool] = lambda: True
-        """Whether what was logged last has been written. While it is not, nothing runs; each
-        refusal is a line that tries.
-        """
-        self._cookie_secret = secrets.token_bytes(MAC_BYTES)
-        self._complain_s = -EXEC_COMPLAINT_S
-        self._complained_of = 0
-        self._rests_until_s: dict[str, float] = {}
-        self._hints = float(EXEC_STRANGERS_ANSWERED)
-        self._hints_s = steady()
+        self._steady = steady
+        self._tokens = AddressToken(EXEC_COOKIE_S, wire.COOKIE_BYTES)
+        self._decoy_secret = secrets.token_bytes(MAC_BYTES)
+        """Checked for an unknown key id, so that the reply takes as long as for a known one."""
+        replies = float(EXEC_UNKNOWN_KEY_REPLIES)
+        self._unknown_key_bucket = TokenBucket(replies, replies, steady)
+        self._log_throttle = LogThrottle(EXEC_LOG_INTERVAL_S, steady)
 
-    def receive_datagram(self, datagram: bytes, peer: Peer) -> list[bytes]:
-        """Judge one datagram. Returns what to send back to where it came from."""
+    def receive_datagram(self, data: bytes, address: Peer) -> list[tuple[bytes, Peer]]:
+        """Handle a datagram. Returns the datagrams to send, all to `address`."""
+        return [(reply, address) for reply in self._replies(data, address)]
+
+    def _replies(self, data: bytes, address: Peer) -> list[bytes]:
+        """Steps 1 to 3."""
         try:
-            request = wire.unpack_request(datagram)
+            request = wire.unpack_request(data)
         except WireError:
             self.statistics.junk += 1
             return []
         secret = self.keys.get(request.key_id)
-        if not is_authentic(datagram, secret or self._cookie_secret) or secret is None:
-            return self._stranger(request, peer)
-        if request.cookie not in self._cookies(peer):
+        if not is_authentic(data, secret or self._decoy_secret) or secret is None:
+            return self._reject_unauthenticated(request, address)
+        now_s = self._steady()
+        if not self._tokens.verify(request.cookie, address, now_s):
             self.statistics.challenged += 1
-            body = self._cookies(peer)[0]
-            return [
-                wire.pack_reply(
-                    Reply(wire.CHALLENGE, request.nonce, request.sequence, body), secret
-                )
-            ]
+            cookie = self._tokens.issue(address, now_s)
+            challenge = Reply(wire.CHALLENGE, request.nonce, request.sequence, cookie)
+            return [wire.pack_reply(challenge, secret)]
         try:
-            replies = self._proven(request, peer)
+            replies = self._handle_validated(request, address)
         except WireError:
             self.statistics.junk += 1
             return []
         return [wire.pack_reply(reply, secret) for reply in replies]
 
-    def _stranger(self, request: Request, peer: Peer) -> list[bytes]:
-        self.statistics.strangers += 1
-        now_s = self.steady()
-        if now_s - self._complain_s >= EXEC_COMPLAINT_S:
-            many = self.statistics.strangers - self._complained_of
+    def _reject_unauthenticated(self, request: Request, address: Peer) -> list[bytes]:
+        """Count a request without a valid MAC; the rates of log lines and replies are bounded."""
+        self.statistics.unauthenticated += 1
+        if count := self._log_throttle.count():
             log.warning(
-                "%d datagrams that no key signed; the last from %s, as %s",
-                many,
-                where(peer),
+                "%d unauthenticated datagrams; the last from %s, key id %s",
+                count,
+                format_peer(address),
                 request.key_id,
             )
-            self._complain_s, self._complained_of = now_s, self.statistics.strangers
-        self._hints = min(
-            EXEC_STRANGERS_ANSWERED, self._hints + (now_s - self._hints_s) * EXEC_STRANGERS_ANSWERED
-        )
-        self._hints_s = now_s
-        if self._hints < 1:
+        if not self._unknown_key_bucket.try_consume():
             return []
-        self._hints -= 1
-        return [wire.pack_reply(Reply(wire.STRANGER, request.nonce, request.sequence, b""), b"")]
+        return [wire.pack_reply(Reply(wire.UNKNOWN_KEY, request.nonce, request.sequence, b""), b"")]
 
-    def _cookies(self, peer: Peer) -> list[bytes]:
-        """The cookie of an address, and the one before it."""
-        minute = int(self.steady() / EXEC_COOKIE_S)
-        address = ipaddress.ip_address(peer[0].partition("%")[0]).packed + peer[1].to_bytes(2)
-        packed = [address + (minute - age).to_bytes(8, signed=True) for age in (0, 1)]
-        return [mac(self._cookie_secret, data)[: wire.COOKIE_BYTES] for data in packed]
-
-    def _proven(self, request: Request, peer: Peer) -> list[Reply]:
-        """A request of somebody we know, from an address that receives what we send there. Raises
-        WireError.
-        """
-        seen = Seen(request.key_id, request.nonce)
-        record = self.records.get(seen)
-        words = wire.read_words(request.body) if request.kind == wire.RUN else []
-        wanted = wire.read_wanted(request.body) if request.kind == wire.FETCH else []
+    def _handle_validated(self, request: Request, address: Peer) -> list[Reply]:
+        """Steps 4 to 6: the peer is authenticated and its address validated. Raises WireError."""
+        request_id = RequestId(request.key_id, request.nonce)
+        record = self.records.get(request_id)
+        argv = wire.unpack_argv(request.body) if request.kind == wire.RUN else []
+        parts = wire.unpack_part_numbers(request.body) if request.kind == wire.FETCH else []
         if record is None:
-            if request.kind != wire.RUN:
-                return [] if request.kind == wire.DONE else [refuse(request, LOST)]
-            if not self._has_room(request.key_id):
-                self.statistics.ignored += 1
-                return []
-            return [self._answer(self._new(request, words, peer))]
+            return self._handle_unknown_nonce(request, request_id, argv, address)
         if request.sequence <= record.sequence:
             self.statistics.repeated += 1
             return []
-        record.sequence, record.peer, record.heard_s = request.sequence, peer, self.steady()
-        if words and words != record.words:
-            return [
-                refuse(request, Refusal("reused", "this nonce has been used for another command"))
-            ]
+        record.sequence = request.sequence
+        record.peer = address
+        record.last_request_s = self._steady()
+        if argv and argv != record.argv:
+            text = "this nonce has been used for another command"
+            return [refused_reply(request, Refusal("reused", text))]
         if request.kind == wire.DONE:
-            self._drop(record)
+            self._note_end(record)
+            record.fetched(self._steady())
             return []
-        if wanted and record.outcome is not None:
-            return self._parts(record, record.outcome, wanted)
-        return [self._answer(record)]
+        if parts and record.outcome is not None:
+            return record.part_replies(parts)
+        return [record.reply()]
+
+    def _handle_unknown_nonce(
+        self, request: Request, request_id: RequestId, argv: list[str], address: Peer
+    ) -> list[Reply]:
+        """Step 6 for RUN; a FETCH without a record is lost."""
+        if request.kind == wire.DONE:
+            return []
+        if request.kind == wire.FETCH:
+            return [refused_reply(request, LOST)]
+        if not self._has_room(request.key_id):
+            self.statistics.ignored += 1
+            return []
+        record = ExecRecord(request_id, argv, address, request.sequence, self._steady())
+        self._admit(record, request.timestamp_us)
+        self.records[request_id] = record
+        return [record.reply()]
 
     def _has_room(self, key_id: str) -> bool:
-        """One key may have as many records as there is room left for others, so that none fills the
-        server alone.
+        """Whether this key may have another record.
+
+        A key may have as many records as there is room left for others, so that one key does not
+        fill the table alone.
         """
         room = EXEC_RECORDS_MAX - len(self.records)
         return room > 0 and (
             2 * room > EXEC_RECORDS_MAX
-            or sum(seen.key_id == key_id for seen in self.records) < room
+            or sum(each.key_id == key_id for each in self.records) < room
         )
 
-    def _new(self, request: Request, words: list[str], peer: Peer) -> Record:
-        """Decide about a nonce without a record, and make its record."""
-        record = Record(
-            Seen(request.key_id, request.nonce),
-            words,
-            peer,
-            request.sequence,
-            heard_s=self.steady(),
-        )
+    def _admit(self, record: ExecRecord, timestamp_us: int) -> None:
+        """Start the command of a new record, or refuse it."""
         try:
-            command, argv = self._permitted(record, request.asked_us)
-        except Denied as denied:
-            record.refusal = denied.refusal
-            record.forget_s = self.steady() + 2 * EXEC_CLOCK_S
+            command, argv = self.admission.admit(record.id, record.argv, timestamp_us)
+        except Denied as error:
+            record.refuse(error.refusal, self._steady())
             self.statistics.refused += 1
-            log.warning(
-                "%s: refused, %s: %s", title(record), denied.refusal.code, denied.refusal.text
-            )
+            log.warning("%s: refused, %s: %s", record, error.refusal.code, error.refusal.text)
         else:
             self.statistics.ran += 1
-            record.execution = Execution(command, argv, self.orphans)
-        self.records[record.seen] = record
-        return record
+            record.run(Execution(command, argv, self.orphans))
 
-    def _permitted(self, record: Record, asked_us: int) -> tuple[Command, list[str]]:
-        """Raises Denied. When it returns, the nonce is on the disk."""
-        now_us = int(self.clock() * 1e6)
-        if record.seen in self.nonces:
-            raise Denied(LOST)
-        if not self.nonces.is_fresh(asked_us, now_us):
-            text = f"asked {abs(now_us - asked_us) / 1e6:.0f} s {'ago' if asked_us < now_us else 'ahead'}"
-            raise Denied(Refusal("clock", text, now_us))
-        if self.steady() < self._rests_until_s.get(record.seen.key_id, 0.0):
-            raise Denied(
-                Refusal(
-                    "busy",
-                    f"an argument took too long to check; {record.seen.key_id} may ask again soon",
-                )
-            )
-        try:
-            command, argv = permit(self.policy, record.seen.key_id, record.words)
-        except Endless:
-            self._rests_until_s[record.seen.key_id] = self.steady() + EXEC_MATCH_REST_S
-            raise
-        if self.is_stopping:
-            raise Denied(Refusal("stopping", "the server is ending"))
-        running = [
-            each.execution.command
-            for each in self.records.values()
-            if each.execution and not each.outcome
-        ]
-        same = sum(each.name == command.name for each in running)
-        if same >= command.concurrent_max:
-            raise Denied(
-                Refusal(
-                    "busy",
-                    f"{command.name} is running {same} of {command.concurrent_max} allowed times",
-                )
-            )
-        kept = sum(each.kept_bytes for each in self.records.values())
-        if (
-            len(running) >= EXEC_CONCURRENT_MAX
-            or kept + command.output_bytes_max > EXEC_KEPT_BYTES_MAX
-            or self.nonces.is_full()
-        ):
-            raise Denied(Refusal("busy", "the server runs or remembers as much as it can"))
-        if not self.is_recorded():
-            raise Denied(
-                Refusal(
-                    "broken",
-                    "the server could not write its log, and runs nothing without a record",
-                )
-            )
-        try:
-            self.nonces.add(record.seen, asked_us, now_us)
-        except OSError as error:
-            log.error(
-                "cannot write the nonces to %s: %s; nothing runs",
-                self.nonces.path,
-                error.strerror or error,
-            )
-            raise Denied(
-                Refusal("broken", "the server cannot write its nonces, so it runs nothing")
-            ) from None
-        return command, argv
-
-    def _answer(self, record: Record) -> Reply:
-        """What a record says."""
-        nonce, sequence = record.seen.nonce, record.sequence
-        if record.refusal is not None:
-            return Reply(wire.REFUSED, nonce, sequence, wire.refused_body(record.refusal))
-        status = record.outcome.status if record.outcome else Status(wire.RUNNING)
-        return Reply(wire.STATUS, nonce, sequence, wire.status_body(status))
-
-    def _parts(self, record: Record, outcome: Outcome, wanted: list[int]) -> list[Reply]:
-        count = wire.parts_of(len(outcome.written))
-        return [
-            Reply(
-                wire.PART,
-                record.seen.nonce,
-                record.sequence,
-                wire.part_body(number, outcome.written),
-            )
-            for number in dict.fromkeys(wanted)
-            if number < count
-        ]
-
-    def _drop(self, record: Record) -> None:
-        """The client has the result. The record stays for as long as its requests could be
-        repeated.
-        """
-        if record.execution is not None and record.outcome is not None:
-            record.was_fetched = True
-            record.execution.outcome = Outcome(record.outcome.status)
-            record.forget_s = min(record.forget_s, self.steady() + 2 * EXEC_CLOCK_S)
+    def _note_end(self, record: ExecRecord) -> bool:
+        """Log the end of a command, once. Returns whether it has just ended."""
+        if not record.finish(self._steady()):
+            return False
+        assert record.outcome is not None
+        log.info("%s: %s", record, format_status(record.outcome.status))
+        return True
 
     def handle_timer(self) -> list[tuple[bytes, Peer]]:
-        """What is due: time limits, results to tell, records to forget. Returns datagrams and where
-        they go.
+        """Enforce time limits, reap orphans, remove old records.
+
+        Returns the STATUS of each command that has ended, for its client.
         """
-        now_s = self.steady()
-        due = []
+        now_s = self._steady()
+        self.orphans.handle_timer(now_s)
+        outgoing = []
         for record in list(self.records.values()):
             if record.execution is not None:
-                record.execution.tick(now_s)
-            if record.outcome is not None and not record.was_told:
-                record.was_told = True
-                record.forget_s = now_s + EXEC_RESULT_S
-                log.info("%s: %s", title(record), ending(record.outcome.status))
-                if secret := self.keys.get(record.seen.key_id):
-                    due.append((wire.pack_reply(self._answer(record), secret), record.peer))
-            if now_s >= record.forget_s:
-                del self.records[record.seen]
-        return due
+                record.execution.handle_timer(now_s)
+            if self._note_end(record) and (secret := self.keys.get(record.id.key_id)):
+                outgoing.append((wire.pack_reply(record.reply(), secret), record.peer))
+            if now_s >= record.remove_s:
+                del self.records[record.id]
+        return outgoing
+
+    def timers(self) -> list[float]:
+        """Time limits of commands, and the next search for orphans."""
+        due = [self.orphans.retry_s, *(each.deadline_s for each in self.executions())]
+        return [each for each in due if each is not None]
 
     def executions(self) -> list[Execution]:
-        """Those that run."""
+        """The commands that run."""
         return [
-            each.execution
-            for each in self.records.values()
-            if each.execution and each.outcome is None
+            record.execution
+            for record in self.records.values()
+            if record.execution and record.outcome is None
         ]
 
+    def replace_keys_and_policy(self, keys: dict[str, bytes], policy: Policy) -> None:
+        """Use new keys and a new allow file for the requests that follow."""
+        self.keys = keys
+        self.admission.policy = policy
+
+    def stop(self) -> None:
+        """Refuse new commands."""
+        self.admission.is_stopping = True
+
     def has_pending_work(self) -> bool:
-        """Whether a command runs, or a client that was heard lately has not fetched its result."""
-        since_s = self.steady() - 3 * EXEC_REST_MAX_S
-        return any(
-            record.execution
-            and (record.outcome is None or (not record.was_fetched and record.heard_s > since_s))
-            for record in self.records.values()
-        )
+        """Whether a command runs, or a live client has yet to fetch its result."""
+        now_s = self._steady()
+        return any(record.is_pending(now_s) for record in self.records.values())
 
 
-LOST = Refusal("lost", "the server has no record of it any more")
+def refused_reply(request: Request, refusal: Refusal) -> Reply:
+    """A REFUSED for a request without a record."""
+    return Reply(wire.REFUSED, request.nonce, request.sequence, wire.pack_refused(refusal))
 
 
-def refuse(request: Request, refusal: Refusal) -> Reply:
-    return Reply(wire.REFUSED, request.nonce, request.sequence, wire.refused_body(refusal))
-
-
-def where(peer: Peer) -> str:
-    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-
-
-def title(record: Record) -> str:
-    """Who asked for what, from where."""
-    return f"exec {shlex.join(record.words)} by {record.seen.key_id} from {where(record.peer)}"
-
-
-def ending(status: Status) -> str:
-    """How it ended, in bytes and seconds."""
+def format_status(status: Status) -> str:
+    """How a command ended, in bytes and seconds."""
     how = {
         wire.EXITED: f"exited with status {status.number}",
         wire.KILLED: f"killed by {signal_name(status.number)}",
@@ -407,10 +270,12 @@ def ending(status: Status) -> str:
         wire.UNSTARTED: f"not started: {os.strerror(status.number).lower()}",
     }[status.state]
     cut = " (cut)" if status.flags else ""
-    return f"{how}, {status.output_bytes + status.error_bytes} bytes{cut}, {status.took_us / 1e6:.3f} s"
+    size = status.output_bytes + status.error_bytes
+    return f"{how}, {size} bytes{cut}, {status.took_us / 1e6:.3f} s"
 
 
 def signal_name(number: int) -> str:
+    """SIGTERM for 15; "signal N" for one without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from fastnet.apps.exec import nonces as nonces_module
-from fastnet.apps.exec.nonces import REWRITE_LINES, WINDOW_US, Nonces, Seen
+from fastnet.apps.exec.nonces import REWRITE_LINES, WINDOW_US, Nonces, RequestId
 from fastnet.errors import ConfigError
 from fastnet.limits import EXEC_NONCES_MAX
 
 NOW_US = 1_781_872_345_000_000
-SEEN = Seen("alice", bytes(range(16)))
+SEEN = RequestId("alice", bytes(range(16)))
 
 
-def seen(number: int) -> Seen:
-    return Seen("alice", number.to_bytes(16))
+def seen(number: int) -> RequestId:
+    return RequestId("alice", number.to_bytes(16))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_nonce_is_known_after_a_restart(load: Load) -> None:
 def test_the_same_nonce_of_another_key_is_another_one(load: Load) -> None:
     nonces = load()
     nonces.add(SEEN, NOW_US, NOW_US)
-    assert Seen("bob", SEEN.nonce) not in nonces
+    assert RequestId("bob", SEEN.nonce) not in nonces
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_half_a_last_line_is_cut_off(load: Load, path: Path) -> None:
 def test_a_file_of_something_else_is_left_alone(load: Load, path: Path) -> None:
     path.parent.mkdir()
     path.write_text("dear diary\n")
-    with pytest.raises(ConfigError, match="line 1 is no nonce of ours"):
+    with pytest.raises(ConfigError, match="line 1 is no nonce"):
         load()
     assert path.read_text() == "dear diary\n"
 
@@ -194,4 +194,4 @@ def test_a_server_reads_as_many_nonces_as_it_may_have_written(load: Load, path: 
     path.chmod(0o600)
     nonces = load()
     assert nonces.is_full()
-    assert Seen(name, (EXEC_NONCES_MAX - 1).to_bytes(16)) in nonces
+    assert RequestId(name, (EXEC_NONCES_MAX - 1).to_bytes(16)) in nonces

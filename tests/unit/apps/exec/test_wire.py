@@ -17,11 +17,11 @@ from tests.support.cli_process import ROOT
 SECRET = bytes(range(32))
 NONCE = bytes(range(16, 32))
 COOKIE = bytes(range(32, 48))
-ASKED_US = 1_781_872_345_000_000
+TIMESTAMP_US = 1_781_872_345_000_000
 
 
 def request(kind: int, body: bytes, cookie: bytes = COOKIE, sequence: int = 2) -> Request:
-    return Request(kind, "alice", NONCE, ASKED_US, sequence, cookie, body)
+    return Request(kind, "alice", NONCE, TIMESTAMP_US, sequence, cookie, body)
 
 
 HEAD = "05616c696365101112131415161718191a1b1c1d1e1f0006549a7c28a840"
@@ -29,12 +29,12 @@ HEAD = "05616c696365101112131415161718191a1b1c1d1e1f0006549a7c28a840"
 
 VECTORS = {
     "RUN": (
-        request(wire.RUN, wire.words_body(["disk", "/var"]), wire.NO_COOKIE, 1),
+        request(wire.RUN, wire.pack_argv(["disk", "/var"]), wire.NO_COOKIE, 1),
         "464e583101" + HEAD + "00000001" + "00" * 16 + "0200046469736b00042f766172",
         "8deffd5b9c975f619005263dbda2e255d9c825f33c9516022e20c0f5d847cd30",
     ),
     "FETCH": (
-        request(wire.FETCH, wire.wanted_body([0, 258])),
+        request(wire.FETCH, wire.pack_part_numbers([0, 258])),
         "464e583102" + HEAD + "00000002" + COOKIE.hex() + "020000000000000102",
         "cc1216439af07fa6a17dbe13a76fe8cb09694bc6c71c97dbe09e7c81172c204b",
     ),
@@ -56,19 +56,19 @@ REPLIES = {
     ),
     "REFUSED": (
         wire.REFUSED,
-        wire.refused_body(Refusal("clock", "late", ASKED_US)),
+        wire.pack_refused(Refusal("clock", "late", TIMESTAMP_US)),
         "464e583182" + REPLY_HEAD + "040006549a7c28a8406c617465",
         "b3091d2600f8dcd173fb93e45c43551130b76532f069befb1c438744c92dd33a",
     ),
     "STATUS": (
         wire.STATUS,
-        wire.status_body(Status(wire.EXITED, 3, 4000, 5, wire.OUTPUT_CUT, 1_500_000)),
+        wire.pack_status(Status(wire.EXITED, 3, 4000, 5, wire.OUTPUT_CUT, 1_500_000)),
         "464e583183" + REPLY_HEAD + "02010000000300000fa000000005000000000016e360",
         "cef0f023368663606fb14faa97cf07b68322df217e0baaeeec4e07f6a5a3b51b",
     ),
     "PART": (
         wire.PART,
-        wire.part_body(1, b"x" * 1153),
+        wire.pack_part(1, b"x" * 1153),
         "464e583184" + REPLY_HEAD + "0000000178",
         "5bf165cbf88ab1afdd7ba4c90d963d14e1689c52238db6ac43656799c56b5888",
     ),
@@ -104,9 +104,9 @@ def test_the_vectors_of_the_document_are_these() -> None:
 
 
 def test_a_stranger_is_told_so_in_25_unsigned_bytes() -> None:
-    packed = wire.pack_reply(Reply(wire.STRANGER, NONCE, 2, b""), SECRET)
+    packed = wire.pack_reply(Reply(wire.UNKNOWN_KEY, NONCE, 2, b""), SECRET)
     assert packed.hex() == "464e583185" + REPLY_HEAD
-    assert wire.unpack_reply(packed, SECRET).kind == wire.STRANGER
+    assert wire.unpack_reply(packed, SECRET).kind == wire.UNKNOWN_KEY
 
 
 def test_a_challenge_is_shorter_than_the_shortest_request() -> None:
@@ -117,19 +117,23 @@ def test_a_challenge_is_shorter_than_the_shortest_request() -> None:
 
 def test_no_datagram_is_longer_than_every_network_carries() -> None:
     replies = [
-        Reply(wire.PART, NONCE, 1, wire.part_body(0, bytes(2 * EXEC_PART_BYTES))),
-        Reply(wire.REFUSED, NONCE, 1, wire.refused_body(Refusal("busy", "ä" * 2000))),
+        Reply(wire.PART, NONCE, 1, wire.pack_part(0, bytes(2 * EXEC_PART_BYTES))),
+        Reply(wire.REFUSED, NONCE, 1, wire.pack_refused(Refusal("busy", "ä" * 2000))),
     ]
     packed = [wire.pack_reply(reply, SECRET) for reply in replies]
     packed.append(
-        wire.pack_request(request(wire.FETCH, wire.wanted_body([0] * EXEC_PARTS_PER_FETCH)), SECRET)
+        wire.pack_request(
+            request(wire.FETCH, wire.pack_part_numbers([0] * EXEC_PARTS_PER_FETCH)), SECRET
+        )
     )
     assert max(map(len, packed)) <= EXEC_DATAGRAM_BYTES_MAX
 
 
 @pytest.mark.parametrize("at", range(5 + 1 + 5 + 44 + 9 + 32))
 def test_a_changed_byte_anywhere_breaks_the_signature(at: int) -> None:
-    packed = bytearray(wire.pack_request(request(wire.FETCH, wire.wanted_body([0, 258])), SECRET))
+    packed = bytearray(
+        wire.pack_request(request(wire.FETCH, wire.pack_part_numbers([0, 258])), SECRET)
+    )
     packed[at] ^= 1
     assert not is_authentic(bytes(packed), SECRET)
 
@@ -142,7 +146,7 @@ def test_a_changed_byte_anywhere_breaks_the_signature(at: int) -> None:
     )
 )
 def test_words_come_back_as_they_were(words: list[str]) -> None:
-    assert wire.read_words(wire.words_body(words)) == words
+    assert wire.unpack_argv(wire.pack_argv(words)) == words
 
 
 @pytest.mark.parametrize(
@@ -162,21 +166,22 @@ def test_words_come_back_as_they_were(words: list[str]) -> None:
 )
 def test_words_that_are_none_are_refused(body: bytes) -> None:
     with pytest.raises(WireError):
-        wire.read_words(body)
+        wire.unpack_argv(body)
 
 
 @pytest.mark.parametrize("words", [["a\0b"], ["x"] * 256], ids=["NUL", "256 words"])
 def test_words_that_cannot_be_sent_are_refused(words: list[str]) -> None:
     with pytest.raises(WireError):
-        wire.words_body(words)
+        wire.pack_argv(words)
 
 
 def test_more_parts_than_a_window_are_not_asked_for() -> None:
     assert (
-        wire.read_wanted(wire.wanted_body([7] * EXEC_PARTS_PER_FETCH)) == [7] * EXEC_PARTS_PER_FETCH
+        wire.unpack_part_numbers(wire.pack_part_numbers([7] * EXEC_PARTS_PER_FETCH))
+        == [7] * EXEC_PARTS_PER_FETCH
     )
     with pytest.raises(WireError):
-        wire.read_wanted(wire.wanted_body([7] * (EXEC_PARTS_PER_FETCH + 1)))
+        wire.unpack_part_numbers(wire.pack_part_numbers([7] * (EXEC_PARTS_PER_FETCH + 1)))
 
 
 @given(
@@ -186,9 +191,14 @@ def test_more_parts_than_a_window_are_not_asked_for() -> None:
 )
 def test_random_bytes_are_an_error_and_nothing_else(data: bytes) -> None:
     readers = [
-        wire.unpack_request, wire.read_words, wire.read_wanted, wire.read_refused, wire.read_status, wire.read_part,
+        wire.unpack_request,
+        wire.unpack_argv,
+        wire.unpack_part_numbers,
+        wire.unpack_refused,
+        wire.unpack_status,
+        wire.unpack_part,
         lambda datagram: wire.unpack_reply(datagram, SECRET),
-    ]  # fmt: skip
+    ]
     for read in readers:
         try:
             read(data)
