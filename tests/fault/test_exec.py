@@ -108,7 +108,7 @@ def test_a_server_killed_while_the_command_runs_is_an_unknown_outcome_and_no_sec
         stack.enter_context(serving(folder, endpoint.port))
         code, _, said = client.end(None)
         assert code == 6
-        assert "took the command and knows no more of it" in said
+        assert "admitted the command and has no record of it" in said
         assert marks(folder) == 1
 
 

@@ -214,7 +214,7 @@ def test_a_command_that_may_not_be_killed_is_over_all_the_same(tmp_path: Path, e
     words = serving(tmp_path, it=shell(script, user="nobody", time_limit_s=0.5 if is_late else 60))
     open_way(tmp_path)
     with running(*words, preexec_fn=without_cap_kill) as server:
-        with running(*Remote(server, tmp_path / "keys").asking("it")) as client:
+        with running(*Remote(server, tmp_path / "keys").run_argv("it")) as client:
             pid = int(
                 eventually(
                     lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(),
@@ -339,9 +339,9 @@ def test_a_wrong_key_is_not_answered_and_the_client_guesses_why(
     other.chmod(0o600)
     done = remote.run("--keys", other, "--timeout", 0.5, "it")
     assert done.returncode == 4
-    assert "no answer within 0.5 s; something there does not know the key 'alice'" in done.stderr
-    assert "datagrams that no key signed; the last from 127.0.0.1:" in remote.server.line(
-        "err", "signed"
+    assert "no answer within 0.5 s; a server there does not know the key 'alice'" in done.stderr
+    assert "unauthenticated datagrams; the last from 127.0.0.1:" in remote.server.line(
+        "err", "unauthenticated"
     )
 
 
