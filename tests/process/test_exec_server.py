@@ -271,7 +271,10 @@ def test_the_counters_are_shown_to_prometheus(tmp_path: Path, how: str) -> None:
         labels = f'{{service="exec",endpoint="{event["endpoint"]}"}}'
         assert f"fastnet_exec_ran_total{labels} 1\n" in page
         assert f"fastnet_exec_refused_total{labels} 0\n" in page
-        assert "# HELP fastnet_exec_strangers_total Datagrams that no key of ours signed.\n" in page
+        assert (
+            "# HELP fastnet_exec_unauthenticated_total Requests that no key of this server authenticates.\n"
+            in page
+        )
         assert server.end()[0] == 0
 
 

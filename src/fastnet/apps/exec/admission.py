@@ -3,7 +3,7 @@
     _check_nonce       the nonce is not known from before a restart           lost
     _check_clock       the timestamp is within EXEC_CLOCK_S of our clock      clock
     _check_penalty     no argument of this key was too slow to match lately   busy
-    _check_policy      the allow file permits command, key and arguments      command, key, arguments
+    _check_policy      the allow file permits command, key, arguments   command, key, arguments
     _check_stopping    the server is not stopping                             stopping
     _check_capacity    commands, output and nonces are below their limits     busy
     _check_audit_log   the last line of the log was written                   broken
