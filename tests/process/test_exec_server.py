@@ -53,7 +53,9 @@ def test_without_keys_nothing_starts(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# nobody\n")
     done = finish(*words)
     assert done.returncode == 3
-    assert "holds no key, and without one nobody is let in. Make one: (umask 077;" in done.stderr
+    assert (
+        "holds no key, and without one no client is admitted. Make one: (umask 077;" in done.stderr
+    )
     (tmp_path / "keys").unlink()
     assert finish(*words).returncode == 3
     done = finish(*words, "--keys", tmp_path / "no" / "keys")

@@ -61,7 +61,7 @@ EXEC_KILL_GRACE_S = 1.0
 """Time between SIGTERM and SIGKILL for a command at its time limit."""
 
 EXEC_ORPHANS_S = 0.25
-"""Longest search for the orphans of a command before the server serves again: a thousand processes."""
+"""Longest search for the orphans of a command in one go: a thousand processes."""
 
 EXEC_ORPHANS_RETRY_S = 1.0
 """How long it serves before it continues an unfinished search."""

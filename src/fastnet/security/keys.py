@@ -1,11 +1,11 @@
-"""Who may ask for commands: a file of secrets, one line each.
+"""Keys file of exec and chat: one id and secret a line.
 
     # id     64 hexadecimal digits or more
     alice    5f0c...
 
-The file is a password: it belongs to the user who reads it, or to root, and nobody else may read
-it. `fastnet exec key NAME` makes a line. Client and server read the same form; a server knows
-several keys, a client usually one.
+The file is a password: its owner is the user of the process or root, and no other user may read it.
+`fastnet exec key NAME` makes a line. Client and server read the same form; a server has several
+keys, a client usually one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read_keys(path: str) -> dict[str, bytes]:
             )
         keys[words[0]] = secret(words[1], where)
     if not keys:
-        raise ConfigError(f"{path} holds no key, and without one nobody is let in", hint(path))
+        raise ConfigError(f"{path} holds no key, and without one no client is admitted", hint(path))
     if len(keys) > EXEC_KEYS_MAX:
         raise ConfigError(f"{path} holds {len(keys)} keys", f"At most {EXEC_KEYS_MAX}")
     return keys
@@ -82,10 +82,15 @@ def secret(text: str, where: str) -> bytes:
 
 
 def read_private(path: str, what: str, forbidden: int, missing: str) -> str:
-    """The text of a file that no other user can reach by the `forbidden` bits of its mode. Raises
-    ConfigError.
+    """Read a UTF-8 file that other users cannot access.
 
-    missing: the hint when there is no such file.
+    Args:
+        path: The file.
+        what: What it holds, for messages.
+        forbidden: Mode bits that must not be set.
+        missing: Hint when there is no such file.
+    Raises:
+        ConfigError: the file cannot be read, or other users can access it.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""Address token: shows that a peer receives datagrams at its source address; also called cookie.
+"""Address token (cookie): shows that a peer receives datagrams at its address.
 
 Facts. The source address of a datagram can be forged. A server that sends a token to that address
 and answers only requests that return it answers validated addresses only (RFC 9000 section 8, RFC

@@ -1,4 +1,4 @@
-"""Admission of a new request: seven checks in order, then its nonce is written to the disk.
+"""Admission of a new request: seven checks, then its nonce is written to the disk.
 
     _check_nonce       the nonce is not known from before a restart           lost
     _check_clock       the timestamp is within EXEC_CLOCK_S of our clock      clock

@@ -83,8 +83,9 @@ class Orphans:
         self._is_subreaper = True
 
     def kill(self, mark: str) -> None:
-        """Kill the orphans of a command. Those not killed within EXEC_ORPHANS_S are killed later,
-        by handle_timer.
+        """Kill the orphans of a command.
+
+        Those not killed within EXEC_ORPHANS_S are killed later, by handle_timer.
         """
         if self._is_subreaper and not self._kill_marked(mark):
             log.error(

@@ -1,16 +1,16 @@
-"""Allow file: the commands that may run. One table a command; a command without one never runs.
+"""Allow file: the commands that may run, one table each.
 
     [command.ping]
     argv = ["/usr/bin/ping", "-c", "{1}", "{2}"]  # program and arguments; {1}: first requested one
     arguments = ["[1-9]", "[a-z0-9.-]{1,253}"]    # a regular expression each, to match all of it
     environment = { LANG = "C.UTF-8" }            # besides PATH and FASTNET_EXECUTION
     directory = "/"
-    user = "nobody"                               # another user; only when the server runs as root
+    user = "backup"                               # another user; only when the server runs as root
     time_limit_s = 10.0
     output_bytes_max = 65536                      # standard output and standard error together
     concurrent_max = 1
     keys = ["alice"]                              # the keys that may run it; default: every key
-    dashes = false                                # may an argument in place of an option begin with -
+    dashes = false                                # may an argument begin with -
 
 Facts. There is no shell, so no argument can become a second command; but many programs have options
 that write files or run programs, and an argument that begins with "-" is an option wherever it
@@ -322,7 +322,7 @@ def read_directory(value: Any, where: str) -> str:
 
 def read_user(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise ConfigError(f"{where} is not a text", 'Write user = "nobody"')
+        raise ConfigError(f"{where} is not a text", 'Write user = "backup"')
     try:
         found = pwd.getpwnam(value)
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""Execution of one command: a process without a shell, its pipes, its time limit and its end.
+"""Execution of one command: a process without a shell, its pipes and its time limit.
 
     state        event                              next state
     (none)       the process cannot be started      ENDED         outcome "not started"

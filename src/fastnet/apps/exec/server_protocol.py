@@ -1,4 +1,4 @@
-"""Server side of exec/1, sans-I/O: authentication, address validation, replay protection, records.
+"""Server side of exec/1, sans-I/O: authentication, address validation, replays.
 
 A request passes these steps in order; each step costs more than the one before it:
 

@@ -1,4 +1,4 @@
-"""Wire format of exec/1: the datagrams between `fastnet exec run` and `fastnet exec serve`.
+"""Wire format of exec/1, between `fastnet exec run` and `fastnet exec serve`.
 
 Bytes in, values out; nothing here knows a socket or a clock. Numbers are unsigned and big-endian.
 A request, client to server:

@@ -1,4 +1,4 @@
-"""Admission of requests: each check refuses with its code, in order, and the nonce comes last."""
+"""Admission of requests: each check refuses with its code; the nonce comes last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client's side: what it believes, what it asks for again, and that it ends."""
+"""Exec client protocol: authentic replies, retransmission, and that it ends."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_output_is_whole_whatever_is_lost_doubled_and_late(
     network.receive(client.done_datagram(), CLIENT)
 
 
-def test_the_window_grows_while_nothing_is_lost_and_shrinks_when_something_is(
+def test_the_window_doubles_without_loss_and_halves_after_a_loss(
     network: ExecNetwork,
 ) -> None:
     client = network.request("big")
@@ -171,7 +171,7 @@ def test_the_first_refusal_stays(network: ExecNetwork) -> None:
 @pytest.mark.parametrize(
     "words", [["a" * 1200], ["x"] * 256, ["a\0b"]], ids=["long", "many", "NUL"]
 )
-def test_arguments_that_no_datagram_carries_are_an_error_before_anything_is_sent(
+def test_arguments_that_fit_no_datagram_are_an_error_before_sending(
     network: ExecNetwork, words: list[str]
 ) -> None:
     with pytest.raises(ConfigError, match=r"too long|cannot be sent"):

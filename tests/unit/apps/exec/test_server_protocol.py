@@ -1,6 +1,4 @@
-"""The server's judgement: who is believed, what runs once and what not at all, and how much an
-unproven address gets.
-"""
+"""Exec server protocol: authentication, at most once, amplification, capacity."""
 
 from __future__ import annotations
 
@@ -53,7 +51,7 @@ def test_output_of_many_parts_arrives_whole_and_the_streams_stay_apart(
     assert result.error == "".join(f"{i}\n" for i in range(1, 1001)).encode()
 
 
-def test_without_a_cookie_nothing_runs_and_the_reply_is_shorter_than_the_request(
+def test_without_a_cookie_nothing_runs_and_the_reply_is_shorter(
     network: ExecNetwork,
 ) -> None:
     datagram, *replies = network.exchange(network.request("mark"))
@@ -74,7 +72,7 @@ def test_a_cookie_of_one_address_is_none_of_another(network: ExecNetwork) -> Non
 
 
 @pytest.mark.parametrize("phase", range(1, 12))
-def test_a_recorded_conversation_replayed_brings_nothing(network: ExecNetwork, phase: int) -> None:
+def test_a_replayed_exchange_causes_challenges_only(network: ExecNetwork, phase: int) -> None:
     client, recorded = network.request("big"), []
     for _ in range(phase):
         if not client.is_over:
@@ -110,7 +108,7 @@ def test_a_nonce_with_other_arguments_is_refused(network: ExecNetwork) -> None:
     assert again.refusal.code == "reused"
 
 
-def test_after_a_restart_a_recorded_request_is_challenged_and_a_repeated_one_is_lost(
+def test_after_a_restart_a_copy_is_challenged_and_a_repetition_lost(
     network: ExecNetwork,
 ) -> None:
     client = network.request("mark")
@@ -124,7 +122,7 @@ def test_after_a_restart_a_recorded_request_is_challenged_and_a_repeated_one_is_
     assert (client.refusal.code, marks(network)) == ("lost", 1)
 
 
-def test_a_client_that_never_heard_back_does_not_run_it_twice_over_a_restart(
+def test_a_client_without_a_reply_does_not_run_it_twice_over_a_restart(
     network: ExecNetwork,
 ) -> None:
     client = network.request("mark")
@@ -161,7 +159,9 @@ def test_a_running_command_needs_no_right_clock(network: ExecNetwork) -> None:
 @pytest.mark.parametrize(
     "secret", [bytes(32), SECRETS["bob"]], ids=["none of ours", "of another id"]
 )
-def test_what_our_key_did_not_sign_gets_one_short_hint(network: ExecNetwork, secret: bytes) -> None:
+def test_an_unauthenticated_request_gets_one_short_unknown_key(
+    network: ExecNetwork, secret: bytes
+) -> None:
     client = network.request("mark")
     client.secret = secret
     datagram, *replies = network.exchange(client)
@@ -171,7 +171,7 @@ def test_what_our_key_did_not_sign_gets_one_short_hint(network: ExecNetwork, sec
     assert not client.is_over
 
 
-def test_a_flood_of_strangers_is_hardly_answered(network: ExecNetwork) -> None:
+def test_a_flood_of_unauthenticated_requests_is_hardly_answered(network: ExecNetwork) -> None:
     client = network.request("mark")
     client.secret = bytes(32)
     answered = sum(len(network.receive(client.next_datagram(), CLIENT)) for _ in range(1000))
@@ -249,7 +249,7 @@ def test_output_of_all_results_is_bounded(
     assert network.complete(network.request("big")).refusal is None
 
 
-def test_the_end_of_a_command_is_told_unasked_once_to_an_address_that_proved_itself(
+def test_the_final_status_is_sent_unasked_once_to_a_validated_address(
     network: ExecNetwork,
 ) -> None:
     client = network.request("mark")
@@ -262,7 +262,7 @@ def test_the_end_of_a_command_is_told_unasked_once_to_an_address_that_proved_its
     assert network.protocol.handle_timer() == []
 
 
-def test_a_stopping_server_takes_no_command_and_finishes_those_it_has(network: ExecNetwork) -> None:
+def test_a_stopping_server_refuses_new_commands_and_finishes_others(network: ExecNetwork) -> None:
     first = network.request("mark")
     network.exchange(first)
     network.exchange(first)
@@ -277,7 +277,7 @@ def test_a_stopping_server_takes_no_command_and_finishes_those_it_has(network: E
     assert not network.protocol.has_pending_work()
 
 
-def test_a_key_taken_away_is_a_stranger_at_once(network: ExecNetwork) -> None:
+def test_a_revoked_key_is_unknown_immediately(network: ExecNetwork) -> None:
     client = network.request("wait")
     network.exchange(client)
     network.exchange(client)
@@ -288,7 +288,7 @@ def test_a_key_taken_away_is_a_stranger_at_once(network: ExecNetwork) -> None:
     assert network.protocol.handle_timer() == []
 
 
-def test_fetching_what_nobody_ran_is_lost(network: ExecNetwork) -> None:
+def test_fetching_a_result_without_a_record_is_lost(network: ExecNetwork) -> None:
     client = network.request("mark")
     network.exchange(client)
     client.status = replace(wire.Status(wire.RUNNING))
@@ -309,7 +309,7 @@ def test_a_key_whose_argument_took_too_long_waits_and_others_do_not(network: Exe
     assert (ask("alice", "trap", "ab"), ask("alice", "mark")) == ("ran", "ran")
 
 
-def test_a_key_that_asks_for_all_there_is_leaves_room_for_others(
+def test_a_key_that_fills_the_records_leaves_room_for_others(
     network: ExecNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_protocol, "EXEC_RECORDS_MAX", 8)

@@ -1,6 +1,4 @@
-"""exec/1, byte by byte: vectors that another implementation can be tested with, sizes, and bytes
-that mean nothing.
-"""
+"""Wire format of exec/1: vectors for other implementations, sizes, malformed bytes."""
 
 from __future__ import annotations
 
@@ -103,7 +101,7 @@ def test_the_vectors_of_the_document_are_these() -> None:
         assert datagram.hex() in text
 
 
-def test_a_stranger_is_told_so_in_25_unsigned_bytes() -> None:
+def test_an_unknown_key_reply_has_25_bytes_and_no_mac() -> None:
     packed = wire.pack_reply(Reply(wire.UNKNOWN_KEY, NONCE, 2, b""), SECRET)
     assert packed.hex() == "464e583185" + REPLY_HEAD
     assert wire.unpack_reply(packed, SECRET).kind == wire.UNKNOWN_KEY
