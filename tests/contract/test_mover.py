@@ -15,7 +15,7 @@ import pytest
 
 from fastnet.limits import MIB
 from fastnet.mover import MOVERS
-from fastnet.mover.contract import STREAM
+from fastnet.mover.contract import NO_OFFSET
 from fastnet.testing.mover import (
     EXTENTS,
     check_extent_is_sent,
@@ -104,12 +104,12 @@ def test_a_stream_is_sent_from_where_it_stands(row, step) -> None:
     with made(row) as mover, pair(buffer_bytes=4096) as (ours, theirs), reading(theirs) as read:
         with os.fdopen(out, "rb", 0) as reader:
             with pytest.raises(BlockingIOError):
-                mover.send(ours.fileno(), reader.fileno(), STREAM, 100)
+                mover.send(ours.fileno(), reader.fileno(), NO_OFFSET, 100)
             os.write(into, DATA[:50_000])
             os.close(into)
             ended = False
             while not ended:
-                _, ended = mover.send_some(ours.fileno(), reader.fileno(), STREAM, step, 10)
+                _, ended = mover.send_some(ours.fileno(), reader.fileno(), NO_OFFSET, step, 10)
             assert mover.moved_bytes == 50_000
             assert mover.runs == "copy"
             assert bool(mover.reason) == (row[0] != "copy")
@@ -125,7 +125,7 @@ def test_a_silent_stream_does_not_hide_that_the_connection_is_gone(row) -> None:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
         theirs.close()
         with pytest.raises(ConnectionResetError):
-            mover.send_some(ours.fileno(), out, STREAM, 100, 10)
+            mover.send_some(ours.fileno(), out, NO_OFFSET, 100, 10)
 
 
 @both
@@ -232,10 +232,10 @@ def test_a_stream_is_written_where_it_stands(row) -> None:
         theirs.sendall(DATA[:200_000])
         theirs.shutdown(socket.SHUT_WR)
         read, ended = b"", False
-        assert mover.receive_some(ours.fileno(), into, STREAM, MIB, 0.05)[1] is False
+        assert mover.receive_some(ours.fileno(), into, NO_OFFSET, MIB, 0.05)[1] is False
         while not ended:
             read += os.read(reader.fileno(), 65_536) if len(read) < mover.moved_bytes else b""
-            _, ended = mover.receive_some(ours.fileno(), into, STREAM, MIB, 0.01)
+            _, ended = mover.receive_some(ours.fileno(), into, NO_OFFSET, MIB, 0.01)
         while len(read) < mover.moved_bytes:
             read += os.read(reader.fileno(), 65_536)
     assert read == DATA[:200_000]
@@ -302,8 +302,8 @@ def test_who_reads_along_a_stream_hears_what_the_socket_took(row) -> None:
         writer.write(b"some words")
         heard: list[bytes] = []
         mover.tap = lambda piece: heard.append(bytes(piece))
-        assert mover.send(ours.fileno(), reader.fileno(), STREAM, 4) == 4
-        assert mover.send(ours.fileno(), reader.fileno(), STREAM, 100) == 6
+        assert mover.send(ours.fileno(), reader.fileno(), NO_OFFSET, 4) == 4
+        assert mover.send(ours.fileno(), reader.fileno(), NO_OFFSET, 100) == 6
         assert heard == [b"some", b" words"]
         assert theirs.recv(100) == b"some words"
 

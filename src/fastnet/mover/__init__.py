@@ -1,7 +1,8 @@
-"""File to socket and back, how: one row a mover. To add one, write its file and its row.
+"""Movers between file and socket: one row each. To add one, write its file and its row.
 
-`choose` settles which one moves a file, by what the file is, where it is and what was measured
-there (docs/benchmarks.md).
+`choose` selects the mover for a file by its type and by measurement (docs/benchmarks.md). With a
+fast digest a copy through a buffer in the cache is cheaper than a zero-copy call and a second pass
+over the page cache.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from dataclasses import dataclass
 from fastnet import probes
 from fastnet.errors import UnsupportedError
 from fastnet.mover.contract import Mover
-from fastnet.registry import BACKENDS, Registry, Row
+from fastnet.registry import Registry, Row
 
 
 @dataclass(frozen=True)
 class MoverRow(Row):
-    """sends, receives: which direction it is made for; in the other one it copies."""
+    """A mover and the directions it is made for; in the other one it copies."""
 
     sends: bool = True
+    """From a file to a socket."""
     receives: bool = True
+    """From a socket to a file."""
 
 
 MOVERS: Registry[MoverRow] = Registry(
@@ -44,27 +47,23 @@ MOVERS: Registry[MoverRow] = Registry(
     },
 )
 
-SENDS_BEST = ("sendfile", "splice", "copy")
-"""The same on every file system: sendfile(2) is splice(2) with a pipe of its own and half the
-calls.
-"""
+SEND_ORDER = ("sendfile", "splice", "copy")
+"""Best first: sendfile(2) is splice(2) with a pipe of its own and half the system calls."""
 
-RECEIVES_BEST = {
-    "tmpfs": ("splice", "copy"),
-    "ext4": ("splice", "copy"),
-    "overlay": ("splice", "copy"),
-    "": ("splice", "copy"),
-}
-"""By type of the file system; "" is every other one."""
+RECEIVE_ORDER = ("splice", "copy")
+"""Best first, the same on every file system measured (ext4, tmpfs, overlay)."""
 
 
 @dataclass(frozen=True)
 class MoverChoice:
-    """A mover and a backend that work here, and why just these."""
+    """A mover and a backend that work here."""
 
     name: str
+    """Row of MOVERS."""
     backend: str
+    """native or python."""
     reason: str
+    """Why this one, for the report."""
 
     def make(self) -> Mover:
         """A new mover, for one direction of one socket."""
@@ -79,67 +78,43 @@ def choose(
     backend: str = "auto",
     is_tapped: bool = False,
 ) -> MoverChoice:
-    """Settle `auto`. direction: "send" or "receive". is_tapped: somebody wants to read along, at
-    memory's speed.
+    """Select the mover for a file.
 
-    Raises UnsupportedError for what is asked for by name and absent.
+    Args:
+        direction: "send" or "receive".
+        file_fd: The open file; not used when `mover` is named.
+        mover: A row of MOVERS, or "auto".
+        backend: "native", "python" or "auto".
+        is_tapped: A digest as fast as memory reads the bytes on their way (M12).
+    Raises:
+        UnsupportedError: A mover or backend requested by name is not available.
     """
     names: tuple[str, ...] = (mover,)
     why = "asked for"
     if mover == "auto":
-        names, why = best(direction, file_fd, is_tapped)
-    elif mover not in able(direction):
+        names, why = candidates(direction, file_fd, is_tapped)
+    elif mover not in (supported := movers_for(direction)):
         raise UnsupportedError(
-            f"{mover} cannot {direction}", f"Movers that can: {', '.join(able(direction))}"
+            f"{mover} cannot {direction}", f"Movers that can: {', '.join(supported)}"
         )
-    refused: list[str] = []
-    for candidate in BACKENDS if backend == "auto" else (backend,):
-        for name in names:
-            missing = MOVERS.why_not(name, candidate)
-            if not missing:
-                return MoverChoice(name, candidate, f"{why}; {refused[0]}" if refused else why)
-            refused.append(f"no {candidate} {name}: {missing}")
-    hint = "`fastnet doctor` lists what works here and why the rest does not"
-    raise UnsupportedError(f"cannot move a file: {refused[0]}", hint)
+    found = MOVERS.choose(names, backend, purpose="cannot move a file")
+    reason = f"{why}; {found.reason}" if found.reason else why
+    return MoverChoice(found.name, found.backend, reason)
 
 
-def able(direction: str) -> list[str]:
-    """Movers made for a direction."""
+def movers_for(direction: str) -> list[str]:
+    """Names of the movers made for a direction."""
     return [
         name for name, row in MOVERS.items() if (row.sends if direction == "send" else row.receives)
     ]
 
 
-def best(direction: str, file_fd: int, is_tapped: bool) -> tuple[tuple[str, ...], str]:
-    """Movers for this file, the best first, and why.
-
-    A copy through a buffer in the cache is cheaper than none and a second look at the page cache
-    (docs/benchmarks.md).
-    """
-    status = os.fstat(file_fd)
-    if not stat.S_ISREG(status.st_mode):
+def candidates(direction: str, file_fd: int, is_tapped: bool) -> tuple[tuple[str, ...], str]:
+    """Movers for this file, best first, and why."""
+    if not stat.S_ISREG(os.fstat(file_fd).st_mode):
         return ("copy",), "a stream has no offsets"
     if is_tapped:
         return ("copy",), "digest in the same buffer"
     if direction == "send":
-        return SENDS_BEST, "fewest copies and calls"
-    kind = file_system(status.st_dev)
-    return RECEIVES_BEST.get(
-        kind, RECEIVES_BEST[""]
-    ), f"measured best on {kind or 'most file systems'}"
-
-
-def file_system(device: int) -> str:
-    """The type of the file system on a device (proc(5), mountinfo), or "" when it cannot be
-    told.
-    """
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            for line in mounts:
-                before, _, after = line.partition(" - ")
-                if before.split()[2] == wanted:
-                    return after.split()[0]
-    except OSError:
-        pass
-    return ""
+        return SEND_ORDER, "fewest copies and calls"
+    return RECEIVE_ORDER, "fewest copies"

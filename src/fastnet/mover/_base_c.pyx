@@ -1,6 +1,4 @@
-"""What the native movers share: the class around a struct fn_mover. A row only names its two
-steps.
-"""
+"""Base class of the native movers: a struct fn_mover; a row only sets its two steps."""
 
 import os
 
@@ -19,9 +17,7 @@ from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_STEP_BYTES, MOVER_WAKE_BYTE
 
 
 cdef class NativeMover:
-    """One direction of one socket. The rows are its subclasses; the contract is
-    fastnet.mover.contract.
-    """
+    """One direction of one socket; the contract is fastnet.mover.contract."""
 
     def __cinit__(self):
         memset(&self.c, 0, sizeof(fn_mover))
@@ -61,7 +57,7 @@ cdef class NativeMover:
         self.c.reader = <void *>reader
         self.c.tap = NULL
         if reader is not None:
-            self.c.tap = tell
+            self.c.tap = call_tap
 
     def send(self, int sock_fd, int file_fd, long long offset, unsigned long long count):
         """One step, file to socket (M1 to M4)."""
@@ -71,11 +67,15 @@ cdef class NativeMover:
         """One step, socket to file (M1 to M3, M5, M6)."""
         return self.one_step(self.into, sock_fd, file_fd, offset, count)
 
-    def send_some(self, int sock_fd, int file_fd, long long offset, unsigned long long count, double slice_s):
+    def send_some(
+        self, int sock_fd, int file_fd, long long offset, unsigned long long count, double slice_s
+    ):
         """Steps of `send` and waits, for `slice_s` seconds at most (M9)."""
         return self.some(self.out, True, sock_fd, file_fd, offset, count, slice_s)
 
-    def receive_some(self, int sock_fd, int file_fd, long long offset, unsigned long long count, double slice_s):
+    def receive_some(
+        self, int sock_fd, int file_fd, long long offset, unsigned long long count, double slice_s
+    ):
         """Steps of `receive` and waits, for `slice_s` seconds at most (M9)."""
         return self.some(self.into, False, sock_fd, file_fd, offset, count, slice_s)
 
@@ -87,7 +87,9 @@ cdef class NativeMover:
             os.close(self.c.pipe_out)
             self.c.pipe_in = self.c.pipe_out = -1
 
-    cdef int one_step(self, fn_step step, int sock, int file, long long offset, unsigned long long count) except -1:
+    cdef int one_step(
+        self, fn_step step, int sock, int file, long long offset, unsigned long long count
+    ) except -1:
         cdef ssize_t n
         with nogil:
             n = step(&self.c, sock, file, offset, count)
@@ -96,17 +98,20 @@ cdef class NativeMover:
         return raise_errno(<int>n)
 
     cdef tuple some(
-        self, fn_step step, bint out, int sock, int file, long long offset, unsigned long long count, double slice_s
+        self, fn_step step, bint out, int sock, int file, long long offset,
+        unsigned long long count, double slice_s
     ):
         cdef uint64_t moved = 0
         cdef int ended = 0, result
         cdef uint32_t slice_ms = <uint32_t>(slice_s * 1000)
         with nogil:
-            result = fn_move_some(&self.c, step, out, sock, file, offset, count, slice_ms, &moved, &ended)
+            result = fn_move_some(
+                &self.c, step, out, sock, file, offset, count, slice_ms, &moved, &ended
+            )
         raise_errno(result)
         return moved, bool(ended)
 
 
-cdef void tell(void *reader, const char *data, size_t n) noexcept with gil:
-    """M12. What the reader keeps of its memoryview would change under it."""
+cdef void call_tap(void *reader, const char *data, size_t n) noexcept with gil:
+    """Call the tap (M12). A memoryview that it keeps would change under it."""
     (<object>reader)(PyMemoryView_FromMemory(<char *>data, n, PyBUF_READ))

@@ -1,4 +1,4 @@
-"""The pipe of the splice movers: as wide as this user may have it.
+"""Pipes of the splice movers, as large as this user may have them.
 
 Facts. pipe(7): a user without privilege gets pipes of up to pipe-max-size, 1 MiB, until all of them
 together reach pipe-user-pages-soft; then new ones are small and cannot be widened.
@@ -13,15 +13,13 @@ from fastnet.limits import MOVER_PIPE_BYTES
 
 
 def open_pipe() -> tuple[int, int, int]:
-    """A new pipe that never blocks. Returns its end to read, its end to write, and its size in
-    bytes.
-    """
+    """Create a non-blocking pipe. Returns its read end, its write end and its size in bytes."""
     out, into = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     return out, into, widen(into)
 
 
 def widen(pipe_fd: int) -> int:
-    """Make a pipe as wide as it may be, up to MOVER_PIPE_BYTES. Returns its size."""
+    """Enlarge a pipe up to MOVER_PIPE_BYTES, as far as allowed. Returns its size."""
     wanted = MOVER_PIPE_BYTES
     while wanted > (now := fcntl.fcntl(pipe_fd, fcntl.F_GETPIPE_SZ)):
         try:

@@ -1,4 +1,4 @@
-"""Move by read and write through one buffer, native: csrc/fn_mover.h. Twin: copy_py.py."""
+"""Copy mover, native: csrc/fn_mover.h. Twin: copy_py.py."""
 
 from fastnet.cdefs.mover cimport fn_copy_in, fn_copy_out
 from fastnet.mover._base_c cimport NativeMover

@@ -1,12 +1,11 @@
-"""Move by read and write through one buffer: works with every file, stream and socket. Pure Python.
+"""Copy mover: read(2) and write(2) through one buffer, for any file, pipe or socket. Pure Python.
 
-Facts. A file can be read again, a stream and a socket cannot. A pipe that poll(2) calls writable
-takes PIPE_BUF bytes without waiting (pipe(7)); a file is always ready, and waits for its disk
-whatever it is asked.
-Decision: what a socket did not take of a file is read again in the next step; what came from a
-stream or a socket is held. The other movers are this one with one or two steps replaced, and are
-this one again where the kernel refuses theirs.
-Cost: two copies a byte. Twin: csrc/fn_mover.h.
+Facts. A file can be read again, a pipe and a socket cannot. A pipe that poll(2) calls writable
+takes PIPE_BUF bytes without blocking (pipe(7)); a file is always ready, and blocks for its disk.
+Decision: bytes of a file that the socket did not take are read again in the next step; bytes from a
+pipe or a socket are held. The other movers override one or two steps of this one, and fall back to
+it where the kernel refuses theirs.
+Cost: two copies per byte. Twin: csrc/fn_mover.h.
 """
 
 from __future__ import annotations
@@ -22,12 +21,10 @@ from typing import NoReturn
 
 from fastnet.errors import reason
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_WAKE_BYTES
-from fastnet.mover.contract import STREAM, Tap
+from fastnet.mover.contract import NO_OFFSET, Tap
 
 REFUSALS = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE)
-"""How the kernel says that this file or this socket cannot be moved that way (sendfile(2),
-splice(2)).
-"""
+"""Errors for a file or socket that sendfile(2) or splice(2) does not support."""
 
 NOTHING = memoryview(b"")
 
@@ -47,7 +44,7 @@ class Mover:
         self._passed = NOTHING
         self._buffer = memoryview(bytearray(MOVER_BUFFER_BYTES))
         self._held = NOTHING
-        self._waits_for_stream = False
+        self._waits_for_pipe = False
         self._woken_for = 1
 
     @property
@@ -82,7 +79,7 @@ class Mover:
 
     def _copy_out(self, sock_fd: int, file_fd: int, offset: int, count: int) -> int:
         self._passed = part = self._buffer[:count]
-        if offset == STREAM:
+        if offset == NO_OFFSET:
             if not self._held:
                 self._wait_not(file_fd, select.POLLIN)
                 self._held = part[: os.readv(file_fd, [part])]
@@ -100,7 +97,7 @@ class Mover:
         if not self._held:
             return 0
         self._passed = self._held
-        if offset == STREAM:
+        if offset == NO_OFFSET:
             self._wait_not(file_fd, select.POLLOUT)
             written = os.write(file_fd, self._held[: min(count, portion(file_fd))])
         else:
@@ -108,16 +105,16 @@ class Mover:
         self._held = self._held[written:]
         return written
 
-    def _wait_not(self, stream_fd: int, event: int) -> None:
-        """Raise BlockingIOError, and remember why, rather than wait for a stream."""
+    def _wait_not(self, pipe_fd: int, event: int) -> None:
+        """Raise BlockingIOError, and remember the cause, if a pipe is not ready."""
         poll = select.poll()
-        poll.register(stream_fd, event)
-        self._waits_for_stream = not poll.poll(0)
-        if self._waits_for_stream:
+        poll.register(pipe_fd, event)
+        self._waits_for_pipe = not poll.poll(0)
+        if self._waits_for_pipe:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def _copy_from_now_on(self, error: OSError) -> None:
-        """M10. Raises the error again when it is none of the refusals."""
+        """Fall back to copying (M10). Raises `error` again unless it is in REFUSALS."""
         if error.errno not in REFUSALS:
             raise error
         self.runs, self.reason = "copy", f"{self.name}: {reason(error)}"
@@ -154,7 +151,7 @@ class Mover:
         self,
         step: Step,
         sock_event: int,
-        stream_event: int,
+        pipe_event: int,
         sock_fd: int,
         file_fd: int,
         offset: int,
@@ -164,19 +161,22 @@ class Mover:
         ends = monotonic() + slice_s
         moved = 0
         while moved < count:
-            self._waits_for_stream = False
+            self._waits_for_pipe = False
             try:
                 n = step(
-                    sock_fd, file_fd, STREAM if offset == STREAM else offset + moved, count - moved
+                    sock_fd,
+                    file_fd,
+                    NO_OFFSET if offset == NO_OFFSET else offset + moved,
+                    count - moved,
                 )
             except BlockingIOError:
                 left_s = ends - monotonic()
                 if left_s <= 0:
                     break
-                if sock_event == select.POLLIN and offset != STREAM:
+                if sock_event == select.POLLIN and offset != NO_OFFSET:
                     self._low_water(sock_fd, min(count - moved, MOVER_WAKE_BYTES))
-                if self._waits_for_stream:
-                    wait_for_stream(file_fd, stream_event, sock_fd, left_s)
+                if self._waits_for_pipe:
+                    wait_for_pipe(file_fd, pipe_event, sock_fd, left_s)
                 else:
                     wait(sock_fd, sock_event, left_s)
                 continue
@@ -199,13 +199,13 @@ class Mover:
 
 
 def no_offset() -> OSError:
-    """What sendfile(2) and splice(2) have to say about streams that are no pipes."""
+    """The error of sendfile(2) and splice(2) for a file without offsets that is no pipe."""
     return OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
 
 
-def portion(stream_fd: int) -> int:
-    """What a stream that poll(2) calls writable takes without waiting."""
-    return MOVER_BUFFER_BYTES if stat.S_ISREG(os.fstat(stream_fd).st_mode) else select.PIPE_BUF
+def portion(pipe_fd: int) -> int:
+    """Bytes that a pipe or terminal reported as writable takes without blocking."""
+    return MOVER_BUFFER_BYTES if stat.S_ISREG(os.fstat(pipe_fd).st_mode) else select.PIPE_BUF
 
 
 def wait(fd: int, event: int, seconds: float) -> None:
@@ -214,10 +214,10 @@ def wait(fd: int, event: int, seconds: float) -> None:
     poll.poll(seconds * 1000)
 
 
-def wait_for_stream(stream_fd: int, event: int, sock_fd: int, seconds: float) -> None:
-    """Wait for a stream, and raise OSError when meanwhile the connection is gone."""
+def wait_for_pipe(pipe_fd: int, event: int, sock_fd: int, seconds: float) -> None:
+    """Wait for a pipe; raise OSError when the connection fails meanwhile."""
     poll = select.poll()
-    poll.register(stream_fd, event)
+    poll.register(pipe_fd, event)
     poll.register(sock_fd, 0)
     for fd, _ in poll.poll(seconds * 1000):
         if fd == sock_fd:

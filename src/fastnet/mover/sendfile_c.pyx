@@ -1,4 +1,4 @@
-"""Send with sendfile(2), native: csrc/fn_mover.h. Twin: sendfile_py.py."""
+"""sendfile(2) mover, native: csrc/fn_mover.h. Twin: sendfile_py.py."""
 
 from fastnet.cdefs.mover cimport fn_sendfile_in, fn_sendfile_out
 from fastnet.mover._base_c cimport NativeMover

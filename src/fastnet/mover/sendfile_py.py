@@ -1,9 +1,7 @@
-"""Send with sendfile(2): the page cache goes to the socket, and nothing is copied on this side.
-Pure
-Python.
+"""sendfile(2) mover: page cache to socket without a copy; receiving copies. Pure Python.
 
-Facts. sendfile(2) on a non-blocking socket returns what fitted; 0 means that the file ends there,
-so a file that shrank is not a reason to try again. It reads sockets never: receiving is a copy.
+Facts. sendfile(2) on a non-blocking socket returns the bytes that fitted; 0 means that the file
+ends there, so a file that shrank is no reason to repeat the call. It cannot read from sockets.
 Twin: csrc/fn_mover.h.
 """
 
@@ -13,7 +11,7 @@ import os
 
 from fastnet.limits import MOVER_STEP_BYTES
 from fastnet.mover import copy_py
-from fastnet.mover.contract import STREAM
+from fastnet.mover.contract import NO_OFFSET
 
 
 class Mover(copy_py.Mover):
@@ -24,7 +22,7 @@ class Mover(copy_py.Mover):
     def _send(self, sock_fd: int, file_fd: int, offset: int, count: int) -> int:
         if self.runs == self.name:
             try:
-                if offset == STREAM:
+                if offset == NO_OFFSET:
                     raise copy_py.no_offset()
                 return os.sendfile(sock_fd, file_fd, offset, min(count, MOVER_STEP_BYTES))
             except BlockingIOError:

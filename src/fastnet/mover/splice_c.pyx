@@ -1,4 +1,4 @@
-"""Move with splice(2) through a pipe, native: csrc/fn_mover.h. Twin: splice_py.py."""
+"""splice(2) mover, native: csrc/fn_mover.h. Twin: splice_py.py."""
 
 from fastnet.cdefs.mover cimport fn_splice_in, fn_splice_out
 from fastnet.mover._base_c cimport NativeMover

@@ -1,11 +1,11 @@
-"""Move with splice(2) through a pipe: references to pages instead of bytes. Pure Python.
+"""splice(2) mover: file and socket through a pipe of page references. Pure Python.
 
 Facts. One end of splice(2) must be a pipe. From a socket each fragment of a packet takes one slot
 of the pipe, of which the usual 64 KiB pipe has 16; from the pipe to a file the bytes are copied
 once, into the page cache. EAGAIN is "socket empty" or "pipe full".
-Decision: a pipe of MOVER_PIPE_BYTES, or as much of that as this user may have, emptied before it is
-filled again: so EAGAIN has one meaning, and a pipe with bytes in it is never given to anyone else.
-Cost: two descriptors, two system calls a step. Twin: csrc/fn_mover.h.
+Decision: a pipe of MOVER_PIPE_BYTES, or as much of that as this user may have, drained before it is
+filled again: so EAGAIN has one meaning, and a pipe never holds bytes of two extents.
+Cost: two descriptors, two system calls per step. Twin: csrc/fn_mover.h.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 from fastnet.limits import MOVER_STEP_BYTES
 from fastnet.mover import copy_py
 from fastnet.mover._pipe import open_pipe
-from fastnet.mover.contract import STREAM
+from fastnet.mover.contract import NO_OFFSET
 
 FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
@@ -55,7 +55,7 @@ class Mover(copy_py.Mover):
         return self._copy_out(sock_fd, file_fd, offset, count)
 
     def _splice_out(self, sock_fd: int, file_fd: int, offset: int, count: int) -> int:
-        if offset == STREAM:
+        if offset == NO_OFFSET:
             raise copy_py.no_offset()
         if not self._piped:
             most = min(count, self.pipe_bytes, MOVER_STEP_BYTES)
@@ -78,7 +78,7 @@ class Mover(copy_py.Mover):
         return self._copy_in(sock_fd, file_fd, offset, count)
 
     def _splice_in(self, sock_fd: int, file_fd: int, offset: int, count: int) -> int:
-        if offset == STREAM:
+        if offset == NO_OFFSET:
             raise copy_py.no_offset()
         if not self._piped:
             most = min(count, self.pipe_bytes, MOVER_STEP_BYTES)
@@ -92,7 +92,7 @@ class Mover(copy_py.Mover):
         return moved
 
     def _unpipe(self) -> None:
-        """What was taken from the socket goes on as a copy."""
+        """Copy the bytes that are in the pipe already (M10)."""
         if self._piped:
             self._held = memoryview(os.read(self._out, self._piped))
             self._piped = 0

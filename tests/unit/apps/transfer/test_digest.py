@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastnet.apps.transfer.digest import RECORD, Algorithm, FileDigest
-from fastnet.apps.transfer.target.journal import Extent, without_overlaps
+from fastnet.apps.transfer.extent import Extent
+from fastnet.apps.transfer.target.journal import without_overlaps
 
 XXH3 = Algorithm("xxh3-128")
 DATA = bytes(range(256)) * 4

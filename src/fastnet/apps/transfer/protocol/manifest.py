@@ -67,7 +67,7 @@ def read(
     """
     entries: list[Entry] = []
     weight, wide, fields, began = 0, 0, dict[str, Any](), monotonic()
-    connection.deadline, connection.late_with = began + connection.stall_s, "what it sends"
+    connection.deadline, connection.awaited = began + connection.stall_s, "its manifest"
     while not field(fields, "last", bool, False):
         frame = expect(FrameKind.MANIFEST)
         fields = frame.json()

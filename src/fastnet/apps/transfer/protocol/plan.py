@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fastnet.apps.transfer.extent import Extent
 from fastnet.apps.transfer.protocol.entry import FILE, STREAM, Entry
 from fastnet.apps.transfer.protocol.frames import ProtocolError, field
-from fastnet.apps.transfer.target.journal import Extent
 
 
-class Wanted(NamedTuple):
+class Plan(NamedTuple):
     """indices: entries that travel, in order. held: what of them does not. total_bytes: None when a
     stream is among them.
     """
@@ -22,7 +22,7 @@ class Wanted(NamedTuple):
     skipped_bytes: int
 
 
-def read(plan: dict[str, Any], entries: list[Entry], digest_bytes: int) -> Wanted:
+def read(plan: dict[str, Any], entries: list[Entry], digest_bytes: int) -> Plan:
     """The plan, if it makes sense for these entries. Raises ProtocolError."""
     skip = set(_indices(field(plan, "skip", list, []), entries))
     wanted = [
@@ -42,7 +42,7 @@ def read(plan: dict[str, Any], entries: list[Entry], digest_bytes: int) -> Wante
     has = sum(extent.count for extents in held.values() for extent in extents)
     total = sum(entries[index].size for index in wanted) - has
     streams = any(entries[index].kind == STREAM for index in wanted)
-    return Wanted(
+    return Plan(
         wanted, held, None if streams else total, sum(entries[index].size for index in skip) + has
     )
 

@@ -25,7 +25,7 @@ from time import monotonic, process_time
 from typing import NoReturn
 
 from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
-from fastnet.apps.transfer.extent import WITHOUT_END, Stalled, receive_extent, send_extent
+from fastnet.apps.transfer.extent import WITHOUT_END, ExtentCopy
 from fastnet.apps.transfer.protocol.frames import GREETING
 from fastnet.apps.transfer.raw.final_message import NoEnd, as_text, read_last_words
 from fastnet.apps.transfer.raw.source import RawSource
@@ -71,6 +71,10 @@ class RawOptions:
         check(self.congestion)
 
 
+class RawStalled(Exception):
+    """No byte has moved for the idle timeout."""
+
+
 class RawSession:
     """What sending and receiving have in common: a connection, a mover, a clock and someone who
     listens to events.
@@ -89,6 +93,7 @@ class RawSession:
     ) -> None:
         self.sock = sock
         self.options = options
+        self.stall_s = options.stall_s
         self.peer = peer_name(sock)
         self.number = number
         self.moved_bytes = 0
@@ -102,12 +107,19 @@ class RawSession:
     def tell(self, event: TransferEvent) -> None:
         self._on_event(event)
 
-    def progress(self, moved_bytes: int) -> None:
-        """After each slice of a mover."""
-        self.moved_bytes = moved_bytes
+    def check_idle(self, since: float) -> None:
+        """Raise RawStalled when no byte has moved since `since` for the idle timeout."""
+        if monotonic() - since >= self.stall_s:
+            raise RawStalled
+
+    def on_moved(self, byte_count: int) -> None:
+        """Report progress after each slice of a mover."""
+        self.moved_bytes += byte_count
         self._on_slice()
         self.tell(
-            TransferEvent("progress", self.number, bytes=moved_bytes, total_bytes=self.total_bytes)
+            TransferEvent(
+                "progress", self.number, bytes=self.moved_bytes, total_bytes=self.total_bytes
+            )
         )
 
     def send(self, source: RawSource) -> TransferReport:
@@ -145,10 +157,8 @@ class RawSession:
     def _send_all(self, source: RawSource, mover: Mover) -> None:
         offset, count = source.extent
         try:
-            self.moved_bytes = send_extent(
-                mover, self.sock, source.fd, offset, count, self.options.stall_s, self.progress
-            )
-        except Stalled as stalled:
+            ExtentCopy(mover.send_some, self, source.fd, offset, count).run()
+        except RawStalled as stalled:
             self._stalled("took nothing more", stalled)
         except OSError as error:
             self.moved_bytes = mover.moved_bytes
@@ -234,18 +244,10 @@ class RawSession:
 
     def _receive_all(self, target: RawTarget, mover: Mover) -> None:
         try:
-            self.moved_bytes = receive_extent(
-                mover,
-                self.sock,
-                target.fd,
-                target.offset,
-                WITHOUT_END,
-                self.options.stall_s,
-                self.progress,
-            )
-        except Stalled as stalled:
+            ExtentCopy(mover.receive_some, self, target.fd, target.offset, WITHOUT_END).run()
+        except RawStalled as stalled:
             if mover.held_bytes:
-                message = f"{target.name} took nothing more for {self.options.stall_s:g} s, after {stalled.moved_bytes} bytes"
+                message = f"{target.name} took nothing more for {self.options.stall_s:g} s, after {self.moved_bytes} bytes"
                 raise TransferError(message, "Look at what reads it", ErrorCode.TARGET) from stalled
             self._stalled("sent nothing more and did not end", stalled)
         except OSError as error:
@@ -266,10 +268,9 @@ class RawSession:
         with suppress(OSError):
             reset_on_close(self.sock, reset)
 
-    def _stalled(self, what: str, stalled: Stalled) -> NoReturn:
-        self.moved_bytes = stalled.moved_bytes
+    def _stalled(self, what: str, stalled: RawStalled) -> NoReturn:
         message = (
-            f"{self.peer} {what} for {self.options.stall_s:g} s, after {stalled.moved_bytes} bytes"
+            f"{self.peer} {what} for {self.options.stall_s:g} s, after {self.moved_bytes} bytes"
         )
         hint = "Look at the other side, or give a longer --timeout"
         raise TransferError(message, hint, ErrorCode.STALLED) from stalled

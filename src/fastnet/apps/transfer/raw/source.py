@@ -17,7 +17,7 @@ from types import TracebackType
 from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.extent import WITHOUT_END
 from fastnet.errors import TransferError, reason
-from fastnet.mover.contract import STREAM
+from fastnet.mover.contract import NO_OFFSET
 
 STDIN = 0
 
@@ -47,7 +47,7 @@ class RawSource:
     @property
     def extent(self) -> tuple[int, int]:
         """Offset and count for a mover."""
-        return (STREAM if self.is_stream else 0), self.size or WITHOUT_END
+        return (NO_OFFSET if self.is_stream else 0), self.size or WITHOUT_END
 
     def fault(self, sent_bytes: int) -> TransferError | None:
         """What was wrong with the file while `sent_bytes` of it were sent, or None."""

@@ -25,7 +25,7 @@ from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.target.write_errors import NO_HARD_LINKS, came_into_being, cannot_write
 from fastnet.errors import TransferError, TransferRefused
 from fastnet.limits import NAME_BYTES_MAX
-from fastnet.mover.contract import STREAM
+from fastnet.mover.contract import NO_OFFSET
 
 STDOUT = 1
 OVERWRITE = ("never", "always")
@@ -52,7 +52,7 @@ class RawTarget:
     @property
     def offset(self) -> int:
         """Where a mover writes first."""
-        return STREAM if self.is_stream else 0
+        return NO_OFFSET if self.is_stream else 0
 
     def _is_special(self) -> bool:
         """Whether something that is no regular file stands there. Raises TransferRefused for what

@@ -1,17 +1,16 @@
-"""A connection of fastnet/1: frames in and out, and extents of files, with a time-out for silence.
+"""Transport connection of fastnet/1: frames, extents, idle timeout and deadline.
 
-Facts. Both sides of a transfer speak: a receiver that fails must be heard while the sender is in
+Facts. Both sides of a transfer send frames: a failing receiver sends ERROR while the sender is in
 the middle of an extent.
-Decision: one thread a connection; sockets never block; whoever waits, waits for MOVER_SLICE_S at
-most, and then lets the session look around (`on_slice`), which may raise. Nothing beyond a frame is
-read ahead, so that splice(2) finds the bytes of an extent in the socket. With TLS the bytes pass
-through Python's ssl and a buffer: kernel TLS would keep sendfile(2), see tls.py.
+Decision: one thread per connection. Sockets are non-blocking; a wait lasts MOVER_SLICE_S at most
+and then calls `on_slice`, which may raise. Nothing beyond a frame is read ahead, so splice(2) finds
+the bytes of an extent in the socket. With TLS the bytes pass through Python's ssl and a buffer
+(tls_mover.py); kernel TLS would keep sendfile(2), see transport/tls.py.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fastnet.apps.transfer.events import ErrorCode
-from fastnet.apps.transfer.extent import Stalled, receive_extent, send_extent
+from fastnet.apps.transfer.extent import ExtentCopy, unlimited
 from fastnet.apps.transfer.protocol.frames import HEAD, Frame, FrameKind, ProtocolError, unpack_head
 from fastnet.errors import TransferError, reason
 from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S, PLAN_BYTES_MAX
@@ -38,17 +37,16 @@ NETWORK_FAULTS = (
 
 
 class ConnectionLost(TransferError):
-    """The connection is gone, or silent."""
+    """The connection was closed, reset or idle for too long."""
 
 
 class TransferConnection:
-    """One connection. on_slice: called whenever waiting or moving has taken MOVER_SLICE_S; may
-    raise.
+    """One connection of a transfer: frames and extents over a non-blocking stream socket.
 
-    stall_s: nothing moved for so long is the end. deadline: a moment (monotonic) at which
-    everything must be over, or None; late_with: what the peer is late with then. heard: when its
-    last frame was whole; a sign of life is no silence. is_sending: a frame is under way, and no
-    other may begin.
+    Args:
+        sock: The connected socket.
+        peer: The peer's address, for messages.
+        stall_s: Idle timeout in seconds.
     """
 
     def __init__(self, sock: socket.socket, peer: str, stall_s: float) -> None:
@@ -57,71 +55,83 @@ class TransferConnection:
         self.peer = peer
         self.stall_s = stall_s
         self.deadline: float | None = None
-        self.late_with = "who it is"
+        """Moment (monotonic) by which the current exchange must be complete, or None."""
+        self.awaited = "its hello"
+        """What the peer must send before the deadline, for the message."""
         self.is_sending = False
-        self.heard = monotonic()
+        """A frame is being sent; no other frame may begin."""
+        self.frame_received_at = monotonic()
+        """When the last frame was complete; a keepalive counts."""
         self.on_slice: Callable[[], None] = lambda: None
-        self.moved: Callable[[int], None] = lambda moved_bytes: None
+        """Called after every MOVER_SLICE_S of waiting or copying; may raise to cancel."""
+        self.count_moved: Callable[[int], None] = lambda byte_count: None
+        """Called with the file bytes that crossed this connection."""
 
     @property
     def is_tls(self) -> bool:
         return self._tls is not None
 
     def secure(self, sock: ssl.SSLSocket) -> None:
-        """From here on everything goes through TLS."""
+        """Send and receive through TLS from now on."""
         from fastnet.transport import tls
 
         self.sock, self._tls = sock, tls
 
     def shut_down(self) -> None:
-        """End both directions, whoever waits for the socket meanwhile."""
+        """End both directions, also under a thread that waits for the socket."""
         with suppress(OSError):
-            # ssl's own would pull TLS from under the one who waits
+            # SSLSocket.shutdown would remove TLS under the thread that uses it
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
-    # Waiting
+    # Timeouts
 
     def _wait(self, events: int, since: float) -> None:
-        """Wait a slice for the socket. Raises ConnectionLost when `since` is too long ago."""
+        """Wait for the socket, one slice at most. Raises ConnectionLost after the idle timeout."""
         poll = select.poll()
         poll.register(self.sock, events)
-        if monotonic() - max(since, self.heard) >= self.stall_s:
-            raise self.stalled()
+        self.check_idle(since)
         self.check_deadline()
         poll.poll(max(1.0, min(MOVER_SLICE_S, self.stall_s) * 1000))
         self.on_slice()
 
-    def check_deadline(self) -> None:
-        """Raises ConnectionLost when it is over; also for a peer that talks so much that nobody ever waits
-        for it.
-        """
-        if self.deadline is not None and monotonic() >= self.deadline:
-            raise self.stalled()
+    def check_idle(self, since: float) -> None:
+        """Raise ConnectionLost if neither a byte since `since` nor a frame came within stall_s."""
+        if monotonic() - max(since, self.frame_received_at) >= self.stall_s:
+            raise self.timed_out()
 
-    def stalled(self) -> ConnectionLost:
+    def check_deadline(self) -> None:
+        """Raise ConnectionLost if the deadline has passed; also for a peer that never pauses."""
+        if self.deadline is not None and monotonic() >= self.deadline:
+            raise self.timed_out()
+
+    def timed_out(self) -> ConnectionLost:
+        """The error of an idle timeout or a missed deadline."""
         message = f"{self.peer} was silent for {self.stall_s:g} s"
         if self.deadline is not None:
-            message = f"{self.peer} took too long to say {self.late_with}"
+            message = f"{self.peer} took too long to send {self.awaited}"
         return ConnectionLost(
             message, "Look at the other side, or give a longer --timeout", ErrorCode.STALLED
         )
 
-    def broken(self, error: OSError | None = None) -> ConnectionLost:
-        is_ours = (
+    def lost(self, error: OSError | None = None) -> ConnectionLost:
+        """The error of a connection that failed with `error`, or ended early.
+
+        Raises:
+            OSError: `error`, when it is not a fault of the network but of a file.
+        """
+        is_network = (
             error is None
             or error.errno in NETWORK_FAULTS
             or (self._tls is not None and self._tls.is_fault(error))
         )
-        if error is not None and not is_ours:
+        if error is not None and not is_network:
             raise error
         how = f" ({reason(error)})" if error is not None and error.errno != errno.ECONNRESET else ""
-        hint = (
-            "It was stopped, or the network failed; the same command again goes on where it ended"
-        )
+        hint = "It was stopped, or the network failed; the same command resumes the transfer"
         return ConnectionLost(f"{self.peer} broke the connection{how}", hint, ErrorCode.RESET)
 
     def is_readable(self) -> bool:
-        """Whether the peer has said something that was not read yet, or has ended."""
+        """Whether received bytes, or the end of the stream, can be read now."""
         if self._tls is not None and self._tls.holds(self.sock):
             return True
         poll = select.poll()
@@ -130,36 +140,35 @@ class TransferConnection:
 
     # Bytes
 
-    def _awaited(self, error: OSError, usual: int) -> int:
-        """What to poll for before the call that gave `error` is made again. Raises ConnectionLost when it
-        is
-        no wait.
+    def _events_to_wait_for(self, error: OSError, usual: int) -> int:
+        """The poll(2) events to wait for before repeating the call that raised `error`.
 
-        usual: what it is without TLS, which may have to read before it can write.
+        Args:
+            error: EAGAIN, or TLS that must read before it can write, or the reverse.
+            usual: The events without TLS.
+        Raises:
+            ConnectionLost: The error is a failure.
         """
         if isinstance(error, BlockingIOError):
             return usual
-        wanted: int = self._tls.wanted(error) if self._tls is not None else 0
-        if not wanted:
-            raise self.broken(error) from error
-        return wanted
+        events: int = self._tls.wanted(error) if self._tls is not None else 0
+        if not events:
+            raise self.lost(error) from error
+        return events
 
     def send(self, data: bytes | memoryview) -> None:
-        self.is_sending = True
+        """Send all of `data`. Raises ConnectionLost, and what `on_slice` raises."""
+        self.is_sending, view, since = True, memoryview(data), monotonic()
         try:
-            self._send(memoryview(data))
+            while view:
+                try:
+                    n = self.sock.send(view)
+                except OSError as error:
+                    self._wait(self._events_to_wait_for(error, select.POLLOUT), since)
+                else:
+                    view, since = view[n:], monotonic()
         finally:
             self.is_sending = False
-
-    def _send(self, view: memoryview) -> None:
-        since = monotonic()
-        while view:
-            try:
-                n = self.sock.send(view)
-            except OSError as error:
-                self._wait(self._awaited(error, select.POLLOUT), since)
-            else:
-                view, since = view[n:], monotonic()
 
     def read_into(self, view: memoryview) -> int:
         """Fill some of `view`. Returns the bytes read, 0 at the end of the stream."""
@@ -171,7 +180,7 @@ class TransferConnection:
             except OSError as error:
                 if self._tls is not None and self._tls.is_end(error):
                     return 0
-                self._wait(self._awaited(error, select.POLLIN), since)
+                self._wait(self._events_to_wait_for(error, select.POLLIN), since)
 
     def read(self, count: int) -> bytearray:
         """Exactly `count` bytes. Raises ConnectionLost when the peer ends before."""
@@ -180,7 +189,7 @@ class TransferConnection:
         while view:
             n = self.read_into(view)
             if not n:
-                raise self.broken()
+                raise self.lost()
             view = view[n:]
         return data
 
@@ -191,7 +200,7 @@ class TransferConnection:
         return unpack_head(bytes(self.read(HEAD.size)))
 
     def next_head(self) -> tuple[FrameKind, int] | None:
-        """read_head of a connection that may rest between frames, and end there: None."""
+        """read_head without an idle timeout between frames; None at the end of the stream."""
         first, stall_s = bytearray(1), self.stall_s
         self.stall_s = inf
         try:
@@ -206,70 +215,58 @@ class TransferConnection:
         """
         kind, length = self.read_head()
         if kind not in (*due, FrameKind.ERROR, FrameKind.KEEPALIVE) or length > bytes_max:
-            wanted = f", where {chr(due[0])} is due" if due else ""
-            raise ProtocolError(f"a frame of kind {chr(kind)} with {length} bytes{wanted}")
+            due_text = f", where {chr(due[0])} is due" if due else ""
+            raise ProtocolError(f"a frame of kind {chr(kind)} with {length} bytes{due_text}")
         payload = bytes(self.read(length))
-        self.heard = monotonic()
+        self.frame_received_at = monotonic()
         return Frame(kind, payload)
 
     # Extents
 
-    def send_file(self, mover: Mover, file_fd: int, offset: int, count: int) -> int:
-        """Bytes of a file as they are. Returns those sent: fewer only when the file ended
-        before.
-        """
-        if self.is_tls:
-            return self._send_copy(file_fd, offset, count)
-        return self._move(send_extent, mover, file_fd, offset, count)
+    def on_moved(self, byte_count: int) -> None:
+        """Count the bytes of a slice and call `on_slice`."""
+        self.count_moved(byte_count)
+        self.on_slice()
 
-    def receive_file(self, mover: Mover, file_fd: int, offset: int, count: int) -> None:
-        """`count` bytes into a file. Raises ConnectionLost, and OSError of the file."""
-        moved = self._move(receive_extent, mover, file_fd, offset, count)
-        if moved < count:
-            raise self.broken()
-
-    def _move(
-        self, some: Callable[..., int], mover: Mover, file_fd: int, offset: int, count: int
+    def send_extent(
+        self,
+        mover: Mover,
+        file_fd: int,
+        offset: int,
+        count: int,
+        allowance: Callable[[int], int] = unlimited,
     ) -> int:
-        done = told = 0
+        """Send bytes of a file unframed.
 
-        def on_slice(moved_bytes: int) -> None:
-            nonlocal told
-            self.moved(done + moved_bytes - told)
-            told = done + moved_bytes
-            self.on_slice()
+        Returns:
+            Bytes sent; fewer than `count` only when the file is shorter.
+        Raises:
+            ConnectionLost: The connection failed.  OSError: The file cannot be read.
+        """
+        copy = ExtentCopy(mover.send_some, self, file_fd, offset, count, allowance)
+        try:
+            return copy.run()
+        except OSError as error:
+            raise self.lost(error) from error
 
-        while True:
-            try:
-                return done + some(
-                    mover, self.sock, file_fd, offset + done, count - done, self.stall_s, on_slice
-                )
-            except Stalled as error:
-                if monotonic() - self.heard >= self.stall_s:
-                    raise self.stalled() from error
-                done += error.moved_bytes
-            except OSError as error:
-                raise self.broken(error) from error
-
-    def _send_copy(self, file_fd: int, offset: int, count: int) -> int:
-        sent = 0
-        buffer = memoryview(bytearray(min(count, MOVER_BUFFER_BYTES)))
-        while sent < count:
-            n = os.preadv(file_fd, [buffer[: count - sent]], offset + sent)
-            if not n:
-                break
-            self.send(buffer[:n])
-            self.moved(n)
-            self.on_slice()
-            sent += n
-        return sent
+    def receive_extent(self, mover: Mover, file_fd: int, offset: int, count: int) -> None:
+        """Receive `count` unframed bytes into a file. Raises ConnectionLost, OSError of the file."""
+        copy = ExtentCopy(mover.receive_some, self, file_fd, offset, count)
+        try:
+            moved = copy.run()
+        except OSError as error:
+            raise self.lost(error) from error
+        if moved < count:
+            raise self.lost()
 
     def close(self) -> None:
         self.sock.close()
 
     def discard_until(self, ends: float) -> None:
-        """Read and drop until the peer ends, so that our last words are not lost to a reset (RFC
-        1122, 4.2.2.13).
+        """Send FIN, then discard input until the peer's FIN or the moment `ends` (monotonic).
+
+        Closing with unread input would reset the connection and may lose the last frame sent (RFC
+        1122, section 4.2.2.13).
         """
         buffer = memoryview(bytearray(MOVER_BUFFER_BYTES))
         self.deadline = ends

@@ -1,16 +1,14 @@
-"""One connection of a transfer, as extents see it: a connection, a mover for its direction, and who
-takes
-digests.
+"""Data connection: a transport connection, a mover for its direction, and a digest thread.
 
-Facts. One TCP connection carries at most its window a round trip, halves it with each loss, and is
-one flow to everything on the way that limits flows; a receiver's or a sender's TLS and zstd are one
-thread's work a connection.
-Decision: `--streams N` is N connections. The first carries the conversation, small files, and what
-comes in a row; all of them carry extents of large files, and whoever is free takes the next one.
-The further ones know nothing else: they come with the session_id that the listener gave to the first,
-and one that breaks ends the transfer, which can be resumed.
-Cost: N movers and N threads on each side, 2 N with a slow digest. On one host one stream is as fast
-(docs/benchmarks.md).
+Facts. One TCP connection carries at most one window per round trip, halves it after each loss, and
+is one flow to everything on the path that limits flows; TLS and zstd cost one thread's work per
+connection.
+Decision: `--streams N` opens N connections (as GridFTP's parallel data connections). The first is
+the control connection: it carries the protocol, small files, and standard input; all of them carry
+extents of large files, and a free one sends the next. Further ones join with the session id that
+the listener sent in the first HELLO; when one fails, the transfer ends and can be resumed.
+Cost: N movers and N threads on each side, 2 N with a slow digest. On one host one connection is as
+fast (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -32,11 +30,14 @@ T = TypeVar("T")
 
 
 class DataConnection:
-    """look: what whoever waits in this lane does in between; may raise. moved: told of bytes of
-    files
-    that crossed it.
+    """A connection that carries extents, with its mover and its digest thread.
 
-    mover, backend: as in TransferOptions.
+    Args:
+        connection: The transport connection.
+        mover: Name of a mover, or "auto".
+        backend: "native", "python" or "auto".
+        on_wait: Called every MOVER_SLICE_S while a call blocks; may raise to cancel.
+        count_moved: Called with the file bytes that crossed this connection.
     """
 
     def __init__(
@@ -44,59 +45,69 @@ class DataConnection:
         connection: TransferConnection,
         mover: str,
         backend: str,
-        look: Callable[[], None],
-        moved: Callable[[int], None],
+        on_wait: Callable[[], None],
+        count_moved: Callable[[int], None],
     ) -> None:
         self.connection = connection
-        self.look = look
-        self.moved_bytes = 0
-        self._moved = moved
-        connection.moved = self._count
-        self.choice: MoverChoice | None = None
+        self.on_wait = on_wait
         self.mover: Mover | None = None
-        self._wanted = (mover, backend)
+        self.selected: MoverChoice | None = None
+        """Why this mover runs; None before the first extent, and with TLS."""
+        connection.count_moved = count_moved
+        self._requested = (mover, backend)
+        self._has_digest_thread = False
 
     @cached_property
     def pool(self) -> ThreadPoolExecutor:
-        """The second thread: digests of extents, and what else may take long. Small files need
-        none.
-        """
+        """The digest thread, started on first use: small files need none."""
         from concurrent.futures import ThreadPoolExecutor  # here, because it loads logging and more
 
         return ThreadPoolExecutor(1, thread_name_prefix="digest")
 
-    def _count(self, moved_bytes: int) -> None:
-        self.moved_bytes += moved_bytes
-        self._moved(moved_bytes)
-
     def mover_for(self, direction: str, file_fd: int, algorithm: Algorithm) -> Mover:
-        """The lane's mover, settled by its first large file and how that is hashed."""
+        """The mover of this connection, selected for its first extent.
+
+        Args:
+            direction: "send" or "receive".
+            file_fd: The open file.
+            algorithm: How extents are hashed; a fast digest favours the copy mover.
+        """
         if self.mover is None:
-            self.choice = choose(direction, file_fd, *self._wanted, is_tapped=algorithm.is_quick)
-            self.mover = self.choice.make()
+            if self.connection.is_tls:
+                from fastnet.apps.transfer.session.tls_mover import TlsMover
+
+                self.mover = TlsMover(self.connection)
+                # encryption and digest share two processors when the digest has its own thread
+                self._has_digest_thread = direction == "send"
+            else:
+                self.selected = choose(
+                    direction, file_fd, *self._requested, is_tapped=algorithm.is_quick
+                )
+                self.mover = self.selected.make()
         return self.mover
 
-    def hash_along(self, mover: Mover, algorithm: Algorithm) -> Hasher | None:
-        """A hasher of what `mover` moves from now on, or None where the bytes do not come by."""
+    def start_hasher(self, mover: Mover, algorithm: Algorithm) -> Hasher | None:
+        """A hasher over what `mover` moves from now on, or None if the bytes bypass this process."""
         if not algorithm.size:
             return algorithm.new()
-        if mover.runs != "copy" or self.connection.is_tls:
+        if mover.runs != "copy" or self._has_digest_thread:
             return None
         hasher = algorithm.new()
         mover.tap = hasher.update
         return hasher
 
     def await_result(self, work: Future[T]) -> T:
-        """What another thread makes."""
+        """Wait for another thread's result; calls `on_wait` meanwhile."""
         while True:
             try:
                 return work.result(MOVER_SLICE_S)
             except TimeoutError:
                 if work.done():
                     return work.result()
-                self.look()
+                self.on_wait()
 
     def close(self) -> None:
+        """Stop the digest thread and close the mover; the connection stays open."""
         if "pool" in vars(self):
             self.pool.shutdown(wait=True, cancel_futures=True)
         if self.mover is not None:

@@ -1,17 +1,14 @@
-"""Receive by fastnet/1, over one connection: say what is wanted, put it under temporary names,
-verify,
-rename, confirm.
+"""Receiver of fastnet/1: plan, partial files, verification, final names, acknowledgement.
 
-Facts. Whatever the sender says may be a lie, or come from a stranger: names, sizes, counts, the
-order of things.
-Decision: every number is bounded before memory or a file is spent on it, entries come in their
-order, one file is open at a time. Links are made when all files are there, modes and times of
-folders are set last, and only then the sender hears DONE.
+Facts. Everything that the sender announces may be forged: names, sizes, counts, the order of
+frames.
+Decision: every number is bounded before memory or a file is spent on it, entries arrive in their
+order (EntryCursor), one large file is open at a time (WriterFactory). Links are made when all files
+are complete, modes and times of folders are set last (Completion), and only then ACK is sent.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -20,7 +17,7 @@ from typing import Any
 from fastnet.apps.transfer.events import ErrorCode
 from fastnet.apps.transfer.options import ReceivePolicy
 from fastnet.apps.transfer.protocol import manifest
-from fastnet.apps.transfer.protocol.entry import FILE, STREAM, Entry
+from fastnet.apps.transfer.protocol.entry import FILE, STREAM
 from fastnet.apps.transfer.protocol.frames import (
     FrameKind,
     ProtocolError,
@@ -31,22 +28,25 @@ from fastnet.apps.transfer.protocol.frames import (
 from fastnet.apps.transfer.protocol.handshake import as_error
 from fastnet.apps.transfer.protocol.transcript import Transcript
 from fastnet.apps.transfer.report import TransferReport
+from fastnet.apps.transfer.session.completion import Completion
 from fastnet.apps.transfer.session.data_connection import DataConnection
+from fastnet.apps.transfer.session.entry_cursor import EntryCursor
 from fastnet.apps.transfer.session.extent_receiver import ExtentReceiver
 from fastnet.apps.transfer.session.listen import reset_on_close
 from fastnet.apps.transfer.session.pack_receiver import PackReceiver
-from fastnet.apps.transfer.session.session import TransferSession
+from fastnet.apps.transfer.session.session import SessionParameters, TransferSession
+from fastnet.apps.transfer.session.writer_factory import WriterFactory
 from fastnet.apps.transfer.target.incoming_file import IncomingFile
 from fastnet.apps.transfer.target.journal import Part, discard
 from fastnet.apps.transfer.target.paths import part_name
 from fastnet.apps.transfer.target.placement import Inbox, Placed, check_space
 from fastnet.apps.transfer.target.root import Root
-from fastnet.apps.transfer.target.write_errors import came_into_being, cannot_write, umask
-from fastnet.apps.transfer.target.writers import ExtentWriter, PartWriter, StreamWriter
+from fastnet.apps.transfer.target.write_errors import cannot_write
+from fastnet.apps.transfer.target.writers import ExtentWriter, PartWriter
 from fastnet.errors import TransferError, TransferRefused
 from fastnet.limits import MOVER_SLICE_S, PACKED_FILE_BYTES, REASON_CHARACTERS
 
-UNDER_WAY = (
+DATA_KINDS = (
     FrameKind.COMPRESSED,
     FrameKind.DIGEST,
     FrameKind.PACK,
@@ -55,85 +55,116 @@ UNDER_WAY = (
     FrameKind.ERROR,
     FrameKind.KEEPALIVE,
 )
-"""What a sender says between the plan and the end, beside extents."""
+"""Frames between PLAN and ACK, besides EXTENT, whose payload is not read into memory."""
 
 
 class Receiver(TransferSession):
-    """The receiving side. out_fd: where a stream goes, when the inbox has no root."""
+    """The receiving side.
+
+    Args:
+        parameters: Connection, digest, options and events.
+        inbox: Where files are placed.
+        policy: What is accepted.
+        out_fd: Descriptor for the data when the inbox has no root.
+    """
 
     role = "recv"
 
     def __init__(
-        self, *args: Any, inbox: Inbox, policy: ReceivePolicy, out_fd: int = 1, **more: Any
+        self, parameters: SessionParameters, *, inbox: Inbox, policy: ReceivePolicy, out_fd: int = 1
     ) -> None:
-        super().__init__(*args, **more)
+        super().__init__(parameters)
         self.inbox = inbox
         self.policy = policy
         self.out_fd = out_fd
         self.transcript = Transcript(self.algorithm)
-        self.confirmed_bytes = 0
-        self.lost = 0
-        self._why_lost = ""
-        self.placed = Placed([], [])
-        self.due: list[int] = []
-        self.at = 0
-        self.file: IncomingFile | None = None
-        self._taker = ExtentReceiver(self.control, self._writer_of)
-        self._is_taking = False
+        self.aborted_files = 0
+        self._abort_reason = ""
         self._parts: dict[int, Part] = {}
-        self._packs = PackReceiver(self)
+        self._extents = ExtentReceiver(self.control, self._find_writer)
+        self._accepts_extents = False
+        self._prepare(Placed([], []))
 
-    def look(self) -> None:
-        super().look()
-        self.beat()
+    def _prepare(self, placed: Placed) -> None:
+        """Set up what depends on where the entries are placed."""
+        self.placed = placed
+        self.cursor = EntryCursor(sorted(placed.places), placed.entries, self.lock)
+        self.completion = Completion(self.inbox, placed, self.policy.fsync, self.control)
+        self.writers = WriterFactory(
+            self.inbox,
+            placed,
+            self._parts,
+            self.algorithm,
+            self.out_fd,
+            self.policy.bytes_max,
+            self.lock,
+        )
+        self._packs = PackReceiver(
+            self.algorithm,
+            self.options.backend,
+            control=self.control,
+            paths=placed.places,
+            cursor=self.cursor,
+            writers=self.writers,
+            completion=self.completion,
+            transcript=self.transcript,
+            counters=self.counters,
+        )
+
+    def poll_control(self) -> None:
+        """Also send keepalives: the receiver never sends a frame in parts between slices."""
+        super().poll_control()
+        self.send_keepalive()
 
     def run(self) -> TransferReport:
-        """Take it all, and return when it is under its final names and the sender was told. Raises
-        TransferError.
+        """Receive everything; return after ACK is sent and all files have their final names.
+
+        Raises:
+            TransferError: With what is left of partial files kept, to resume from.
         """
         try:
-            is_whole = self._take_all()
+            is_complete = self._receive_all()
         except OSError as error:
             where = "standard output" if self.inbox.root is None else self.inbox.root.path
             raise cannot_write(where, error) from error
         finally:
             self.end_data_connections(False)
-            self._taker.salvage()
+            self._extents.keep_verified()
             for part in self._parts.values():
                 part.leave()
-        return self._confirm() if is_whole else self.report(confirmed_bytes=0)
+        return self._acknowledge() if is_complete else self.report(confirmed_bytes=0)
 
-    def _take_all(self) -> bool:
-        """Returns False for a dry run."""
-        given = manifest.read(
-            self.connection, self.expect, self.policy.files_max, self.policy.bytes_max
+    def _receive_all(self) -> bool:
+        """Receive manifest and data. Returns False for a dry run."""
+        offered = manifest.read(
+            self.connection, self.receive_frame, self.policy.files_max, self.policy.bytes_max
         )
-        entries = given.entries
-        self.placed = placed = self.inbox.place(entries)
+        entries = offered.entries
+        placed = self.inbox.place(entries)
         if self.policy.ask is not None and not self.policy.ask(
-            entries, placed.wanted_bytes, self._look_while_asking
+            entries, placed.wanted_bytes, self._poll_while_asking
         ):
-            raise TransferRefused("who was asked at the receiver said no", "", ErrorCode.REFUSED)
-        dry_run = given.dry_run or self.options.dry_run
-        self._send_plan(placed, given.data_bytes, dry_run)
+            raise TransferRefused("the person asked at the receiver said no", "", ErrorCode.REFUSED)
+        dry_run = offered.dry_run or self.options.dry_run
+        self._prepare(placed)
+        self._send_plan(placed, offered.data_bytes, dry_run)
         self.start(entries[0].path if len(entries) == 1 else f"{len(entries)} entries")
         if dry_run:
             self.emit_plan()
             return False
         self.inbox.make_folders(placed)
         with self.lock:
-            self._is_taking = True
+            self._accepts_extents = True
             self.lock.notify_all()
-        while self._step():
+        while self._receive_next():
             pass
-        self._settle_tree(placed)
+        for text in self.completion.finish_tree():
+            self.emit("message", text=f"link not made: {text}")
         return True
 
-    def _look_while_asking(self) -> None:
-        """The sender waits for the plan meanwhile: it says that it lives, why it gives up, or
-        nothing more.
-        """
-        self.look()
+    def _poll_while_asking(self) -> None:
+        """Read the sender's frames, KEEPALIVE or ERROR, while a person decides."""
+        self.poll_control()
         while self.connection.is_readable():
             frame = self.connection.read_frame()
             if frame.kind == FrameKind.ERROR:
@@ -142,159 +173,130 @@ class Receiver(TransferSession):
     # The plan
 
     def _send_plan(self, placed: Placed, data_bytes: int, dry_run: bool) -> None:
-        held = []
+        held, counters = [], self.counters
         if self.inbox.root is not None:
-            self._parts = self._left_parts(self.inbox.root, placed, dry_run)
+            self._parts |= self._resumable_parts(self.inbox.root, placed, dry_run)
             for index, part in self._parts.items():
-                held.append(
-                    [index, [[each.offset, each.count, each.digest.hex()] for each in part.held]]
-                )
-                self.skipped_bytes += sum(each.count for each in part.held)
-            check_space(self.inbox.root, min(placed.wanted_bytes, data_bytes) - self.skipped_bytes)
-        self.due = sorted(placed.places)
-        self.total_files = len(self.due)
-        streams = any(placed.entries[index].kind == STREAM for index in self.due)
-        self.total_bytes = None if streams else placed.wanted_bytes - self.skipped_bytes
-        self.skipped_bytes += sum(placed.entries[index].size for index in placed.skip)
-        self.connection.send(
-            pack_json(FrameKind.PLAN, {"skip": placed.skip, "held": held, "dry_run": dry_run})
-        )
+                rows = [[each.offset, each.count, each.digest.hex()] for each in part.held]
+                held.append([index, rows])
+                counters.skipped_bytes += sum(each.count for each in part.held)
+            missing_bytes = min(placed.wanted_bytes, data_bytes) - counters.skipped_bytes
+            check_space(self.inbox.root, missing_bytes)
+        due = self.cursor.due
+        counters.total_files = len(due)
+        has_stream = any(placed.entries[index].kind == STREAM for index in due)
+        counters.total_bytes = None if has_stream else placed.wanted_bytes - counters.skipped_bytes
+        counters.skipped_bytes += sum(placed.entries[index].size for index in placed.skip)
+        fields = {"skip": placed.skip, "held": held, "dry_run": dry_run}
+        self.connection.send(pack_json(FrameKind.PLAN, fields))
 
-    def _left_parts(self, root: Root, placed: Placed, dry_run: bool) -> dict[int, Part]:
-        """Files of which a former run has left something, locked. What nobody goes on with goes: it
-        is small now, or here.
+    def _resumable_parts(self, root: Root, placed: Placed, dry_run: bool) -> dict[int, Part]:
+        """Partial files of an earlier run, opened and locked. Those that cannot be resumed, because
+        the file is small or complete now, are removed.
         """
-        left = {}
+        found = {}
         for index in (*placed.places, *placed.skip):
-            entry, place = (
-                placed.entries[index],
-                placed.places.get(index) or self.inbox.named(placed, index),
-            )
-            if (
-                place[:-1] in placed.absent
-                or root.lstat((*place[:-1], part_name(place[-1]))) is None
-            ):
+            entry = placed.entries[index]
+            path = placed.places.get(index) or self.inbox.named(placed, index)
+            part_path = (*path[:-1], part_name(path[-1]))
+            if path[:-1] in placed.absent or root.lstat(part_path) is None:
                 continue
             if index in placed.places and entry.size > PACKED_FILE_BYTES:
-                left[index] = Part(root, place, entry, self.algorithm)
+                found[index] = Part(root, path, entry, self.algorithm)
             elif not dry_run:
-                discard(root, place)
-        return left
+                discard(root, path)
+        return found
 
     # Frames
 
-    def _step(self) -> bool:
-        """One frame. Returns False when the sender has sent all."""
+    def _receive_next(self) -> bool:
+        """Receive one frame. Returns False after FINISH."""
         kind, length = self.connection.read_head()
         if kind == FrameKind.EXTENT:
-            self._taker.take_extent(length)
+            self._extents.receive_extent(length)
             return True
-        if kind not in UNDER_WAY:
+        if kind not in DATA_KINDS:
             raise ProtocolError(f"a frame of kind {chr(kind)} in the middle of the transfer")
         payload: bytes | bytearray = self.connection.read(length)
         if kind == FrameKind.COMPRESSED:
-            kind, payload = self._taker.unpack(bytes(payload))
+            kind, payload = self._extents.decompress(bytes(payload))
             self.is_compressed = True
         if kind == FrameKind.EXTENT:
-            self._taker.take_held(bytes(payload))
+            self._extents.receive_buffer(bytes(payload))
         elif kind == FrameKind.DIGEST:
-            self._taker.prove(bytes(payload))
+            self._extents.receive_digest(bytes(payload))
         elif kind == FrameKind.PACK:
-            self._packs.take(payload)
+            self._packs.receive(payload)
         elif kind == FrameKind.END:
-            self._end(unpack_json(payload))
+            self._end_file(unpack_json(payload))
         elif kind == FrameKind.FINISH:
             self._check_finish(unpack_json(payload))
             return False
         elif kind == FrameKind.ERROR:
             raise as_error(self.connection.peer, unpack_json(payload))
-        self.look()
+        self.poll_control()
         return True
 
-    def at_entry(self) -> int:
-        """The entry that is due."""
-        if self.at >= len(self.due):
-            raise ProtocolError("more files than were asked for")
-        return self.due[self.at]
+    def _check_finish(self, fields: dict[str, Any]) -> None:
+        transcript = self.transcript.digest().hex()
+        if not self.cursor.is_at_end or field(fields, "transcript", str, "") != transcript:
+            raise ProtocolError("it ends before all files were sent")
 
-    def due_entry(self, index: int) -> Entry:
-        if index != self.at_entry():
-            raise ProtocolError("files out of their order")
-        return self.placed.entries[index]
+    # Writers
 
-    def _writer_of(self, taker: ExtentReceiver, index: int, ends: int) -> ExtentWriter:
-        """Who takes an extent of this entry, which ends there, out of the first connection."""
-        entry = self.due_entry(index)
-        self._check_stream(entry, ends)
-        return taker.writer or self._new_writer(taker.data_connection, index, entry)
+    def _find_writer(self, receiver: ExtentReceiver, index: int, end: int) -> ExtentWriter:
+        """The writer for an extent on the control connection."""
+        entry = self.cursor.entry(index)
+        self.writers.check_stream_size(entry, end)
+        return receiver.writer or self.writers.writer(receiver.data_connection, index, entry)
 
     def run_data_connection(self, data_connection: DataConnection) -> None:
-        # in the end, too: nothing but the sender's bytes ever travels here
+        """Receive extents from a further connection until its FIN."""
+        # reset, also after success: only the sender's bytes ever cross this connection
         reset_on_close(data_connection.connection.sock, True)
-        ExtentReceiver(data_connection, self._writer_in_turn).take_all()
+        ExtentReceiver(data_connection, self._await_writer).run()
 
-    def _writer_in_turn(self, taker: ExtentReceiver, index: int, ends: int) -> ExtentWriter:
-        """Who takes an extent of this entry out of a further connection, as soon as it is its
-        turn.
-        """
-        if taker.index != index:
-            taker.settle()
+    def _await_writer(self, receiver: ExtentReceiver, index: int, end: int) -> ExtentWriter:
+        """The writer for an extent on a further connection; waits until its file is due."""
+        if receiver.index != index:
+            receiver.verify_pending()
         with self.lock:
-            while not self._is_taking or (self.at_entry() < index and index in self.placed.places):
+            while not self._accepts_extents or (
+                self.cursor.current() < index and index in self.placed.places
+            ):
                 self._check_data_connection()
                 self.lock.wait(MOVER_SLICE_S)
-            entry = self.due_entry(index)
+            entry = self.cursor.entry(index)
             if entry.kind != FILE or self.inbox.root is None:
                 raise ProtocolError("an extent of a stream in a further connection")
-            if taker.writer is None or taker.index != index:
-                return self._new_writer(taker.data_connection, index, entry)
-            return taker.writer
+            if receiver.writer is None or receiver.index != index:
+                return self.writers.writer(receiver.data_connection, index, entry)
+            return receiver.writer
 
-    def _check_stream(self, entry: Entry, size: int) -> None:
-        most = self.policy.bytes_max
-        if entry.kind == STREAM and most is not None and size > most:
-            message = f"the stream is longer than {most} bytes"
-            raise TransferRefused(message, "Allow more with --max-bytes", ErrorCode.LIMIT)
+    def _wait_for_extents(self, count: int | None, counter: Callable[[IncomingFile], int]) -> None:
+        """Wait for `count` extents on all connections; None: the sender does not report it."""
+        file = self.writers.file
+        if file is not None and count is not None:
+            file.wait_for_extents(count, counter, self.control, lambda: self.counters.moved_bytes)
 
-    def _new_writer(
-        self, data_connection: DataConnection, index: int, entry: Entry
-    ) -> ExtentWriter:
-        if self.inbox.root is None:
-            return StreamWriter(self, data_connection, entry, "standard output", self.out_fd)
-        place = self.placed.places[index]
-        try:
-            with self.lock:
-                if index not in self._parts:
-                    self._parts[index] = Part(self.inbox.root, place, entry, self.algorithm)
-                if self.file is None:
-                    self.file = IncomingFile(self._parts[index], self.algorithm, self.lock)
-                return PartWriter(self, data_connection, entry, self.file)
-        except OSError as error:
-            raise cannot_write("/".join(place), error) from error
+    # The end of a file
 
-    def _await_extents(self, count: int | None, is_here: Callable[[IncomingFile], int]) -> None:
-        """Until so many extents of the file at hand came in all lanes. None: the sender does not
-        say.
-        """
-        if self.file is not None and count is not None:
-            self.file.await_all(count, is_here, self.control, lambda: self.moved_bytes)
-
-    def _end(self, fields: dict[str, Any]) -> None:
-        """A file is over: whole, or called off."""
+    def _end_file(self, fields: dict[str, Any]) -> None:
+        """Complete a file, or abort it as END asks."""
         index = field(fields, "entry", int, -1)
-        entry = self.due_entry(index)
+        entry = self.cursor.entry(index)
         code = field(fields, "code", str, "")
         extents = field(fields, "extents", int, None)
         if code:
-            self._await_extents(extents, lambda file: file.arrived)
-            self._call_off(index, entry, field(fields, "text", str, code))
+            self._wait_for_extents(extents, lambda file: file.arrived)
+            self._abort_file(index, field(fields, "text", str, code))
             return
         size = field(fields, "size", int, -1)
         if size < 0 or (entry.kind == FILE and size != entry.size):
             raise ProtocolError(f"the size of {entry.path!a}")
-        writer = self._taker.writer or self._new_writer(self.control, index, entry)
-        writer.settle_all(size)
-        self._await_extents(extents, lambda file: file.proven)
+        writer = self._extents.writer or self.writers.writer(self.control, index, entry)
+        writer.verify_all(size)
+        self._wait_for_extents(extents, lambda file: file.verified)
         try:
             digest = writer.finish(size)
         except OSError as error:
@@ -303,107 +305,55 @@ class Receiver(TransferSession):
             message = f"{writer.name} is not what was sent: the digests of the whole differ"
             raise TransferError(message, "Send it again", ErrorCode.MISMATCH)
         if isinstance(writer, PartWriter):
-            self._commit(index, entry, writer.part)
-        self.whole(index, size, digest)
-
-    def _call_off(self, index: int, entry: Entry, text: str) -> None:
-        if self.file is not None:
-            self.file.call_off()
-            self._parts.pop(index).close()
-        self.lost += 1
-        self._why_lost = self._why_lost or text[:REASON_CHARACTERS]
-        self.emit("message", text=f"not received: {text[:REASON_CHARACTERS]}")
-        self.go_on()
-
-    def _commit(self, index: int, entry: Entry, part: Part) -> None:
-        place = self.placed.places[index]
-        try:
-            self.finish_file(part.fd, entry)
-            part.commit(place, self.may_replace)
-        except FileExistsError as error:
-            raise came_into_being("/".join(place)) from error
-        except OSError as error:
-            raise cannot_write(part.name, error) from error
-        self._parts.pop(index).close()
-
-    def whole(self, index: int, size: int, digest: bytes) -> None:
-        self.go_on()
-        self.files += 1
-        self.confirmed_bytes += size
+            self.writers.commit(index, entry, self.completion)
+        self._next_entry()
+        self.counters.files += 1
+        self.counters.confirmed_bytes += size
         self.transcript.add(index, size, digest)
 
-    def go_on(self, files: int = 1) -> None:
-        """To the next file, or over so many."""
-        self._taker.forget()
+    def _abort_file(self, index: int, text: str) -> None:
+        self.writers.abort(index)
+        self.aborted_files += 1
+        self._abort_reason = self._abort_reason or text[:REASON_CHARACTERS]
+        self.emit("message", text=f"not received: {text[:REASON_CHARACTERS]}")
+        self._next_entry()
+
+    def _next_entry(self) -> None:
+        self._extents.end_file()
         with self.lock:
-            self.file = None
-            self.at += files
-            self.lock.notify_all()
+            self.writers.end_file()
+            self.cursor.advance()
 
-    def finish_file(self, fd: int, entry: Entry) -> None:
-        """What is left to do before a file gets its name."""
-        os.fchmod(fd, entry.mode if entry.kind == FILE else 0o666 & ~umask())
-        if entry.kind == FILE:
-            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-        if self.policy.fsync:
-            self.await_result(self.pool.submit(os.fsync, fd))
+    # The acknowledgement
 
-    @property
-    def may_replace(self) -> bool:
-        return self.inbox.overwrite in ("always", "older")
-
-    def _check_finish(self, fields: dict[str, Any]) -> None:
-        if (
-            self.at != len(self.due)
-            or field(fields, "transcript", str, "") != self.transcript.digest().hex()
-        ):
-            raise ProtocolError("it ends before all files were sent")
-
-    # Folders and links
-
-    def _settle_tree(self, placed: Placed) -> None:
-        """What is made when all files are there."""
-        self.inbox.make_links(placed)
-        if self.policy.fsync and self.inbox.root is not None:
-            for folder in placed.folders_written():
-                self.await_result(self.pool.submit(self.inbox.root.sync, folder))
-        self.inbox.set_folders(placed)
-        for text in placed.refused:
-            self.emit("message", text=f"link not made: {text}")
-
-    # The word
-
-    def _confirm(self) -> TransferReport:
+    def _acknowledge(self) -> TransferReport:
+        """Send ACK and wait for the sender's FINISH. Raises TransferError for aborted files."""
         mover, why = self.mover_and_reason()
         refused = self.placed.refused
-        self.connection.send(
-            pack_json(
-                FrameKind.ACK,
-                {
-                    "files": self.files,
-                    "bytes": self.confirmed_bytes,
-                    "transcript": self.transcript.digest().hex(),
-                    "refused": len(refused),
-                    "refused_reason": refused[0] if refused else "",
-                    "synced": self.policy.fsync,
-                    "cpu_seconds": self.cpu_seconds(),
-                    "mover": mover,
-                    "mover_reason": why,
-                },
-            )
-        )
+        fields = {
+            "files": self.counters.files,
+            "bytes": self.counters.confirmed_bytes,
+            "transcript": self.transcript.digest().hex(),
+            "refused": len(refused),
+            "refused_reason": refused[0] if refused else "",
+            "synced": self.policy.fsync,
+            "cpu_seconds": self.cpu_seconds(),
+            "mover": mover,
+            "mover_reason": why,
+        }
+        self.connection.send(pack_json(FrameKind.ACK, fields))
         self.connection.deadline = monotonic() + self.options.stall_s
         with suppress(TransferError):
-            # that our word arrived; without it we have the files all the same
-            self.expect(FrameKind.FINISH)
+            # the sender's receipt of ACK; without it the files are complete all the same
+            self.receive_frame(FrameKind.FINISH)
         report = self.report(
-            confirmed_bytes=self.confirmed_bytes,
+            confirmed_bytes=self.counters.confirmed_bytes,
             digest=self.transcript.only_digest(self.algorithm.name),
         )
-        if self.lost or refused:
-            count = self.lost + len(refused)
+        if self.aborted_files or refused:
+            count = self.aborted_files + len(refused)
             more = f", and {count - 1} more" if count > 1 else ""
-            first = self._why_lost or f"link not made: {refused[0]}"
+            first = self._abort_reason or f"link not made: {refused[0]}"
             raise TransferError(
                 f"not everything came: {first}{more}", "The rest is there", ErrorCode.SOURCE, report
             )

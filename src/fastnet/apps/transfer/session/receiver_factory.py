@@ -12,6 +12,7 @@ from fastnet.apps.transfer.options import ReceivePolicy, TransferOptions
 from fastnet.apps.transfer.protocol.handshake import Hello
 from fastnet.apps.transfer.session.manager import SessionContext
 from fastnet.apps.transfer.session.receiver import Receiver
+from fastnet.apps.transfer.session.session import SessionParameters
 from fastnet.apps.transfer.target.placement import OVERWRITE, Inbox
 from fastnet.apps.transfer.target.root import Root
 from fastnet.apps.transfer.target.writers import patient
@@ -69,13 +70,15 @@ class ReceiverFactory:
                 ErrorCode.REFUSED,
             )
         return Receiver(
-            context.connection,
-            Algorithm(context.peer.digest),
-            self.options,
-            self.on_event,
-            context.number,
-            context.should_stop,
-            context.congestion,
+            SessionParameters(
+                connection=context.connection,
+                algorithm=Algorithm(context.peer.digest),
+                options=self.options,
+                on_event=self.on_event,
+                number=context.number,
+                should_stop=context.should_stop,
+                congestion=context.congestion,
+            ),
             inbox=self._inbox,
             policy=self._policy,
             out_fd=self._out_fd,

@@ -1,13 +1,10 @@
-"""Send by fastnet/1, over one connection: manifest, the receiver's plan, what it wants, and its
-word
-that it has it.
+"""Sender of fastnet/1: manifest, plan, data, acknowledgement.
 
-Decision: no round trip a file. After the plan everything follows in one stream, small files packed
-many to a frame, large ones as extents that never pass through this process (sendfile) while a
-second thread takes their digests from the page cache. A file that shrinks while it is sent is
-padded to the end of its extent and then called off in its END frame, so that the others still
-arrive. Exit without an error means: the receiver has said that all of it, with these digests, has
-its final name.
+Decision: no round trip per file. After the plan everything follows in one stream: small files
+packed many to a frame, large ones as extents that bypass this process (sendfile) while a second
+thread computes their digests from the page cache. A file that shrinks while it is sent is padded to
+the end of its extent and aborted in its END frame, so that the others still arrive. No error means:
+the receiver has acknowledged that all of it, with these digests, has its final name.
 """
 
 from __future__ import annotations
@@ -19,100 +16,118 @@ from typing import Any
 from fastnet.apps.transfer.compression import Compressor
 from fastnet.apps.transfer.digest import FileDigest
 from fastnet.apps.transfer.events import ErrorCode, TransferCancelled
+from fastnet.apps.transfer.extent import Extent
 from fastnet.apps.transfer.protocol import manifest
 from fastnet.apps.transfer.protocol import plan as plan_frames
 from fastnet.apps.transfer.protocol.entry import STREAM, Entry
 from fastnet.apps.transfer.protocol.frames import FrameKind, field, pack_json
 from fastnet.apps.transfer.protocol.handshake import as_error
-from fastnet.apps.transfer.protocol.plan import Wanted
+from fastnet.apps.transfer.protocol.plan import Plan
 from fastnet.apps.transfer.protocol.transcript import Transcript
 from fastnet.apps.transfer.report import TransferReport
 from fastnet.apps.transfer.session.connection import ConnectionLost
 from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.apps.transfer.session.extent_sender import ExtentSender, OutgoingFile, extent_bytes
 from fastnet.apps.transfer.session.pack_sender import PackSender
-from fastnet.apps.transfer.session.session import TransferSession
+from fastnet.apps.transfer.session.session import SessionParameters, TransferSession
 from fastnet.apps.transfer.source.open import Unsendable, open_announced
 from fastnet.apps.transfer.source.stdin import StreamSource
-from fastnet.apps.transfer.target.journal import Extent
 from fastnet.errors import FastnetError, TransferError, TransferUnconfirmed, reason
 from fastnet.limits import COMPRESSED_EXTENT_BYTES, MOVER_SLICE_S, SECONDS_MAX
 from fastnet.ratelimit import ByteRateLimiter
 
-HEARD_AT_ONCE = 16
-"""Signs of life taken before something is sent again: one that gives nothing else does not hold us
-up.
+FRAMES_PER_POLL_MAX = 16
+"""Frames read between two slices: a receiver that sends only keepalives must not stop us sending.
 """
 REASONS_MAX = 100
 """Failed files of which the reason is kept."""
 
 
 class Sender(TransferSession):
-    """The sending side. entries and places as tree.walk made them."""
+    """The sending side.
+
+    Args:
+        parameters: Connection, digest, options and events.
+        entries: Entries of the manifest, as walk made them.
+        source_paths: Where each of them is read from.
+        rate_limiter: Of all data connections.
+        compressor: None to send bytes as they are in the files.
+    """
 
     role = "send"
 
     def __init__(
         self,
-        *args: Any,
+        parameters: SessionParameters,
+        *,
         entries: list[Entry],
-        places: list[str],
-        pace: ByteRateLimiter,
+        source_paths: list[str],
+        rate_limiter: ByteRateLimiter,
         compressor: Compressor | None = None,
-        **more: Any,
     ) -> None:
-        super().__init__(*args, **more)
+        super().__init__(parameters)
         self.entries = entries
-        self.places = places
+        self.source_paths = source_paths
         self.is_compressed = compressor is not None
-        self.out = ExtentSender(self.control, self.algorithm, pace, compressor, self.look)
-        self.file: OutgoingFile | None = None
-        self._stream_extents = 0
         self.transcript = Transcript(self.algorithm)
+        self.extents = ExtentSender(
+            self.control, self.algorithm, rate_limiter, compressor, self.poll_control
+        )
+        self._packs = PackSender(
+            entries,
+            source_paths,
+            self.extents,
+            self.transcript,
+            self.counters,
+            self.options.backend,
+        )
+        self.file: OutgoingFile | None = None
+        """The large file being sent by all data connections."""
+        self._stdin_extents = 0
         self.failed: list[tuple[int, Unsendable]] = []
-        self.lost = 0
-        self._packs = PackSender(self)
-        self._hears = self._is_hearing = False
+        """Index and cause of the first REASONS_MAX aborted files."""
+        self.aborted_files = 0
+        self._reads_control = self._is_reading_control = False
 
     def run(self) -> TransferReport:
-        """Send it all and return with the receiver's word. Raises TransferError and
-        TransferUnconfirmed.
+        """Send everything and return after the receiver's ACK.
+
+        Raises:
+            TransferUnconfirmed: All was sent, no ACK came.  TransferError.
         """
         data_bytes = sum(entry.data_bytes for entry in self.entries)
         manifest.write(
             manifest.Manifest(self.entries, data_bytes, self.options.dry_run), self.connection.send
         )
-        plan = self.expect(FrameKind.PLAN).json()
-        plan_read = plan_frames.read(plan, self.entries, self.algorithm.size)
-        self.total_files = len(plan_read.indices)
-        self.total_bytes, self.skipped_bytes = plan_read.total_bytes, plan_read.skipped_bytes
+        fields = self.receive_frame(FrameKind.PLAN).json()
+        plan = plan_frames.read(fields, self.entries, self.algorithm.size)
+        self.counters.total_files = len(plan.indices)
+        self.counters.total_bytes = plan.total_bytes
+        self.counters.skipped_bytes = plan.skipped_bytes
         self.start(
             self.entries[0].path if len(self.entries) == 1 else f"{len(self.entries)} entries"
         )
-        if self.options.dry_run or field(plan, "dry_run", bool, False):
+        if self.options.dry_run or field(fields, "dry_run", bool, False):
             self.emit_plan()
             return self._report({})
-        self._hears = True
-        self._send_all(plan_read)
-        self._hears = False
+        self._reads_control = True
+        self._send_plan(plan)
+        self._reads_control = False
         self.end_data_connections(True)
-        self.connection.send(
-            pack_json(
-                FrameKind.FINISH,
-                {"transcript": self.transcript.digest().hex(), "files": self.transcript.files},
-            )
-        )
-        return self._await_word()
+        finish = {"transcript": self.transcript.digest().hex(), "files": self.transcript.files}
+        self.connection.send(pack_json(FrameKind.FINISH, finish))
+        return self._await_ack()
 
     # Files
 
-    def _send_all(self, wanted: Wanted) -> None:
+    def _send_plan(self, plan: Plan) -> None:
+        """Send every file of the plan, in order."""
         at = 0
-        while at < len(wanted.indices):
-            index = wanted.indices[at]
-            self.look()
+        while at < len(plan.indices):
+            index = plan.indices[at]
+            self.poll_control()
             try:
-                if files := self._packs.next(wanted.indices, at):
+                if files := self._packs.next_files(plan.indices, at):
                     sent = self._packs.send(files)
                     at += sent
                     if sent < len(files):
@@ -120,71 +135,68 @@ class Sender(TransferSession):
                         self._packs.send_alone(files[sent])
                         at += 1
                 else:
-                    self._send_entry(index, wanted.held.get(index, []))
+                    self._send_entry(index, plan.held.get(index, []))
                     at += 1
             except Unsendable as fault:
-                self.lost += 1
+                self.aborted_files += 1
                 if len(self.failed) < REASONS_MAX:
                     self.failed.append((index, fault))
                 self._send_end({"entry": index, "code": fault.code, "text": fault.text})
                 at += 1
 
     def _send_entry(self, index: int, held: list[Extent]) -> None:
-        entry, place = self.entries[index], self.places[index]
+        entry = self.entries[index]
         if entry.kind == STREAM:
-            self._end(index, *self._send_stream(index))
+            size, digest = self._send_stdin(index)
         else:
-            self._end(index, entry.size, self._send_file(index, entry, place, held))
-
-    def _end(self, index: int, size: int, digest: bytes) -> None:
+            size, digest = entry.size, self._send_file(index, entry, held)
         self._send_end({"entry": index, "size": size, "digest": digest.hex()})
         self.transcript.add(index, size, digest)
-        self.files += 1
+        self.counters.files += 1
 
     def _send_end(self, fields: dict[str, Any]) -> None:
-        """With as many extents as were begun: some may still be on their way in other lanes."""
-        extents = self.file.frames if self.file is not None else self._stream_extents
-        self.file, self._stream_extents = None, 0
+        """Send END with the number of extents begun: some may be in flight on other connections."""
+        extents = self.file.frames if self.file is not None else self._stdin_extents
+        self.file, self._stdin_extents = None, 0
         self.connection.send(pack_json(FrameKind.END, fields | {"extents": extents}))
 
-    def _send_file(self, index: int, entry: Entry, place: str, held: list[Extent]) -> bytes:
-        """All extents that the receiver does not have. Returns the file's digest."""
-        fd = open_announced(entry, place)
+    def _send_file(self, index: int, entry: Entry, held: list[Extent]) -> bytes:
+        """Send the extents of a large file that the receiver does not hold; returns its digest."""
+        path = self.source_paths[index]
+        fd = open_announced(entry, path)
         try:
             before = os.fstat(fd)
-            most = COMPRESSED_EXTENT_BYTES if self.is_compressed else extent_bytes(entry.size)
-            self._share(OutgoingFile(index, place, fd, entry.size, held, self.algorithm, most))
+            size_max = COMPRESSED_EXTENT_BYTES if self.is_compressed else extent_bytes(entry.size)
+            file = OutgoingFile(index, path, fd, entry.size, held, self.algorithm, size_max)
+            self._send_extents(file)
             after = os.fstat(fd)
             if after.st_size <= entry.size and after.st_mtime_ns != before.st_mtime_ns:
-                raise Unsendable(ErrorCode.CHANGED, f"{place} was written to while it was sent")
+                raise Unsendable(ErrorCode.CHANGED, f"{path} was written to while it was sent")
             if after.st_size > entry.size:
                 grown = after.st_size - entry.size
                 self.emit(
-                    "message", text=f"{place} has grown by {grown} bytes since; they were not sent"
+                    "message", text=f"{path} has grown by {grown} bytes since; they were not sent"
                 )
-            assert self.file is not None
-            return self.file.digest.of_size(entry.size)
+            return file.digest.of_size(entry.size)
         finally:
             os.close(fd)
 
-    def _share(self, file: OutgoingFile) -> None:
-        """Send all extents of a file with all lanes. Raises Unsendable when it has to be called
-        off.
-        """
+    def _send_extents(self, file: OutgoingFile) -> None:
+        """Send a file over all data connections. Raises Unsendable when it has to be aborted."""
         with self.lock:
             self.file = file
             self.lock.notify_all()
         try:
             with suppress(Unsendable):
-                self.out.work(file)
-            while not file.is_quiet(MOVER_SLICE_S):
-                self.control.look()
+                self.extents.send_file(file)
+            while not file.wait_idle(MOVER_SLICE_S):
+                self.control.on_wait()
             while file.fault is not None:
                 if isinstance(file.fault, Unsendable):
                     raise file.fault
                 with self.lock:
                     self.lock.wait(MOVER_SLICE_S)
-                self.control.look()  # raises what ended a data_connection, or what the peer says about it
+                self.control.on_wait()  # raises what ended a data connection, or the peer's ERROR
         except BaseException as error:
             if not isinstance(error, Unsendable):
                 self.end_data_connections(False)
@@ -193,117 +205,114 @@ class Sender(TransferSession):
             file.stop()
 
     def run_data_connection(self, data_connection: DataConnection) -> None:
-        compressor = Compressor() if self.is_compressed else None
-        out = ExtentSender(
-            data_connection, self.algorithm, self.out.pace, compressor, data_connection.look
+        """Send extents of every large file over a further connection."""
+        extents = ExtentSender(
+            data_connection,
+            self.algorithm,
+            self.extents.rate_limiter,
+            Compressor() if self.is_compressed else None,
+            data_connection.on_wait,
         )
         file = None
-        while (file := self._file_after(file)) is not None:
+        while (file := self._next_file(file)) is not None:
             with suppress(Unsendable):
-                out.work(file)
+                extents.send_file(file)
 
-    def _file_after(self, done: OutgoingFile | None) -> OutgoingFile | None:
-        """Wait for another large file; None when there is none any more."""
+    def _next_file(self, previous: OutgoingFile | None) -> OutgoingFile | None:
+        """Wait for another large file than `previous`; None when the transfer is over."""
         with self.lock:
-            self.lock.wait_for(lambda: self.is_over or self.file not in (None, done))
+            self.lock.wait_for(lambda: self.is_over or self.file not in (None, previous))
             return None if self.is_over else self.file
 
-    def _send_stream(self, index: int) -> tuple[int, bytes]:
-        """Standard input as it comes. Returns its size and digest."""
+    def _send_stdin(self, index: int) -> tuple[int, bytes]:
+        """Send standard input to its end. Returns its size and digest."""
         digest, size = FileDigest(self.algorithm), 0
         with StreamSource() as source:
             while True:
                 try:
                     data = source.read(MOVER_SLICE_S)
                 except OSError as error:
-                    raise Unsendable(
-                        ErrorCode.SOURCE, f"cannot read standard input: {reason(error)}"
-                    ) from error
+                    text = f"cannot read standard input: {reason(error)}"
+                    raise Unsendable(ErrorCode.SOURCE, text) from error
                 if data is None:
-                    self.look()
-                    self.beat()
+                    self.poll_control()
+                    self.send_keepalive()
                     continue
                 if not data:
                     return size, digest.of_size(size)
-                self._stream_extents += 1
-                extent = self.out.send_held(index, size, data)
+                self._stdin_extents += 1
+                extent = self.extents.send_buffer(index, size, data)
                 digest.add(extent.offset, extent.count, extent.digest)
                 size += len(data)
 
-    # What the receiver says
+    # What the receiver sends
 
-    def look(self) -> None:
-        super().look()
-        if self._hears and not self._is_hearing:
-            self._hear()
+    def poll_control(self) -> None:
+        """Also read the receiver's frames: a failing one sends ERROR in the middle of an extent."""
+        super().poll_control()
+        if self._reads_control and not self._is_reading_control:
+            self._read_control()
 
-    def _hear(self) -> None:
-        """A receiver that fails says so while we send, also in the middle of an extent. Raises what
-        it reports.
-        """
-        self._is_hearing = True
+    def _read_control(self) -> None:
+        self._is_reading_control = True
         try:
-            for _ in range(HEARD_AT_ONCE):
+            for _ in range(FRAMES_PER_POLL_MAX):
                 if not self.connection.is_readable():
                     return
                 frame = self.connection.read_frame()
                 if frame.kind == FrameKind.ERROR:
                     raise as_error(self.connection.peer, frame.json())
         finally:
-            self._is_hearing = False
+            self._is_reading_control = False
 
-    def _await_word(self) -> TransferReport:
-        """The receiver's word that it has everything. Raises TransferUnconfirmed when it does not
-        come.
-        """
+    def _await_ack(self) -> TransferReport:
+        """Wait for ACK. Raises TransferUnconfirmed when it does not come."""
         try:
-            done = self.expect(FrameKind.ACK).json()
+            ack = self.receive_frame(FrameKind.ACK).json()
         except TransferCancelled:
             raise
         except ConnectionLost as error:
-            message = f"all was sent, but {error.message}, before it said that it has everything"
+            message = f"all was sent, but {error.message}, before it acknowledged everything"
             hint = "The same command again sends only what is missing"
             raise TransferUnconfirmed(
                 message, hint, ErrorCode.UNCONFIRMED, self.report()
             ) from error
-        word = field(done, "transcript", str, "")
-        if word != self.transcript.digest().hex():
-            message = f"{self.connection.peer} says that it has something else than what was sent"
+        if field(ack, "transcript", str, "") != self.transcript.digest().hex():
+            message = f"{self.connection.peer} acknowledged something else than what was sent"
             raise TransferError(
                 message, "Send it again; if it happens again, report it", ErrorCode.MISMATCH
             )
         with suppress(FastnetError):
             self.connection.send(pack_json(FrameKind.FINISH, {}))
-        confirmed = field(done, "bytes", int, 0)
-        self.emit("ack", bytes=confirmed, files=field(done, "files", int, 0))
-        report = self._report(done)
-        failure = self._failure(done, report)
+        confirmed = field(ack, "bytes", int, 0)
+        self.emit("ack", bytes=confirmed, files=field(ack, "files", int, 0))
+        report = self._report(ack)
+        failure = self._failure(ack, report)
         if failure is not None:
             raise failure
         return report
 
-    def _report(self, done: dict[str, Any]) -> TransferReport:
-        said = done.get("cpu_seconds")
-        cpu = float(said) if isinstance(said, int | float) and 0 <= said <= SECONDS_MAX else None
+    def _report(self, ack: dict[str, Any]) -> TransferReport:
+        value = ack.get("cpu_seconds")
+        is_plausible = isinstance(value, int | float) and 0 <= value <= SECONDS_MAX
         return self.report(
-            confirmed_bytes=field(done, "bytes", int, None),
-            peer_cpu_seconds=cpu,
-            peer_mover=field(done, "mover", str, None),
-            peer_mover_reason=field(done, "mover_reason", str, None),
+            confirmed_bytes=field(ack, "bytes", int, None),
+            peer_cpu_seconds=float(value) if value is not None and is_plausible else None,
+            peer_mover=field(ack, "mover", str, None),
+            peer_mover_reason=field(ack, "mover_reason", str, None),
             digest=self.transcript.only_digest(self.algorithm.name),
         )
 
-    def _failure(self, done: dict[str, Any], report: TransferReport) -> TransferError | None:
+    def _failure(self, ack: dict[str, Any], report: TransferReport) -> TransferError | None:
         """One error for all files that did not arrive, or None."""
-        refused = field(done, "refused", int, 0)
-        if not self.lost and not refused:
+        refused = field(ack, "refused", int, 0)
+        if not self.aborted_files and not refused:
             return None
         if self.failed:
-            fault = self.failed[0][1]
-            more = f", and {self.lost + refused - 1} more" if self.lost + refused > 1 else ""
-            hint = "The rest arrived; send these again when nobody writes to them"
+            fault, count = self.failed[0][1], self.aborted_files + refused
+            more = f", and {count - 1} more" if count > 1 else ""
+            hint = "The rest arrived; send these again when no process writes to them"
             return TransferError(f"{fault.text}{more}", hint, fault.code, report)
-        text = field(done, "refused_reason", str, "")
-        return TransferError(
-            f"{self.connection.peer} did not take {refused}: {text}", "", ErrorCode.REFUSED, report
-        )
+        text = field(ack, "refused_reason", str, "")
+        message = f"{self.connection.peer} did not accept {refused}: {text}"
+        return TransferError(message, "", ErrorCode.REFUSED, report)

@@ -16,6 +16,7 @@ from fastnet.apps.transfer.protocol.entry import Entry
 from fastnet.apps.transfer.protocol.handshake import Hello
 from fastnet.apps.transfer.session.manager import SessionContext
 from fastnet.apps.transfer.session.sender import Sender
+from fastnet.apps.transfer.session.session import SessionParameters
 from fastnet.apps.transfer.source.walk import Filter, walk
 from fastnet.errors import UnsupportedError
 from fastnet.ratelimit import ByteRateLimiter
@@ -65,16 +66,18 @@ class SenderFactory:
             )
         entries, places = self._survey() if self._keep_open else self._surveyed
         return Sender(
-            context.connection,
-            Algorithm(options.digest),
-            options,
-            self.on_event,
-            context.number,
-            context.should_stop,
-            context.congestion,
+            SessionParameters(
+                connection=context.connection,
+                algorithm=Algorithm(options.digest),
+                options=options,
+                on_event=self.on_event,
+                number=context.number,
+                should_stop=context.should_stop,
+                congestion=context.congestion,
+            ),
             entries=entries,
-            places=places,
-            pace=ByteRateLimiter(self._limit_rate_bytes_s),
+            source_paths=places,
+            rate_limiter=ByteRateLimiter(self._limit_rate_bytes_s),
             compressor=compression.Compressor() if options.compress else None,
         )
 

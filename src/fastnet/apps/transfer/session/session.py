@@ -1,5 +1,7 @@
-"""What sending and receiving by fastnet/1 have in common: a connection, a count, a clock, and a
-listener to events.
+"""Session of fastnet/1: what sender and receiver share.
+
+A session has one control connection and any number of further data connections. It counts, emits
+events, sends keepalives, checks for cancellation, and makes the report.
 """
 
 from __future__ import annotations
@@ -7,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 from time import monotonic, process_time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +21,7 @@ from fastnet.apps.transfer.protocol.frames import Frame, FrameKind, pack_json
 from fastnet.apps.transfer.protocol.handshake import as_error
 from fastnet.apps.transfer.report import TransferReport
 from fastnet.apps.transfer.session.connection import ConnectionLost, TransferConnection
+from fastnet.apps.transfer.session.counters import TransferCounters
 from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.errors import FastnetError, TransferError
 from fastnet.limits import FAREWELL_S, HEARTBEAT_S, MOVER_SLICE_S, STREAMS_MAX
@@ -28,139 +32,145 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class SessionParameters:
+    """What a session is given: its connection and how to report."""
+
+    connection: TransferConnection
+    """The control connection, after the handshake."""
+    algorithm: Algorithm
+    """Digest that the sender's HELLO named."""
+    options: TransferOptions
+    on_event: OnEvent
+    number: int = 1
+    """Number of the session in this process, for its events."""
+    should_stop: Callable[[], bool] = lambda: False
+    """Polled several times a second; True cancels the transfer."""
+    congestion: str = ""
+    """TCP congestion control of the connection, for the report."""
+
+
 class TransferSession:
-    """One transfer over one connection, from one side. stopped: asked several times a second
-    whether to give up.
-    """
+    """One side of one transfer; base of Sender and Receiver."""
 
     role = ""
 
-    def __init__(
-        self,
-        connection: TransferConnection,
-        algorithm: Algorithm,
-        options: TransferOptions,
-        on_event: OnEvent,
-        number: int = 1,
-        stopped: Callable[[], bool] = lambda: False,
-        congestion: str = "",
-    ) -> None:
-        self.connection = connection
-        self.algorithm = algorithm
-        self.options = options
-        self.number = number
-        self.congestion = congestion
-        self.moved_bytes = self.skipped_bytes = self.files = 0
-        self.total_bytes: int | None = None
-        self.total_files = 0
+    def __init__(self, parameters: SessionParameters) -> None:
+        self.connection = connection = parameters.connection
+        self.algorithm = parameters.algorithm
+        self.options = parameters.options
+        self.number = parameters.number
+        self.congestion = parameters.congestion
+        self.counters = TransferCounters()
         self.name = ""
         self.is_compressed = False
-        self.packed_by = ""
-        """The backend that read or made small files in batches, if any."""
-        self._on_event = on_event
-        self._stopped = stopped
-        self._since, self._cpu_since = monotonic(), process_time()
-        self._told, self._beat = inf, 0.0  # no progress before `start`
-        self.control = self._data_connection(connection, self._look_and_beat)
+        self._on_event = parameters.on_event
+        self._should_stop = parameters.should_stop
+        self._started_at, self._cpu_started_at = monotonic(), process_time()
+        self._progress_at, self._keepalive_at = inf, 0.0  # no progress before `start`
+        self.control = self._data_connection(connection, self._poll_and_keep_alive)
         self.streams = 1
         self.lock = threading.Condition()
-        """Guards what the lanes share."""
+        """Guards what the data connections share."""
         self._joined: list[TransferConnection] = []
         self.is_over = False
         self._fault: tuple[Exception, float] | None = None
-        connection.on_slice = self.look
+        """Why a further data connection failed, and when."""
+        connection.on_slice = self.poll_control
 
     @property
     def pool(self) -> ThreadPoolExecutor:
-        """The second thread of the first connection."""
+        """The digest thread of the control connection."""
         return self.control.pool
 
     # Events
 
     def emit(self, kind: Any, **fields: Any) -> None:
+        """Emit an event of this session."""
         self._on_event(TransferEvent(kind, self.number, **fields))
 
     def start(self, name: str) -> None:
-        """The clock of the report starts when it is known what will travel."""
+        """Emit `start`: the plan is known, and the clock of the report runs."""
         self.name = name
-        self._since, self._cpu_since = monotonic(), process_time()
-        self._told = 0.0
-        peer, files = self.connection.peer, self.total_files
+        self._started_at, self._cpu_started_at = monotonic(), process_time()
+        self._progress_at = 0.0
         self.emit(
-            "start", peer=peer, name=name, total_bytes=self.total_bytes, bytes=0, total_files=files
+            "start",
+            peer=self.connection.peer,
+            name=name,
+            total_bytes=self.counters.total_bytes,
+            bytes=0,
+            total_files=self.counters.total_files,
         )
 
     def emit_plan(self) -> None:
-        """For a dry run: what would travel."""
-        size = "a stream" if self.total_bytes is None else f"{self.total_bytes} bytes"
-        files = f"{self.total_files} file{'s' if self.total_files != 1 else ''}"
-        self.emit(
-            "message",
-            text=f"dry run: {files}, {size} would travel; {self.skipped_bytes} bytes are there already",
-        )
+        """Emit what a dry run would have sent."""
+        counters = self.counters
+        total = counters.total_bytes
+        size = "a stream" if total is None else f"{total} bytes"
+        files = f"{counters.total_files} file{'s' if counters.total_files != 1 else ''}"
+        skipped = f"{counters.skipped_bytes} bytes are there already"
+        self.emit("message", text=f"dry run: {files}, {size} would be sent; {skipped}")
 
-    def _count(self, moved_bytes: int) -> None:
-        with self.lock:
-            self.moved_bytes += moved_bytes
-
-    def look(self) -> None:
-        """Between slices: stop when told to, say that we live, tell how far we are, hear what the
-        peer says.
-        """
-        if self._stopped():
+    def poll_control(self) -> None:
+        """Between slices: check for cancellation and failed connections, report progress."""
+        if self._should_stop():
             raise TransferCancelled
         if self._fault is not None:
             error, since = self._fault
             if not isinstance(error, ConnectionLost) or monotonic() - since >= FAREWELL_S:
-                raise error  # a broken lane has its reason, and the peer may be about to say it
+                raise error  # a lost connection has a cause, and the peer's ERROR may be under way
         now = monotonic()
-        if now - self._told >= MOVER_SLICE_S:
-            self._told = now
-            self.progress()
+        if now - self._progress_at >= MOVER_SLICE_S:
+            self._progress_at = now
+            self.emit_progress()
 
-    def progress(self) -> None:
+    def emit_progress(self) -> None:
+        """Emit `progress`."""
+        counters = self.counters
         self.emit(
             "progress",
-            bytes=self.moved_bytes,
-            total_bytes=self.total_bytes,
-            files=self.files,
-            total_files=self.total_files,
+            bytes=counters.moved_bytes,
+            total_bytes=counters.total_bytes,
+            files=counters.files,
+            total_files=counters.total_files,
         )
 
-    def beat(self) -> None:
-        """Say that we live, once every HEARTBEAT_S."""
+    def send_keepalive(self) -> None:
+        """Send KEEPALIVE if the last one is HEARTBEAT_S old and no frame is being sent."""
         now = monotonic()
-        if now - self._beat >= HEARTBEAT_S and not self.connection.is_sending:
-            self._beat = now
-            self.connection.send(pack_json(FrameKind.KEEPALIVE, {"bytes": self.moved_bytes}))
+        if now - self._keepalive_at >= HEARTBEAT_S and not self.connection.is_sending:
+            self._keepalive_at = now
+            self.connection.send(
+                pack_json(FrameKind.KEEPALIVE, {"bytes": self.counters.moved_bytes})
+            )
 
-    def _look_and_beat(self) -> None:
-        self.look()
-        self.beat()
+    def _poll_and_keep_alive(self) -> None:
+        self.poll_control()
+        self.send_keepalive()
 
     def await_result(self, work: Future[T]) -> T:
-        """What another thread makes, with signs of life meanwhile."""
+        """Wait for another thread's result; sends keepalives meanwhile."""
         return self.control.await_result(work)
 
-    def expect(self, kind: FrameKind) -> Frame:
-        """The next frame that is more than a sign of life. Raises ProtocolError, and what the peer
-        reports.
-        """
+    def receive_frame(self, kind: FrameKind) -> Frame:
+        """Receive the next frame, skipping KEEPALIVE. Raises ProtocolError, the peer's ERROR."""
         while True:
             frame = self.connection.read_frame(kind)
             if frame.kind == FrameKind.ERROR:
                 raise as_error(self.connection.peer, frame.json())
             if frame.kind == kind:
                 return frame
-            self.look()
+            self.poll_control()
 
-    # Further connections
+    # Further data connections
 
-    def serve_data_connection(self, connection: TransferConnection, welcome: bytes = b"") -> None:
-        """Let a further connection carry extents until the transfer is over; closes it. Runs in a
-        thread of its own.
+    def serve_data_connection(self, connection: TransferConnection, first: bytes = b"") -> None:
+        """Run a further data connection until the transfer is over; closes it.
 
-        welcome: what to say to it first, if it may.
+        Args:
+            connection: After its handshake, in a thread of its own.
+            first: Frame to send first, if the connection is accepted.
         """
         connection.on_slice = self._check_data_connection
         with self.lock:
@@ -170,7 +180,7 @@ class TransferSession:
             self.streams += 1
         data_connection = self._data_connection(connection, self._check_data_connection)
         try:
-            connection.send(welcome)
+            connection.send(first)
             self.run_data_connection(data_connection)
         except TransferCancelled:
             pass
@@ -185,82 +195,87 @@ class TransferSession:
                 self.lock.notify_all()
 
     def _data_connection(
-        self, connection: TransferConnection, look: Callable[[], None]
+        self, connection: TransferConnection, on_wait: Callable[[], None]
     ) -> DataConnection:
+        options = self.options
         return DataConnection(
-            connection, self.options.mover, self.options.backend, look, self._count
+            connection, options.mover, options.backend, on_wait, self.counters.add_moved
         )
 
     def run_data_connection(self, data_connection: DataConnection) -> None:
-        """What a further connection does. Returns when the transfer needs it no more."""
+        """Carry extents over a further connection. Returns when there are no more."""
         raise NotImplementedError
 
     def _check_data_connection(self) -> None:
         if self.is_over:
             raise TransferCancelled
 
-    def end_data_connections(self, kindly: bool) -> None:
-        """Return when no further connection is at work. kindly: they have nothing to do any
-        more.
+    def end_data_connections(self, gracefully: bool) -> None:
+        """End the further connections and return when their threads have.
+
+        Args:
+            gracefully: All extents are sent; False shuts the connections down.
         """
         with self.lock:
             self.is_over = True
             self.lock.notify_all()
-            for connection in [] if kindly else self._joined:
+            for connection in [] if gracefully else self._joined:
                 connection.shut_down()
             while self._joined:
                 self.lock.wait()
 
-    # Movers
+    # The report
 
     def mover_and_reason(self) -> tuple[str, str]:
-        """Which mover ran and why, for reports."""
+        """Which mover and backend ran, and why."""
         if self.connection.is_tls:
             return "copy-python", "TLS"
         if self.is_compressed:
             return "copy-python", "zstd"
-        mover, choice = self.control.mover, self.control.choice
-        if mover is None or choice is None:
+        mover, selected = self.control.mover, self.control.selected
+        if mover is None or selected is None:
+            backend = self.counters.pack_backend
             return (
-                f"copy-{self.packed_by or 'python'}",
-                "small files" if self.packed_by else "nothing large, or a stream",
+                f"copy-{backend or 'python'}",
+                "small files" if backend else "nothing large, or a stream",
             )
-        return f"{mover.runs}-{choice.backend}", mover.reason or choice.reason
-
-    # The end
+        return f"{mover.runs}-{selected.backend}", mover.reason or selected.reason
 
     def run(self) -> TransferReport:
-        """The whole transfer. Raises TransferError."""
+        """Run the whole transfer. Raises TransferError."""
         raise NotImplementedError
 
     def report(self, **fields: Any) -> TransferReport:
+        """The report of this side so far."""
         mover, why = self.mover_and_reason()
         return TransferReport(
             role=self.role,
             mode="fastnet/1",
             peer=self.connection.peer,
-            files=self.files,
-            moved_bytes=self.moved_bytes,
-            seconds=monotonic() - self._since,
-            cpu_seconds=process_time() - self._cpu_since,
+            files=self.counters.files,
+            moved_bytes=self.counters.moved_bytes,
+            seconds=monotonic() - self._started_at,
+            cpu_seconds=process_time() - self._cpu_started_at,
             mover=mover,
             mover_reason=why,
             congestion=self.congestion,
-            skipped_bytes=self.skipped_bytes,
+            skipped_bytes=self.counters.skipped_bytes,
             streams=self.streams,
             **fields,
         )
 
     def cpu_seconds(self) -> float:
-        return round(process_time() - self._cpu_since, 6)
+        """User and system time of this process since `start`."""
+        return round(process_time() - self._cpu_started_at, 6)
 
     def close(self) -> None:
+        """End every data connection; the control connection stays open."""
         self.end_data_connections(False)
         self.control.close()
 
 
 def send_error(connection: TransferConnection, error: FastnetError) -> None:
-    """Tell the peer why, as well as that can be done, and leave it the time to hear it."""
+    """Send ERROR if the connection still works, and wait FAREWELL_S for the peer to read it."""
     if isinstance(error, ConnectionLost):
         return
     code = error.code if isinstance(error, TransferError) else ErrorCode.FAILED

@@ -1,8 +1,8 @@
-"""A large file on its way in: what all lanes of the transfer know of it together.
+"""A large file being received: the state that all data connections of a transfer share.
 
-Decision: lanes write to one part file wherever their extents belong, and each verifies its own. A
-lane cannot know what is still on its way in the others, so the sender's END says how many extents
-there were in all.
+Decision: every data connection writes into one partial file, each extent at its offset, and
+verifies its own extents. A connection cannot know what is still in flight on the others, so the
+sender's END frame has the number of extents in all of them.
 """
 
 from __future__ import annotations
@@ -12,79 +12,84 @@ from collections.abc import Callable
 from time import monotonic
 
 from fastnet.apps.transfer.digest import Algorithm, FileDigest
+from fastnet.apps.transfer.extent import Extent
 from fastnet.apps.transfer.protocol.frames import ProtocolError
 from fastnet.apps.transfer.session.data_connection import DataConnection
-from fastnet.apps.transfer.target.journal import Extent, Part
+from fastnet.apps.transfer.target.journal import Part
 from fastnet.limits import FILE_EXTENTS_MAX, MOVER_SLICE_S
 
 
 class IncomingFile:
-    """One part file. arrived, proven: extents of this run, written and verified. lock: of the
-    session.
-
-    is_over: it was called off.
-    """
+    """One partial file with the counts and digests of its extents. lock: of the session."""
 
     def __init__(self, part: Part, algorithm: Algorithm, lock: threading.Condition) -> None:
         self.part = part
-        self.arrived = self.proven = 0
-        self.is_over = False
+        self.arrived = 0
+        """Extents written in this run."""
+        self.verified = 0
+        """Extents written in this run whose digest was right."""
+        self.is_aborted = False
+        """The sender has aborted the file."""
         self._digest = FileDigest(algorithm)
         self._lock = lock
         for held in part.held:
             self._digest.add(held.offset, held.count, held.digest)
 
-    def arrive(self) -> None:
-        """An extent is in the file."""
+    def count_arrived(self) -> None:
+        """Count an extent that is in the file."""
         with self._lock:
             self.arrived += 1
             self._lock.notify_all()
 
     def keep(self, extent: Extent) -> None:
-        """And it is what was sent."""
+        """Record a verified extent in the journal."""
         with self._lock:
             if len(self._digest) >= FILE_EXTENTS_MAX:
                 raise ProtocolError(f"{self.part.name!a} has too many extents")
             self.part.note(extent)
             self._digest.add(extent.offset, extent.count, extent.digest)
-            self.proven += 1
+            self.verified += 1
             self._lock.notify_all()
 
-    def call_off(self) -> None:
-        """Nobody wants it any more; what lanes still say of it is not heard."""
+    def abort(self) -> None:
+        """Remove the file; digests that still arrive for it are ignored."""
         with self._lock:
-            self.is_over = True
+            self.is_aborted = True
             self.part.remove()
 
-    def await_all(
+    def wait_for_extents(
         self,
         count: int,
-        is_here: Callable[[IncomingFile], int],
+        counter: Callable[[IncomingFile], int],
         data_connection: DataConnection,
         moved_bytes: Callable[[], int],
     ) -> None:
-        """Return when is_here says `count`; looks around in `lane` meanwhile. moved_bytes: grows as
-        long as there is hope.
+        """Wait until `counter` returns `count`.
 
-        Raises what the lane raises, ConnectionLost when nothing moved for its time-out, ProtocolError when
-        there are more.
+        Args:
+            count: Extents that the sender announced.
+            counter: Returns `arrived` or `verified`.
+            data_connection: Its `on_wait` is called meanwhile, its idle timeout applies.
+            moved_bytes: A monotonic progress counter; no progress for stall_s is an error.
+        Raises:
+            ConnectionLost: Nothing moved for stall_s.  ProtocolError: There are more extents.
         """
-        moved, since = moved_bytes(), monotonic()
-        while is_here(self) < count:
-            if moved != (moved := moved_bytes()):
-                since = monotonic()
-            elif monotonic() - since >= data_connection.connection.stall_s:
-                raise data_connection.connection.stalled()
+        connection = data_connection.connection
+        last_moved, last_progress = moved_bytes(), monotonic()
+        while counter(self) < count:
+            moved = moved_bytes()
+            if moved != last_moved:
+                last_moved, last_progress = moved, monotonic()
+            elif monotonic() - last_progress >= connection.stall_s:
+                raise connection.timed_out()
             with self._lock:
                 self._lock.wait(MOVER_SLICE_S)
-            data_connection.look()
-        if is_here(self) > count:
+            data_connection.on_wait()
+        if counter(self) > count:
             raise ProtocolError(f"more extents of {self.part.name!a} than it says")
 
     def digest_of(self, size: int) -> bytes:
-        """The digest of the whole file. Raises ProtocolError when its extents cannot all be
-        true.
-        """
+        """The digest of the whole file. Raises ProtocolError when its extents overlap."""
         try:
             return self._digest.of_size(size)
         except ValueError as error:

@@ -19,9 +19,9 @@ import os
 import struct
 import zlib
 from contextlib import closing, suppress
-from dataclasses import dataclass
 
 from fastnet.apps.transfer.digest import Algorithm
+from fastnet.apps.transfer.extent import Extent
 from fastnet.apps.transfer.protocol.entry import Entry
 from fastnet.apps.transfer.target.partial_file import Unfinished
 from fastnet.apps.transfer.target.paths import journal_name
@@ -32,15 +32,6 @@ FORMAT = 1
 HEADER_BYTES_MAX = 4096
 RECORD = struct.Struct("!QQI")
 """Offset, length and check sum (CRC-32 of offset, length and digest), before the digest."""
-
-
-@dataclass(frozen=True)
-class Extent:
-    """A verified extent."""
-
-    offset: int
-    count: int
-    digest: bytes
 
 
 def boot() -> str:

@@ -32,7 +32,7 @@ from fastnet.apps.transfer.protocol.transcript import Transcript
 from fastnet.apps.transfer.session.connection import TransferConnection
 from fastnet.apps.transfer.session.receiver import Receiver
 from fastnet.apps.transfer.session.sender import Sender
-from fastnet.apps.transfer.session.session import TransferSession
+from fastnet.apps.transfer.session.session import SessionParameters, TransferSession
 from fastnet.apps.transfer.source.walk import Filter, walk
 from fastnet.apps.transfer.target.placement import Inbox
 from fastnet.apps.transfer.target.root import Root
@@ -301,7 +301,9 @@ def test_a_receiver_ends_every_talk_and_keeps_to_its_folder(said: bytes, overwri
         with Root(str(inside)) as root, saying(said) as connection:
             ends_well_or_with_an_error_of_ours(
                 Receiver(
-                    *(connection, Algorithm("xxh3-128"), OPTIONS, lambda event: event.as_json()),
+                    SessionParameters(
+                        connection, Algorithm("xxh3-128"), OPTIONS, lambda event: event.as_json()
+                    ),
                     inbox=Inbox(root, overwrite),
                     policy=ReceivePolicy(bytes_max=1 << 20, files_max=100),
                 )
@@ -333,10 +335,12 @@ def test_a_sender_ends_every_talk(source: Path, said: bytes, word: bytes) -> Non
     with saying(said, word) as connection:
         ends_well_or_with_an_error_of_ours(
             Sender(
-                *(connection, Algorithm("xxh3-128"), OPTIONS, lambda event: event.as_json()),
+                SessionParameters(
+                    connection, Algorithm("xxh3-128"), OPTIONS, lambda event: event.as_json()
+                ),
                 entries=entries,
-                places=places,
-                pace=ByteRateLimiter(None),
+                source_paths=places,
+                rate_limiter=ByteRateLimiter(None),
             )
         )
 

@@ -15,7 +15,7 @@ from fastnet.apps.transfer.digest import Algorithm
 from fastnet.apps.transfer.options import TransferOptions
 from fastnet.apps.transfer.protocol.frames import HEAD, Frame, FrameKind, ProtocolError, pack_json
 from fastnet.apps.transfer.session.connection import ConnectionLost, TransferConnection
-from fastnet.apps.transfer.session.session import TransferSession
+from fastnet.apps.transfer.session.session import SessionParameters, TransferSession
 from fastnet.limits import HEARTBEAT_S
 from tests.support.clients import DEADLINE_S
 
@@ -33,19 +33,21 @@ def pair() -> Iterator[tuple[TransferConnection, socket.socket]]:
         yield TransferConnection(ours, "peer", DEADLINE_S), theirs
 
 
-def test_no_sign_of_life_gets_into_the_middle_of_a_frame(
+def test_no_keepalive_is_sent_in_the_middle_of_a_frame(
     pair: tuple[TransferConnection, socket.socket],
 ) -> None:
     connection, theirs = pair
-    session = TransferSession(connection, Algorithm("none"), TransferOptions(), lambda event: None)
+    session = TransferSession(
+        SessionParameters(connection, Algorithm("none"), TransferOptions(), lambda event: None)
+    )
     waits = threading.Event()
 
-    def look() -> None:
-        session._beat -= HEARTBEAT_S
-        session.beat()
+    def poll() -> None:
+        session._keepalive_at -= HEARTBEAT_S
+        session.send_keepalive()
         waits.set()
 
-    connection.on_slice = look
+    connection.on_slice = poll
     frame = pack_json(FrameKind.PLAN, {"skip": list(range(50_000))})
     sending = threading.Thread(target=connection.send, args=(frame,))
     sending.start()
@@ -58,7 +60,7 @@ def test_no_sign_of_life_gets_into_the_middle_of_a_frame(
         sending.join()
         session.close()
     assert data == frame
-    session.beat()
+    session.send_keepalive()
     assert theirs.recv(1) == b"L"
 
 
