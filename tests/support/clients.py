@@ -211,7 +211,10 @@ def settled(server: Server) -> dict[str, Any]:
     return now.as_dict()
 
 
+PATTERN_BLOCK = struct.pack(">65536I", *range(1 << 16))
+"""The numbers from 0 to 65535, four bytes each."""
+
+
 def pattern(n: int) -> bytes:
     """n bytes that differ from place to place, so that a lost, doubled or swapped piece shows."""
-    block = b"".join(struct.pack(">I", i) for i in range(1 << 16))
-    return (block * (n // len(block) + 1))[:n]
+    return (PATTERN_BLOCK * (n // len(PATTERN_BLOCK) + 1))[:n]

@@ -12,15 +12,14 @@ cdef extern from "fn_batch.h" nogil:
         FN_CALLS
         FN_PIECES
     struct fn_batch:
+        int fd
         const fn_context *context
         fn_counters *row
-        uint32_t trains
-        uint32_t pieces
         uint32_t replies
         fn_reply *reply
         sockaddr_storage *peer
         fn_calls calls
         fn_call *call
+    fn_batch *fn_batch_open(const fn_context *context, int fd, int joins)
+    void fn_batch_close(fn_batch *batch)
     uint32_t fn_batch_peer_bytes(const fn_batch *batch, uint32_t i)
-    int fn_batch_take(fn_batch *batch, unsigned int most)
-    char *fn_batch_train(fn_batch *batch, uint32_t i, uint32_t *bytes, uint32_t *segment)

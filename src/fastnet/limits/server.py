@@ -32,12 +32,12 @@ WRITE_BUFFER_BYTES_MAX = 256 * MIB
 """Bytes that all connections of one loop together may have waiting for slow readers."""
 
 DATAGRAMS_PER_TURN = 64
-"""Datagrams taken before a loop looks whether it should stop. The native loop takes them with one
+"""Datagrams received before a loop checks the stop signal. The native loop receives them with one
 recvmmsg(2).
 """
 
-DATAGRAM_SWEEP_TURNS = 64
-"""Turns in which a stopping server still answers what is queued; a flood does not keep it alive."""
+DATAGRAM_DRAIN_BATCHES_MAX = 64
+"""Batches in which a stopping server still answers what is queued; a flood does not keep it alive."""
 
 DATAGRAM_SEND_TIMEOUT_S = 0.01
 """How long a reply waits for room in the send buffer before it is dropped, as a network would."""

@@ -178,7 +178,7 @@ cdef inline int load_loop_handle_events(LoadLoop *loop, uint64_t until_ns) noexc
             loop.next_tick_ns = loop.now_ns + loop.tick_ns
             return LOAD_TICK
         if loop.now_ns < loop.busy_poll_until_ns and loop.connections == 1:
-            loop.visit(loop, 0, EPOLLIN)  # the only connection: epoll_wait(2) would be one more call
+            loop.visit(loop, 0, EPOLLIN)  # the only connection: saves an epoll_wait(2)
             continue
         ready = epoll_wait(
             loop.epoll, loop.events, loop.events_per_wait, load_loop_timeout_ms(loop, until_ns)

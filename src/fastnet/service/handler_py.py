@@ -1,23 +1,22 @@
-"""Your Python function, asked once for each datagram.
+"""Handler service: a Python function of the user, called once for each datagram.
 
-Facts. It is code that nobody here has seen: it raises, returns what is no reply, and keeps what it
-was given.
+Facts. It is code that is unknown here: it raises, returns what is no reply, and keeps what it was
+given.
 Decision: it gets a copy of the datagram, which is its own to keep; at 64 bytes a copy costs less
-than a view of the loop's buffer that would have to be taken back. What goes wrong ends at this
-file: it is logged at most once in HANDLER_LOG_S, with how often it has happened, and the loop
-counts it.
+than a view of the loop's buffer that would have to be revoked. Its exceptions end in this file:
+they are logged at most once in HANDLER_LOG_S, with their number, and the loop counts them.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastnet.errors import printable
 from fastnet.limits import HANDLER_LOG_S
+from fastnet.ratelimit import LogThrottle
 from fastnet.service.contract import Address, HandlerFailed, Service
 
 log = logging.getLogger("fastnet")
@@ -31,8 +30,8 @@ def as_bytes(reply: object) -> bytes:
         raise TypeError(f"a handler returns bytes or None, not {type(reply).__name__}") from None
 
 
-def spelled(peer: Address) -> str:
-    """Who sent a datagram, to read."""
+def format_peer(peer: Address) -> str:
+    """The sender of a datagram, for a log line."""
     if isinstance(peer, tuple):
         return f"{peer[0]} port {peer[1]}"
     if peer is None:
@@ -42,43 +41,40 @@ def spelled(peer: Address) -> str:
     )
 
 
-class Failures:
-    """Says what goes wrong, at a bounded rate."""
+class HandlerErrorLog:
+    """Logs the exceptions of a handler, at a bounded rate."""
 
     def __init__(self) -> None:
-        self.unsaid = 0
-        self.quiet_until_s = 0.0
+        self.throttle = LogThrottle(HANDLER_LOG_S)
 
-    def note(self, peer: Address, error: BaseException) -> None:
-        self.unsaid += 1
-        now_s = time.monotonic()
-        if now_s < self.quiet_until_s:
+    def log_error(self, peer: Address, error: BaseException) -> None:
+        errors = self.throttle.count()
+        if errors == 0:
             return
-        times, self.unsaid, self.quiet_until_s = self.unsaid, 0, now_s + HANDLER_LOG_S
-        what = "".join(traceback.format_exception_only(error)).strip()
-        often = f" ({times} since the last such line)" if times > 1 else ""
         log.error(
             "the handler failed on a datagram from %s: %s%s",
-            spelled(peer),
-            what,
-            often,
+            format_peer(peer),
+            "".join(traceback.format_exception_only(error)).strip(),
+            f" ({errors} since the last such line)" if errors > 1 else "",
             exc_info=error,
         )
 
 
-class Handler(Service):
+class HandlerService(Service):
+    """Replies to each datagram with what the function returns."""
+
     def __init__(self, handler: Callable[[memoryview, Any], Any]) -> None:
         self.handler = handler
-        self.failures = Failures()
+        self.error_log = HandlerErrorLog()
 
     def datagram(self, view: memoryview, peer: Address) -> Sequence[bytes] | None:
         try:
             reply = self.handler(memoryview(view.tobytes()), peer)
             return None if reply is None else (as_bytes(reply),)
         except BaseException as error:
-            self.failures.note(peer, error)
+            self.error_log.log_error(peer, error)
             raise HandlerFailed from error
 
 
 def create(handler: Callable[[memoryview, Any], Any]) -> Service:
-    return Handler(handler)
+    return HandlerService(handler)

@@ -1,4 +1,4 @@
-"""How datagrams are moved: one row a way. To add one, write its file and its row."""
+"""Datagram engines, by name. To add one, write its file and its row."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ DATAGRAMS: Registry[EngineRow] = Registry(
         "mmsg": EngineRow(
             "batches: recvmmsg(2), sendmmsg(2), replies to one peer joined",
             native="mmsg_c",
-            when="what `auto` takes for datagrams",
+            when="`auto` for datagrams",
         ),
         "single": EngineRow(
             "one by one: recvmsg(2), sendmsg(2)",
             "single_py",
             "single_c",
-            when="what `auto` takes in pure Python; to see what batches are for",
+            when="`auto` in pure Python; to measure what batches save",
         ),
     },
 )

@@ -1,9 +1,8 @@
 """One datagram at a time: recvmsg(2), the service, sendmsg(2). Pure Python.
 
-Facts. Python has no recvmmsg(2). A train of joined datagrams is cut by the kernel as long as nobody
-asks for UDP_GRO.
+Facts. Python has no recvmmsg(2). The kernel cuts a train of joined datagrams unless UDP_GRO is set.
 Decision: this is the specification of single_c and mmsg_c, counter for counter; what mmsg_c joins
-goes out one by one here.
+is sent one by one here.
 Cost: two system calls and a few microseconds of Python a datagram.
 """
 
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 
 from fastnet.engine.context import LoopContext
 from fastnet.engine.stop import NOW, RUN
-from fastnet.limits import DATAGRAM_SWEEP_TURNS, DATAGRAMS_PER_TURN, READ_BYTES
+from fastnet.limits import DATAGRAM_DRAIN_BATCHES_MAX, DATAGRAMS_PER_TURN, READ_BYTES
 from fastnet.metrics.counters import (
     AMPLIFICATION_BLOCKED,
     BUSY_POLL_HITS,
@@ -39,8 +38,8 @@ SO_RXQ_OVFL = 40
 DROPS = struct.Struct("@I")
 
 
-class Loop:
-    """One bound socket."""
+class DatagramLoop:
+    """Serves one bound socket."""
 
     def __init__(self, context: LoopContext) -> None:
         self.context = context
@@ -58,18 +57,16 @@ class Loop:
 
     def serve(self) -> None:
         """Serve until stopped."""
-        turns = DATAGRAM_SWEEP_TURNS
-        while self.context.stop.state != NOW and turns:
-            emptied = self.take_some()
+        drain_batches = DATAGRAM_DRAIN_BATCHES_MAX
+        while self.context.stop.state != NOW and drain_batches:
+            emptied = self.handle_messages()
             if self.context.stop.state != RUN:
-                turns = 0 if emptied else turns - 1
+                drain_batches = 0 if emptied else drain_batches - 1
             elif emptied:
-                self.wait()
+                self.wait_readable()
 
-    def wait(self) -> None:
-        """Until there is a datagram or a request to stop; first without sleeping, for as long as
-        busy polling allows.
-        """
+    def wait_readable(self) -> None:
+        """Until there is a datagram or a stop request; busy-polls first."""
         busy_poll_us = self.context.limits.busy_poll_us
         if busy_poll_us:
             until_ns = time.monotonic_ns() + busy_poll_us * 1000
@@ -80,29 +77,29 @@ class Loop:
             self.row[BUSY_POLL_MISSES] += 1
         self.poll.poll()
 
-    def take_some(self) -> bool:
-        """Take and answer up to a turn's worth. True if nothing is queued any more."""
+    def handle_messages(self) -> bool:
+        """Receive and answer up to DATAGRAMS_PER_TURN. True if nothing is queued any more."""
         for _ in range(DATAGRAMS_PER_TURN):
             try:
-                n, notes, flags, peer = self.sock.recvmsg_into(
+                n, control, flags, peer = self.sock.recvmsg_into(
                     [self.memory], socket.CMSG_SPACE(DROPS.size)
                 )
             except BlockingIOError:
                 return True
             except OSError:
-                continue  # of an earlier reply: nobody is there any more
-            for level, kind, data in notes:
+                continue  # ICMP error of an earlier reply: its peer is gone
+            for level, kind, data in control:
                 if (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
                     self.count_drops(DROPS.unpack(data)[0])
-            self.heard(self.memory[:n], flags, peer)
+            self.receive_datagram(self.memory[:n], flags, peer)
         return False
 
     def count_drops(self, drops: int) -> None:
-        """The kernel tells of all since the socket was made, in 32 bits."""
+        """SO_RXQ_OVFL counts all since the socket was made, in 32 bits."""
         self.row[KERNEL_DROPS] += (drops - self.drops) & 0xFFFFFFFF
         self.drops = drops
 
-    def heard(self, datagram: memoryview, flags: int, peer: Address) -> None:
+    def receive_datagram(self, datagram: memoryview, flags: int, peer: Address) -> None:
         row = self.row
         row[MESSAGES] += 1
         row[BYTES_IN] += len(datagram)
@@ -111,11 +108,11 @@ class Loop:
         elif self.ignores(peer):
             row[UNANSWERED] += 1
         else:
-            self.ask(datagram, peer)
+            self.answer_datagram(datagram, peer)
 
     def ignores(self, peer: Address) -> bool:
-        """Whether a peer is not to be heard: it is not let in, or it answers by itself, and would
-        for ever.
+        """Whether a peer gets no reply: the access list denies it, or it replies by itself and the
+        exchange would never end.
         """
         limits = self.context.limits
         if not isinstance(peer, tuple):
@@ -125,27 +122,30 @@ class Loop:
             return True
         return not self.context.access.allows(host)
 
-    def ask(self, datagram: memoryview, peer: Address) -> None:
-        """What the service says to it."""
+    def answer_datagram(self, datagram: memoryview, peer: Address) -> None:
+        """Call the service and send its reply."""
         try:
             reply = self.context.service.datagram(datagram, peer)
         except HandlerFailed:
             self.row[HANDLER_ERRORS] += 1
             return
         if reply is not None:
-            self.answer(reply, peer, len(datagram))
+            self.send_reply(reply, peer, len(datagram))
 
-    def answer(self, pieces: Sequence[bytes | memoryview], peer: Address, request: int) -> None:
-        """Send a reply to a request of so many bytes."""
+    def send_reply(
+        self, pieces: Sequence[bytes | memoryview], peer: Address, request_bytes: int
+    ) -> None:
+        """Send or count a reply. The second rule bounds amplification (RFC 9000, 8)."""
         size = sum(map(len, pieces))
         if peer is None:
             self.row[UNANSWERED] += 1
             return
-        if max(request, self.context.limits.unvalidated_reply_bytes_max) < size <= self.bytes_max:
+        unblocked_bytes = max(request_bytes, self.context.limits.unvalidated_reply_bytes_max)
+        if unblocked_bytes < size <= self.bytes_max:
             self.row[AMPLIFICATION_BLOCKED] += 1
             return
         sent = size <= self.bytes_max and (
-            self.send(pieces, peer) or (self.has_room() and self.send(pieces, peer))
+            self.send(pieces, peer) or (self.await_room() and self.send(pieces, peer))
         )
         self.row[REPLIES if sent else UNSENT] += 1
         self.row[BYTES_OUT] += size if sent else 0
@@ -159,8 +159,8 @@ class Loop:
             return False
         return True
 
-    def has_room(self) -> bool:
-        """Wait a moment for the send buffer; False if that was not why the reply did not go out.
+    def await_room(self) -> bool:
+        """Wait up to DATAGRAM_SEND_TIMEOUT_S for room in the send buffer. Returns whether there is.
 
         Never for that of a Unix socket: it is the one peer's queue that is full, or all is held by
         peers that do not read.
@@ -169,5 +169,5 @@ class Loop:
 
 
 def run(context: LoopContext) -> None:
-    """Serve work's socket until it is stopped (engine/datagram/contract.py)."""
-    Loop(context).serve()
+    """Serve the context's socket until it is stopped (engine/datagram/contract.py)."""
+    DatagramLoop(context).serve()
