@@ -1,6 +1,4 @@
-"""Remote commands when the network, the peers and the server itself misbehave: still once, still
-whole, still right.
-"""
+"""Exec under faults of network, peers and server: at most once, whole, bounded."""
 
 from __future__ import annotations
 
@@ -71,7 +69,7 @@ def peer(endpoint: Endpoint) -> Iterator[socket.socket]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_over_a_network_that_loses_doubles_and_reorders_a_command_runs_once_and_arrives_whole(
+def test_over_a_lossy_network_a_command_runs_once_and_arrives_whole(
     folder: Path, seed: int
 ) -> None:
     with serving(folder) as (_, endpoint), Lossy(endpoint, seed) as network:
@@ -95,7 +93,7 @@ def test_where_nothing_arrives_the_client_gives_up_in_time(folder: Path) -> None
     assert "no answer within 0.5 s" in done.stderr
 
 
-def test_a_server_killed_while_the_command_runs_is_an_unknown_outcome_and_no_second_run(
+def test_a_killed_server_is_an_unknown_outcome_and_no_second_run(
     folder: Path,
 ) -> None:
     with contextlib.ExitStack() as stack:
@@ -134,18 +132,18 @@ def test_a_server_that_comes_up_while_the_client_asks_is_not_missed(folder: Path
     assert (code, out == SEQ, marks(folder)) == (10, True, 1)
 
 
-def test_a_recorded_conversation_is_worth_nothing_afterwards_nor_after_a_restart(
+def test_a_replayed_exchange_runs_nothing_nor_after_a_restart(
     folder: Path,
 ) -> None:
     recorded: list[bytes] = []
     with serving(folder) as (server, endpoint), peer(endpoint) as sock:
         ours = ExecClientProtocol(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
         while not ours.is_over:
-            recorded.append(ours.next())
+            recorded.append(ours.next_datagram())
             sock.send(recorded[-1])
-            ours.hear(sock.recv(2000))
+            ours.receive_datagram(sock.recv(2000))
             while not (ours.is_due or ours.is_over):
-                ours.hear(sock.recv(2000))
+                ours.receive_datagram(sock.recv(2000))
         assert marks(folder) == 1
         with peer(endpoint) as thief:
             for datagram in recorded:
@@ -172,20 +170,22 @@ def still_serves(folder: Path, endpoint: Endpoint) -> None:
     assert (done.returncode, done.stdout == SEQ) == (10, True), done.stderr
 
 
-def test_a_flood_of_junk_forgeries_and_half_requests_disturbs_nobody(folder: Path) -> None:
+def test_a_flood_of_junk_and_forgeries_does_not_disturb_clients(folder: Path) -> None:
     with serving(folder) as (server, endpoint), peer(endpoint) as sock:
         forged = ExecClientProtocol(["mark"], "alice", bytes(32), os.urandom(16), now_us())
-        unproven = ExecClientProtocol(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
+        unvalidated = ExecClientProtocol(
+            ["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us()
+        )
         sent = [0, 0]
         sock.setblocking(False)
 
         def flood() -> None:
-            whole = unproven.next()
+            whole = unvalidated.next_datagram()
             for datagram in (
                 os.urandom(100),
                 b"",
                 bytes(60000),
-                forged.next(),
+                forged.next_datagram(),
                 whole,
                 whole[:40],
                 b"uptime\0\0",
@@ -221,7 +221,7 @@ def test_a_port_of_a_service_is_not_answered(folder: Path, port: int) -> None:
         except PermissionError:
             pytest.skip("ports below 1024 need privilege here")
         ours = ExecClientProtocol(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
-        low.sendto(ours.next(), (endpoint.host, endpoint.port))
+        low.sendto(ours.next_datagram(), (endpoint.host, endpoint.port))
         still_serves(folder, endpoint)
         low.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -229,15 +229,15 @@ def test_a_port_of_a_service_is_not_answered(folder: Path, port: int) -> None:
         assert "1 ignored" in server.end()[1]
 
 
-def test_a_peer_that_asks_and_never_listens_holds_up_nobody(folder: Path) -> None:
+def test_a_peer_that_reads_no_reply_delays_no_other_client(folder: Path) -> None:
     with serving(folder) as (_, endpoint):
         with peer(endpoint) as sock:
             ours = ExecClientProtocol(["mark"], "alice", SECRETS["alice"], os.urandom(16), now_us())
             for _ in range(2):
-                sock.send(ours.next())
-                ours.hear(sock.recv(2000))
+                sock.send(ours.next_datagram())
+                ours.receive_datagram(sock.recv(2000))
             while not ours.has_ended:
-                ours.hear(sock.recv(2000))
+                ours.receive_datagram(sock.recv(2000))
             for _ in range(50):
                 sock.send(ours.next_datagram(timed_out=True))
         still_serves(folder, endpoint)
@@ -261,9 +261,9 @@ def test_no_datagram_of_a_whole_conversation_needs_to_be_cut_up(folder: Path) ->
             [],
         )
         while not ours.is_over:
-            sizes.append(sock.send(ours.next()))
+            sizes.append(sock.send(ours.next_datagram()))
             while not (ours.is_due or ours.is_over):
                 reply = sock.recv(65536)
                 sizes.append(len(reply))
-                ours.hear(reply)
+                ours.receive_datagram(reply)
         assert max(sizes) <= EXEC_DATAGRAM_BYTES_MAX

@@ -1,6 +1,4 @@
-"""`fastnet exec run`: what runs, how it ends, and what the client says of it. Real servers, real
-clients.
-"""
+"""`fastnet exec run` with real servers: what runs, how it ends, what is printed."""
 
 from __future__ import annotations
 
@@ -134,7 +132,7 @@ def test_everything_a_command_started_is_gone_at_its_time_limit(
     eventually(lambda: not is_alive(int((tmp_path / "child").read_text())), "the end of the child")
 
 
-def test_what_a_command_leaves_behind_is_gone_when_it_ends_and_delays_nobody(
+def test_orphans_of_a_command_are_killed_when_it_ends_without_delay(
     offer: Offer, tmp_path: Path
 ) -> None:
     script = f"sleep 63 & echo $! > {tmp_path}/child; echo out"
@@ -249,7 +247,7 @@ def open_way(folder: Path) -> None:
             parent.chmod(parent.stat().st_mode | 0o1)
 
 
-def test_output_beyond_the_limit_is_cut_and_said_and_the_status_is_the_commands_own(
+def test_output_beyond_the_limit_is_cut_and_keeps_the_exit_status(
     offer: Offer,
 ) -> None:
     remote = offer(
@@ -345,7 +343,7 @@ def test_a_wrong_key_is_not_answered_and_the_client_guesses_why(
     )
 
 
-def test_nobody_there_is_told_at_once(tmp_path: Path) -> None:
+def test_a_refused_connection_is_an_immediate_error(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]

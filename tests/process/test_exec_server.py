@@ -50,7 +50,7 @@ def test_root_is_refused_without_allow_root(tmp_path: Path) -> None:
 
 def test_without_keys_nothing_starts(tmp_path: Path) -> None:
     words = serving(tmp_path, it=shell("true"))
-    (tmp_path / "keys").write_text("# nobody\n")
+    (tmp_path / "keys").write_text("# no key\n")
     done = finish(*words)
     assert done.returncode == 3
     assert (
@@ -287,7 +287,7 @@ def test_what_cannot_be_logged_does_not_run(offer: Offer, tmp_path: Path) -> Non
     full = resource.prlimit(
         remote.server.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY)
     )
-    assert remote.run("it").returncode == 0, "nobody could know yet"
+    assert remote.run("it").returncode == 0, "the log was not full yet"
     for _ in range(2):
         done = remote.run("it")
         assert done.returncode == 5
@@ -297,7 +297,7 @@ def test_what_cannot_be_logged_does_not_run(offer: Offer, tmp_path: Path) -> Non
     assert (tmp_path / "marks").read_text() == "x\n" * 2
 
 
-def test_nonces_that_were_removed_are_written_anew_and_those_of_others_left_alone(
+def test_removed_nonces_are_written_again_and_foreign_files_left_alone(
     offer: Offer, tmp_path: Path
 ) -> None:
     remote, nonces = offer(it=shell("true")), tmp_path / "nonces"

@@ -1,5 +1,6 @@
-"""A UDP network that behaves badly: between a client and a server it loses, doubles, delays and
-reorders datagrams.
+"""Lossy UDP network: a proxy that loses, duplicates, delays and reorders datagrams.
+
+It prints its seed, which pytest shows for a test that fails; the same seed makes the same choices.
 """
 
 from __future__ import annotations
@@ -15,8 +16,14 @@ from fastnet.endpoint import Endpoint
 
 
 class Lossy:
-    """A proxy on a port of its own; a thread until closed. loss, doubled, late: chances. seed makes
-    a run repeatable.
+    """A proxy on a port of its own, in a thread until it is closed.
+
+    Args:
+        server: Where datagrams are forwarded.
+        seed: Of the random choices.
+        loss: Probability that a datagram is lost.
+        doubled: Probability that it is duplicated.
+        late: Probability that it is delayed.
     """
 
     def __init__(
@@ -27,6 +34,7 @@ class Lossy:
         doubled: float = 0.1,
         late: float = 0.2,
     ) -> None:
+        print(f"lossy network: seed {seed}")
         self.chance = random.Random(seed)
         self.loss, self.doubled, self.late = loss, doubled, late
         self.server = (server.host, server.port)
@@ -49,9 +57,9 @@ class Lossy:
             for item in [item for item in self.waiting if item[0] <= now_s]:
                 self.waiting.remove(item)
                 self._deliver(*item[1:])
-            patience_s = min((item[0] for item in self.waiting), default=now_s + 1) - now_s
+            timeout_s = min((item[0] for item in self.waiting), default=now_s + 1) - now_s
             for sock in select.select(
-                [self.front, self.stop, *self.backs.values()], [], [], patience_s
+                [self.front, self.stop, *self.backs.values()], [], [], timeout_s
             )[0]:
                 if sock is self.stop:
                     return
