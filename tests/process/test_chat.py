@@ -188,8 +188,8 @@ def test_a_client_gives_up_when_the_server_does_not_answer(endpoint: Endpoint) -
         code, _, error = ada.end()
         assert (code, error) == (
             4,
-            f"fastnet: {where}: no answer within 3 s; 1 message was not accepted. The host is down, "
-            "a firewall drops the packets, or it needs a longer --timeout.\n",
+            f"fastnet: {where}: no answer within 3 s; 1 message was not accepted. The host is "
+            "down, a firewall drops the packets, or it needs a longer --timeout.\n",
         )
 
 

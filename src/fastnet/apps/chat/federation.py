@@ -231,7 +231,7 @@ class Federation:
         return [*conflicts, *self.protocol.replace_remote_members(server, members)]
 
     def _resolve_name_conflicts(self, server: str, members: list[RemoteMember]) -> Datagrams:
-        """Disconnect local members whose name a remote member took first; its server does alike."""
+        """Disconnect local members whose name a remote member had before them."""
         sent: Datagrams = []
         for each in members:
             local = self.protocol.names.get(each.display_name.casefold())
