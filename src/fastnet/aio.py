@@ -241,7 +241,7 @@ def _close_result(attempt: asyncio.Future[C]) -> None:
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread of its own and return what it returns, or raise what it raises."""
+    """Run `work` in a thread of its own; return its result or raise its exception."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 

@@ -1,4 +1,4 @@
-"""The library's synchronous functions: serve and connect; send and receive are in apps.transfer.
+"""The library's blocking functions serve and connect; apps.transfer has send and receive.
 
 Decision: an option is a typed keyword (PEP 692), so that help(), an editor and a type checker
 show and check it; what they let through is checked again when the function is called.

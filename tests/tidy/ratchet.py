@@ -24,9 +24,7 @@ def listed(rule: str) -> set[str]:
 
 
 def check(rule: str, paths: Iterable[Path], offences: Rule) -> None:
-    """Fail with every offence in a file that is not listed, and for every listed file that is
-    clean.
-    """
+    """Fail for an offence in a file that is not listed, and for a listed file that is clean."""
     found = {name_of(path): offences(path) for path in paths}
     known = listed(rule)
     new = [f"{path}: {each}" for path in found if path not in known for each in found[path]]

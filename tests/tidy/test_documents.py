@@ -1,4 +1,4 @@
-"""The documents: their examples run, their links lead to files, their tables have every row."""
+"""Documents: examples run, links lead to files, tables have every row."""
 
 from __future__ import annotations
 
@@ -61,3 +61,19 @@ def test_the_table_of_datagram_engines_has_every_row() -> None:
     document = (ROOT / "docs" / "datagrams.md").read_text()
     for name, row in DATAGRAMS.items():
         assert f"| `{name}` | {row.about} | " in document
+
+
+def test_the_tables_of_the_benchmarks_are_rendered_from_their_results() -> None:
+    from bench import render
+
+    document = render.DOCUMENT.read_text()
+    assert document == render.rendered(document), "run python -m bench.render"
+    named = set(render.MARK.findall(document))
+    assert named == {path.stem for path in render.RESULTS.glob("*.json")}
+
+
+def test_the_glossary_is_in_order_and_has_each_term_once() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    terms = re.findall(r"^\| ([^|]+?) \|", text, re.MULTILINE)[1:]
+    assert len(terms) > 40
+    assert terms == sorted(set(terms), key=str.casefold)
