@@ -1,10 +1,9 @@
-"""`--compress zstd`: frames within frames, each small enough to be held in memory.
+"""Zstandard compression (`--compress zstd`): frames inside frames, each held in memory.
 
-Facts. A compressed frame says itself how long it will be, and a decompressor believes it: a few
-bytes can claim a terabyte.
-Decision: what is compressed is a whole EXTENT or PACK frame of at most PACK_BYTES_MAX; the length
-that the frame claims is checked against ours, and that against the bound, before anything is
-unpacked.
+Facts. A Zstandard frame declares its content size, and a decompressor trusts it: a few bytes can
+claim a terabyte.
+Decision: a whole EXTENT or PACK frame of at most PACK_BYTES_MAX is compressed; the declared size is
+checked against our header, and that against the bound, before decompression.
 Cost: every byte passes through this process, so no zero-copy; worth it where the network is slower
 than a processor compresses.
 """

@@ -1,8 +1,8 @@
 """Digests of extents, and of files out of them.
 
-Facts. A digest over a whole file cannot be taken up in its middle, so who resumes a transfer has to
-read all of it again, and a zero-copy mover never has the bytes in hand. xxh3-128 hashes what is in
-the L2 cache at many times the speed of a copy.
+Facts. A digest over a whole file cannot be resumed in its middle, so a resumed transfer would read
+all of it again, and a zero-copy mover never has the bytes in this process. xxh3-128 hashes the
+L2 cache at many times the speed of a copy.
 Decision: each extent has its own digest. A quick one is taken in the buffer of a mover that copies,
 which is faster on two processors than to move without a copy and read the page cache again. A slow
 one (blake2b, sha256) is taken by a second thread, which reads the page cache through a buffer of
@@ -27,21 +27,21 @@ RECORD = struct.Struct("!QQ")
 
 
 class Hasher(Protocol):
-    """What hashlib and xxhash make."""
+    """Interface of the hashers of hashlib and xxhash."""
 
     def update(self, data: bytes | memoryview, /) -> None: ...
 
     def digest(self) -> bytes: ...
 
 
-AtOnce = Callable[[bytes | memoryview], bytes]
+DigestFunction = Callable[[bytes | memoryview], bytes]
 
 
-class Nothing:
+class NullHasher:
     """The hasher of `--digest none`."""
 
     def update(self, data: bytes | memoryview, /) -> None:
-        """Look at nothing."""
+        """Ignore the data."""
 
     def digest(self) -> bytes:
         return b""
@@ -70,21 +70,21 @@ ALGORITHMS: dict[str, tuple[Callable[[], Hasher], int]] = {
     "xxh3-128": (new_xxh3, 16),
     "blake2b": (new_blake2b, 32),
     "sha256": (new_sha256, 32),
-    "none": (Nothing, 0),
+    "none": (NullHasher, 0),
 }
 """How to start one, and the bytes of its digest. The first is the default; blake2b and sha256 also
 stand up to forgers.
 """
 
 
-def at_once_xxh3() -> AtOnce:
+def xxh3_function() -> DigestFunction:
     import xxhash
 
-    at_once: AtOnce = xxhash.xxh3_128_digest
-    return at_once
+    function: DigestFunction = xxhash.xxh3_128_digest
+    return function
 
 
-AT_ONCE = {"xxh3-128": at_once_xxh3}
+DIGEST_FUNCTIONS = {"xxh3-128": xxh3_function}
 """Where one call gives the digest of what is in memory: half the time for 4 KiB. The others are
 started, fed and ended.
 """
@@ -99,7 +99,7 @@ class Algorithm:
         self.name = name
         self.is_quick = name == "xxh3-128"
         self.new, self.size = ALGORITHMS[name]
-        self.of: AtOnce = AT_ONCE[name]() if name in AT_ONCE else self._of
+        self.of: DigestFunction = DIGEST_FUNCTIONS[name]() if name in DIGEST_FUNCTIONS else self._of
 
     def _of(self, data: bytes | memoryview, /) -> bytes:
         hasher = self.new()

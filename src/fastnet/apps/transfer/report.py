@@ -1,4 +1,4 @@
-"""How a transfer went, as one frozen value with its units in the names."""
+"""Report of one transfer, a frozen value with units in the names."""
 
 from __future__ import annotations
 
@@ -11,36 +11,44 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class TransferReport:
-    """One transfer, from this side.
-
-    role: "send" or "recv". mode: "raw" or "fastnet/1". moved_bytes: file bytes that crossed the
-    connection. confirmed_bytes: those that the receiver said it has under their final names; None
-    when nobody can say so (raw). seconds: from the first byte's readiness to the end. cpu_seconds:
-    user and system time of this process meanwhile; peer_cpu_seconds: the other side's, where it
-    told. mover: which one ran here, as "splice-native", and mover_reason why. congestion: the
-    algorithm of the connection, "" for none. message: last words of a raw peer, as it sent them.
-    digest: algorithm and hexadecimal digest of a single file, or None. skipped_bytes: not sent,
-    because already there. streams: connections that carried it.
-    """
+    """One transfer, from this side."""
 
     role: str
+    """ "send" or "recv"."""
     mode: str
+    """ "raw" or "fastnet/1"."""
     peer: str
+    """Address of the other side."""
     files: int
+    """Files complete."""
     moved_bytes: int
+    """File bytes that crossed the connections."""
     seconds: float
+    """From the plan to the end."""
     cpu_seconds: float
+    """User and system time of this process meanwhile."""
     mover: str
+    """Mover and backend that ran here, as "splice-native"."""
     mover_reason: str
+    """Why this mover."""
     congestion: str = ""
+    """TCP congestion control of the connection, "" for none."""
     confirmed_bytes: int | None = None
+    """File bytes that the receiver has under their final names; None in raw mode."""
     skipped_bytes: int = 0
+    """File bytes not sent, because the receiver had them."""
     peer_cpu_seconds: float | None = None
+    """`cpu_seconds` of the other side, if it reported them."""
     peer_mover: str | None = None
+    """`mover` of the other side, if it reported it."""
     peer_mover_reason: str | None = None
+    """`mover_reason` of the other side, if it reported it."""
     message: str | None = None
+    """Final message of a raw peer, as it was sent."""
     digest: str | None = None
+    """Algorithm and hexadecimal digest of a single file, or None."""
     streams: int = 1
+    """Data connections used."""
 
     @property
     def gb_per_s(self) -> float:

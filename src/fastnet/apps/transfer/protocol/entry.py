@@ -1,8 +1,8 @@
-"""What a transfer carries, one entry a file, folder or link, and its form in a manifest.
+"""Entry of a manifest: one file, folder, link or stream, and its form in JSON.
 
 In JSON an entry is a list: kind, path, mode, mtime in ns, size, and for a link its target, for a
 file the identity of the source. Paths are relative, with "/" between components; bytes that are no
-UTF-8 stand as U+DC80 to U+DCFF, as Python reads them (PEP 383).
+UTF-8 are written as U+DC80 to U+DCFF, as Python reads them (PEP 383).
 """
 
 from __future__ import annotations
@@ -16,28 +16,26 @@ from fastnet.limits import DEPTH_MAX
 FILE, FOLDER, LINK, STREAM = "f", "d", "l", "s"
 KINDS = (FILE, FOLDER, LINK, STREAM)
 MODE_BITS = 0o777
-"""No set-user-ID, no sticky bit: what a stranger sends gets no privilege."""
+"""No set-user-ID, no sticky bit: a received file gets no privilege."""
 SIZE_MAX = 1 << 62
 EXTRA_MAX = 4096
 TIME_NS_MAX = 1 << 62
 
 
 class Entry(NamedTuple):
-    """kind: one of KINDS. size: bytes, 0 for all but files; a stream's is known at its end. extra:
-    a
-    link's target, a file's identity (it changes when the source does). data_bytes: what of a file
-    is no hole; not in the manifest.
-
-    A tuple, because there may be a million of them.
-    """
+    """One entry; a tuple, because there may be a million of them."""
 
     kind: str
+    """One of KINDS."""
     path: str
     mode: int = 0o644
     mtime_ns: int = 0
     size: int = 0
+    """Bytes of a file, else 0; a stream's size is known at its end."""
     extra: str = ""
+    """A link's target, or a file's identity, which changes when the source does."""
     data_bytes: int = 0
+    """Bytes of a file outside holes; not in the manifest."""
 
     def as_list(self) -> list[Any]:
         return list(self[:-1])

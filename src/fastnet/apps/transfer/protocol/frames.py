@@ -1,5 +1,4 @@
-"""The frames of fastnet/1, byte by byte. Sans-I/O: bytes in, values out. docs/protocol.md says what
-they mean.
+"""Frames of fastnet/1: sans-I/O packing and parsing; their meaning is in docs/protocol.md.
 
 Facts. sendfile(2) and splice(2) move bytes between a file and a socket only when nothing is mixed
 into them.
@@ -7,8 +6,8 @@ Consequence: a frame around each buffer would cost the zero copies.
 Decision: everything is a frame, a kind and a length before its payload, but the payload of the one
 kind that carries an extent of a file ends with up to EXTENT_BYTES_MAX bytes as they stand in that
 file. Control frames are small JSON objects, for people who read captures; the kinds of which there
-are thousands are packed. What a peer declares is checked against a bound before a byte of it is
-kept.
+are thousands are packed. A length that a peer declares is checked against a bound before a byte of
+the payload is read.
 """
 
 from __future__ import annotations
@@ -31,9 +30,7 @@ from fastnet.limits import (
 MAGIC = b"fastnet/1\n"
 VERSION = 1
 GREETING = MAGIC + b"H\0\0"
-"""How each side of fastnet/1 begins: MAGIC, and a HELLO of less than 64 KiB. No text begins like
-this.
-"""
+"""The first bytes of each side: MAGIC, and the header of a HELLO of less than 64 KiB."""
 HEAD = struct.Struct("!BI")
 """FrameKind and payload length."""
 EXTENT = struct.Struct("!IQ")
@@ -48,19 +45,19 @@ COUNT = struct.Struct("!I")
 class FrameKind(enum.IntEnum):
     """The first byte of a frame: a letter, so that a capture can be read."""
 
-    HELLO = ord("H")  # both: who speaks; JSON
-    TOKEN = ord("T")  # both: proof of the token; JSON
-    MANIFEST = ord("M")  # sender: a part of what will be sent; JSON
-    PLAN = ord("P")  # receiver: what it wants of it; JSON
+    HELLO = ord("H")  # both: identification; JSON
+    TOKEN = ord("T")  # both: MAC of the token; JSON
+    MANIFEST = ord("M")  # sender: a part of the list of entries; JSON
+    PLAN = ord("P")  # receiver: what must be sent; JSON
     EXTENT = ord("E")  # sender: entry, offset, and bytes as they are in the file
     COMPRESSED = ord("Z")  # sender: an EXTENT or PACK frame, compressed
     DIGEST = ord("D")  # sender: the digest of the extent just sent
     PACK = ord("K")  # sender: small files, whole, with their digests
-    END = ord("C")  # sender: a file is over; JSON
-    FINISH = ord("F")  # sender: that was all, and later: your word arrived; JSON
-    KEEPALIVE = ord("L")  # both: still here, working; JSON
-    ACK = ord("A")  # receiver: all is under its final name; JSON
-    ERROR = ord("X")  # both: over, and why; JSON
+    END = ord("C")  # sender: a file is complete or aborted; JSON
+    FINISH = ord("F")  # sender: all files sent; later: ACK received; JSON
+    KEEPALIVE = ord("L")  # both: no idle timeout, please wait; JSON
+    ACK = ord("A")  # receiver: all files have their final names; JSON
+    ERROR = ord("X")  # both: the transfer failed, and why; JSON
 
 
 PAYLOAD_MAX = {
@@ -85,7 +82,7 @@ class Frame(NamedTuple):
 
 
 class ProtocolError(TransferError):
-    """The peer does not speak fastnet/1, or lies."""
+    """The peer violates fastnet/1."""
 
     def __init__(self, what: str) -> None:
         hint = "Is the other side a fastnet without --raw, and not older than this one?"
@@ -122,7 +119,7 @@ def unpack_head(head: bytes) -> tuple[FrameKind, int]:
 
 
 def pack_extent(entry: int, offset: int, count: int) -> bytes:
-    """What comes before the bytes of an extent."""
+    """The frame header before the bytes of an extent."""
     return HEAD.pack(FrameKind.EXTENT, EXTENT.size + count) + EXTENT.pack(entry, offset)
 
 
@@ -137,7 +134,7 @@ def pack_digest(entry: int, offset: int, count: int, digest: bytes) -> bytes:
 def unpack_digest(payload: bytes) -> tuple[int, int, int, bytes]:
     """Entry, offset, length and digest. Raises ProtocolError."""
     if len(payload) < DIGEST.size:
-        raise ProtocolError("a proof is cut short")
+        raise ProtocolError("a digest is cut short")
     entry, offset, count = DIGEST.unpack_from(payload)
     return entry, offset, count, payload[DIGEST.size :]
 
@@ -150,7 +147,7 @@ def pack_files(files: list[tuple[int, bytes, bytes]]) -> list[bytes]:
 
 
 def pack_head(count: int, table: bytes, content_bytes: int) -> bytes:
-    """What comes before the contents of a pack."""
+    """The frame header and table before the contents of a pack."""
     return (
         HEAD.pack(FrameKind.PACK, COUNT.size + len(table) + content_bytes)
         + COUNT.pack(count)
@@ -159,7 +156,7 @@ def pack_head(count: int, table: bytes, content_bytes: int) -> bytes:
 
 
 def files_in(pack: bytes | bytearray) -> int:
-    """How many files a pack says that it has; 0 for what is too short to say."""
+    """The number of files that a pack declares; 0 if it is too short for its count."""
     return int(COUNT.unpack_from(pack)[0]) if len(pack) >= COUNT.size else 0
 
 

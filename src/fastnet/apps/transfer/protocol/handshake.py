@@ -1,12 +1,10 @@
-"""Who is there: magic, version, role, and proof that both sides hold the token, before anything
-else
-is believed.
+"""Handshake of fastnet/1: magic, version, role and token, before any other input is processed.
 
-Facts. A listener is found by port scanners, browsers and wrong commands. A proof that a peer could
-send back to us would prove nothing.
-Decision: who connects speaks first, so a listener tells a stranger nothing. All of it must be over
-within HELLO_S. Each side proves the token over both nonces, its own role and the TLS certificate
-(auth.py); who connects proves it first.
+Facts. A listener is found by port scanners, browsers and wrong commands. A MAC that a peer could
+reflect would prove nothing.
+Decision: the connecting side sends first, so a listener reveals nothing to an unauthenticated peer.
+The handshake must be complete within HELLO_S. Each side sends a MAC over both nonces, its own role
+and the TLS certificate (security/token.py); the connecting side sends its MAC first.
 """
 
 from __future__ import annotations
@@ -33,23 +31,26 @@ OTHER_ROLE = {"send": "recv", "recv": "send"}
 
 
 class Hello(NamedTuple):
-    """What we say of ourselves. role: "send" or "recv". token: the shared secret, b"" for none.
-    binding: of TLS.
-
-    compress: what a sender does, or a receiver can undo. streams: connections that a sender wants,
-    or a receiver can use. session_id: by which a listener knows further ones again. joins_session: the session_id
-    of the transfer that this connection belongs to.
-    """
+    """What this side sends in HELLO."""
 
     role: str
+    """ "send" or "recv"."""
     token: bytes = b""
+    """Shared secret; empty for none. Not sent."""
     binding: bytes = b""
+    """TLS channel binding, part of the MAC. Not sent."""
     digest: str = ""
+    """Digest algorithm of a sender."""
     dry_run: bool = False
+    """Exchange the plan only."""
     compress: str = ""
+    """Compression that a sender applies, or a receiver can decompress."""
     streams: int = 1
+    """Data connections that a sender wants, or a receiver can use."""
     session_id: str = ""
+    """By which a listener recognises further data connections."""
     joins_session: str = ""
+    """Session id of the transfer that this connection belongs to."""
 
     def fields(self, nonce: bytes) -> dict[str, Any]:
         return {
@@ -68,32 +69,40 @@ class Hello(NamedTuple):
 
 
 class PeerHello(NamedTuple):
-    """What the other side says of itself. streams: connections that both can use."""
+    """What the peer's HELLO contains."""
 
     role: str
     digest: str
     dry_run: bool
     is_authenticated: bool
+    """Whether the peer has sent the right MAC."""
     compress: str
     streams: int
+    """Data connections that both sides can use."""
     session_id: str
     joins_session: str
 
 
 def perform_handshake(connection: TransferConnection, mine: Hello, dialled: bool) -> PeerHello:
-    """Find out who the other side is. dialled: whether this side connected.
+    """Exchange HELLO and TOKEN frames.
 
-    Raises ProtocolError for a stranger, TransferRefused for a peer without the right token, and
-    ConnectionLost.
+    Args:
+        connection: A new connection.
+        mine: This side's HELLO.
+        dialled: Whether this side connected.
+    Raises:
+        ProtocolError: The peer does not speak fastnet/1.  TransferRefused: It lacks the token.
+        ConnectionLost: It closed the connection, or took longer than HELLO_S.
     """
     connection.deadline = monotonic() + HELLO_S
     try:
         peer = _handshake(connection, mine, dialled)
     except ConnectionLost as error:
-        hint = "Is it a fastnet of the other role? --raw, --tls and --token-file must be the same on both sides"
-        raise ConnectionLost(
-            f"{error.message} before it said who it is", hint, error.code
-        ) from error
+        hint = (
+            "Is it a fastnet of the other role? "
+            "--raw, --tls and --token-file must be the same on both sides"
+        )
+        raise ConnectionLost(f"{error.message} before its hello", hint, error.code) from error
     connection.deadline = None
     return peer
 
@@ -109,7 +118,7 @@ def _handshake(connection: TransferConnection, mine: Hello, dialled: bool) -> Pe
         connection.send(hello)
     peer = _check(mine, theirs)
     if mine.token:
-        _prove(connection, mine, nonce, bytes.fromhex(theirs["nonce"]), dialled)
+        _exchange_macs(connection, mine, nonce, bytes.fromhex(theirs["nonce"]), dialled)
     return peer
 
 
@@ -123,9 +132,7 @@ def _read_hello(connection: TransferConnection) -> dict[str, Any]:
 
 
 def expect(connection: TransferConnection, kind: FrameKind) -> dict[str, Any]:
-    """The next frame, which must be of that kind; heart-beats are skipped. Raises what the peer
-    reports.
-    """
+    """Receive the next frame, skipping KEEPALIVE. Raises ProtocolError, the peer's ERROR."""
     while True:
         frame = connection.read_frame(kind, bytes_max=HELLO_BYTES_MAX)
         if frame.kind == FrameKind.ERROR:
@@ -135,7 +142,7 @@ def expect(connection: TransferConnection, kind: FrameKind) -> dict[str, Any]:
 
 
 def as_error(peer: str, fields: dict[str, Any]) -> TransferRefused:
-    """What the other side says went wrong, as an error of ours."""
+    """The error that the peer's ERROR frame reports."""
     code = field(fields, "code", str, ErrorCode.FAILED)
     known = code if code in ErrorCode.__members__.values() else ErrorCode.FAILED
     text = field(fields, "text", str, "it does not say why")[:REASON_CHARACTERS]
@@ -177,7 +184,7 @@ def _check(mine: Hello, theirs: dict[str, Any]) -> PeerHello:
     )
 
 
-def _prove(
+def _exchange_macs(
     connection: TransferConnection, mine: Hello, nonce: bytes, theirs: bytes, dialled: bool
 ) -> None:
     word = token.proof(mine.token, mine.role, nonce, theirs, mine.binding)

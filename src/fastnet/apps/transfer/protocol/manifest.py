@@ -1,8 +1,7 @@
-"""The list of what will be sent: written in parts by the sender, read within bounds by the
-receiver.
+"""Manifest: the list of entries, sent in parts, received within bounds.
 
-Decision: a part is at most half of what a control frame may be, so a million files need no large
-frame; the last part says that it is the last, and how much of all is data and no hole.
+Decision: a part is at most half as long as a control frame may be, so a million files need no large
+frame; the last part is marked, and has the number of bytes outside holes.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ PART_BYTES = CONTROL_BYTES_MAX // 2
 ESCAPED = 6
 """Most bytes of a character in a JSON string that is ASCII."""
 WIDE_BYTES = 2
-"""What a character of a name that is not ASCII counts beside what it travels as: in memory it may
-take four bytes, twice.
-"""
+"""Added per character of a non-ASCII name: in memory it may take four bytes, twice."""
 NUMBERS_BYTES = 64
-"""More than the numbers of an entry take."""
+"""Upper bound for the numbers of an entry in JSON."""
 
 
 class Manifest(NamedTuple):
-    """data_bytes: what of all files is no hole. dry_run: whether nothing is to travel."""
+    """Everything that a sender offers."""
 
     entries: list[Entry]
     data_bytes: int
+    """Bytes of all files outside holes."""
     dry_run: bool
+    """Exchange the plan only."""
 
 
 def write(manifest: Manifest, send: Callable[[bytes], None]) -> None:
-    """Send it, part by part."""
+    """Send a manifest in parts."""
     part: list[Any] = []
     weight = 0
     for entry in manifest.entries:
@@ -62,8 +61,11 @@ def read(
     files_max: int,
     bytes_max: int | None,
 ) -> Manifest:
-    """All parts, at MANIFEST_BYTES_S_MIN at least. Raises ProtocolError, and TransferRefused for
-    more than is allowed.
+    """Receive all parts, at MANIFEST_BYTES_S_MIN at least.
+
+    Raises:
+        ProtocolError: It is malformed.  TransferRefused: It exceeds a limit.
+        ConnectionLost: It came too slowly.
     """
     entries: list[Entry] = []
     weight, wide, fields, began = 0, 0, dict[str, Any](), monotonic()
@@ -84,7 +86,7 @@ def read(
         part = list(map(from_list, rows))
         wide += sum(WIDE_BYTES * len(entry.path) for entry in part if not entry.path.isascii())
         if weight + wide > MANIFEST_BYTES_MAX:
-            message = f"the names of what the sender wants to send take more than {MANIFEST_BYTES_MAX} bytes"
+            message = f"the names in the manifest take more than {MANIFEST_BYTES_MAX} bytes"
             raise TransferRefused(message, "Send it in parts", ErrorCode.LIMIT)
         entries += part
     connection.deadline = None

@@ -1,6 +1,4 @@
-"""What a receiver wants of a manifest, and has of it already: its PLAN, as the sender
-believes it.
-"""
+"""Plan: which entries the receiver needs and which extents it holds, checked by the sender."""
 
 from __future__ import annotations
 
@@ -12,18 +10,20 @@ from fastnet.apps.transfer.protocol.frames import ProtocolError, field
 
 
 class Plan(NamedTuple):
-    """indices: entries that travel, in order. held: what of them does not. total_bytes: None when a
-    stream is among them.
-    """
+    """What a sender must send."""
 
     indices: list[int]
+    """Entries to send, in order."""
     held: dict[int, list[Extent]]
+    """Extents that the receiver holds already, by entry."""
     total_bytes: int | None
+    """Bytes to send; None when the size of one entry is not known."""
     skipped_bytes: int
+    """Bytes that need not be sent."""
 
 
 def read(plan: dict[str, Any], entries: list[Entry], digest_bytes: int) -> Plan:
-    """The plan, if it makes sense for these entries. Raises ProtocolError."""
+    """Parse and check a PLAN for these entries. Raises ProtocolError."""
     skip = set(_indices(field(plan, "skip", list, []), entries))
     wanted = [
         index
@@ -38,7 +38,7 @@ def read(plan: dict[str, Any], entries: list[Entry], digest_bytes: int) -> Plan:
     _indices([pair[0] for pair in pairs], entries)
     held = {index: _extents(rows, entries[index].size, digest_bytes) for index, rows in pairs}
     if not held.keys() <= set(wanted):
-        raise ProtocolError("it has some of what it does not want")
+        raise ProtocolError("it holds extents of an entry it does not need")
     has = sum(extent.count for extents in held.values() for extent in extents)
     total = sum(entries[index].size for index in wanted) - has
     streams = any(entries[index].kind == STREAM for index in wanted)

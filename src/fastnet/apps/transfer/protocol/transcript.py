@@ -1,6 +1,4 @@
-"""What both sides must agree on at the end: which files, of which sizes, with which digests, in
-which order.
-"""
+"""Transcript of a transfer: a digest over all files sent, in order, that both sides compare."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ ROW = struct.Struct("!IQ")
 
 
 class Transcript:
-    """Grows by a row a file, in the order in which they were sent."""
+    """Running digest over one row per file: entry, size, digest of the file."""
 
     def __init__(self, algorithm: Algorithm) -> None:
         self._rows = algorithm.new()

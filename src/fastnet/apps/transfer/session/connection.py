@@ -250,7 +250,7 @@ class TransferConnection:
             raise self.lost(error) from error
 
     def receive_extent(self, mover: Mover, file_fd: int, offset: int, count: int) -> None:
-        """Receive `count` unframed bytes into a file. Raises ConnectionLost, OSError of the file."""
+        """Receive unframed bytes into a file. Raises ConnectionLost, OSError of the file."""
         copy = ExtentCopy(mover.receive_some, self, file_fd, offset, count)
         try:
             moved = copy.run()

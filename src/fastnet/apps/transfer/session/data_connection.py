@@ -87,7 +87,7 @@ class DataConnection:
         return self.mover
 
     def start_hasher(self, mover: Mover, algorithm: Algorithm) -> Hasher | None:
-        """A hasher over what `mover` moves from now on, or None if the bytes bypass this process."""
+        """A hasher over what `mover` moves next; None if the bytes bypass this process."""
         if not algorithm.size:
             return algorithm.new()
         if mover.runs != "copy" or self._has_digest_thread:

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from fastnet.apps.transfer.digest import AtOnce
+from fastnet.apps.transfer.digest import DigestFunction
 from fastnet.apps.transfer.protocol.entry import Entry
 from fastnet.apps.transfer.protocol.frames import PACKED
 from fastnet.apps.transfer.protocol.transcript import ROW
@@ -14,7 +14,7 @@ from fastnet.apps.transfer.smallfiles.contract import Announced, Gathered
 from fastnet.apps.transfer.source.identity import identity
 
 
-def gather(files: Sequence[Announced], room: bytearray, digest_of: AtOnce) -> Gathered:
+def gather(files: Sequence[Announced], room: bytearray, digest_of: DigestFunction) -> Gathered:
     """Read files into `room`, which is large enough for all of them."""
     at, table, proof = 0, list[bytes](), list[bytes]()
     with memoryview(room) as view:

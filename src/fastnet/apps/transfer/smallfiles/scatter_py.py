@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from fastnet.apps.transfer.digest import AtOnce
+from fastnet.apps.transfer.digest import DigestFunction
 from fastnet.apps.transfer.protocol.entry import FILE, Entry
 from fastnet.apps.transfer.protocol.frames import ProtocolError, unpack_files
 from fastnet.apps.transfer.protocol.transcript import ROW
@@ -18,7 +18,7 @@ from fastnet.apps.transfer.target.root import Parts, Root, plain, times
 
 
 def scatter(
-    pack: bytearray, expected: Expected, at: int, digest_bytes: int, digest_of: AtOnce
+    pack: bytearray, expected: Expected, at: int, digest_bytes: int, digest_of: DigestFunction
 ) -> Scattered:
     """Make the files of a pack. at: which of expected.due comes first."""
     try:
