@@ -1,3 +1,4 @@
-"""Measurements: fastnet's twins against each other (pytest bench), and against rivals (python -m
-bench.run).
+"""Measurements.
+
+Fastnet's twins against each other (pytest bench), and against rivals (python -m bench.run).
 """

@@ -109,8 +109,9 @@ def script(name: str, *arguments: str) -> Peer:
 
 
 def fastnet(engine: str, backend: str) -> Peer:
-    """`fastnet echo`. Connections that only wait in a queue are not served, so the pool's bound is
-    its threads.
+    """`fastnet echo`.
+
+    Connections that only wait in a queue are not served, so the pool's bound is its threads.
     """
     served = POOL_SIZE if engine == "pool" else ENGINES[engine].connections
     options = ("--port", "0", "--engine", engine, "--backend", backend)
@@ -272,8 +273,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_ready(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> Endpoint:
-    """Read standard output until the ready line is complete. complaints: where its standard error
-    goes.
+    """Read standard output until the ready line is complete.
+
+    complaints: where its standard error goes.
     """
     assert process.stdout is not None
     printed = b""

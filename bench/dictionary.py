@@ -1,4 +1,6 @@
-"""Measure a dictionary of 100,000 words over UDP: how many answers one processor gives in a second.
+"""Measure a dictionary of 100,000 words over UDP.
+
+How many answers one processor gives in a second.
 
     python -m bench.dictionary            native, pure, and a Python function with a dict on the native loop
     python -m bench.dictionary --smoke    does it still run? The numbers mean nothing

@@ -1,6 +1,6 @@
-"""The dictionary as a Python function with a dict, on fastnet's native loop: what its native
-service
-is to be compared with.
+"""The dictionary as a Python function with a dict, on fastnet's native loop.
+
+What its native service is to be compared with.
 
 python -m bench.handler_dictionary FILE RCVBUF_BYTES
 """

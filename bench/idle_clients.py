@@ -1,5 +1,6 @@
-"""Idle clients in a process of their own: `python -m bench.idle_clients ENDPOINT CONNECTIONS
-SOURCE`.
+"""Idle clients in a process of their own.
+
+`python -m bench.idle_clients ENDPOINT CONNECTIONS SOURCE`.
 
 Prints a line when all are connected. At the end of input every hundredth connection echoes a
 message, which must come back, and the last line says how many did. SOURCE is the address of 127/8

@@ -1,5 +1,6 @@
-"""`fastnet send --streams N` over a long way that loses packets: python -m bench.lossy_wan (needs
-root).
+"""`fastnet send --streams N` over a long way that loses packets.
+
+Run it as root: python -m bench.lossy_wan.
 
 Two network namespaces, a TUN device in each, and between them this process, which holds every
 packet back for half the round trip and drops one in so many. It is Python, so it carries some tens
@@ -42,8 +43,9 @@ def run(*words: str) -> None:
 
 
 def tun_in(name: str) -> int:
-    """A TUN device in the namespace `name`, which must be there. This thread is back in its own
-    afterwards.
+    """A TUN device in the namespace `name`, which must be there.
+
+    This thread is back in its own afterwards.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)

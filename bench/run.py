@@ -55,8 +55,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Turn:
-    """One peer under one scenario, once. Latencies and processor time in microseconds, the latter
-    per message.
+    """One peer under one scenario, once.
+
+    Latencies and processor time in microseconds, the latter per message.
     """
 
     requests_per_s: float
@@ -144,8 +145,9 @@ def chosen(text: str, known: list[str], groups: dict[str, tuple[str, ...]]) -> l
 
 
 def raise_descriptor_limit() -> None:
-    """1000 connections need more descriptors than the usual soft limit of 1024; servers
-    inherit it.
+    """1000 connections need more descriptors than the usual soft limit of 1024.
+
+    Servers inherit it.
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

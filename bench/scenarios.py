@@ -1,5 +1,6 @@
-"""What is asked of every peer. One row a scenario; the runner, its help and its table read them
-here.
+"""What is asked of every peer.
+
+One row a scenario; the runner, its help and its table read them here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from fastnet.limits import KIB, MIB
 
 @dataclass(frozen=True)
 class Scenario:
-    """connections: open at once. in_flight: messages of message_bytes that each keeps on their way.
+    """connections: open at once.
+
+    in_flight: messages of message_bytes that each keeps on their way.
 
     load: a row of fastnet.load.LOADS. busy_poll_us: load and server look that long for input before
     they sleep.

@@ -195,8 +195,9 @@ def make_tree(path: Path, files: int) -> int:
 
 
 def take_turn(cell: Cell, case: Case, folder: Path, counts: bool) -> None:
-    """One turn of one way; its target is removed, and what is dirty is on disk before the next
-    begins.
+    """One turn of one way.
+
+    Its target is removed, and what is dirty is on disk before the next begins.
     """
     target = folder / "target"
     warm(int(1.5 * cell.bytes))
@@ -231,8 +232,9 @@ def free_port() -> int:
 
 
 def run_parts(parts: list[Part], port: int) -> Turn:
-    """Start the listeners, then the clock and the last part; wait for all that end by themselves.
-    Raises WayFailed.
+    """Start the listeners, then the clock and the last part.
+
+    Wait for all that end by themselves. Raises WayFailed.
     """
     with ExitStack() as stack:
         said = [stack.enter_context(tempfile.TemporaryFile()) for _ in parts]
@@ -286,8 +288,9 @@ def wait_listening(process: subprocess.Popen[bytes], port: int, name: str) -> No
 
 
 def finish(process: subprocess.Popen[bytes], name: str) -> float:
-    """Wait for a process. Returns its processor time, its children's included. name: "" when it was
-    told to go.
+    """Wait for a process.
+
+    Returns its processor time, its children's included. name: "" when it was told to go.
     """
     end_s = time.monotonic() + TURN_S
     while True:

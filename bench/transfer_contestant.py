@@ -21,8 +21,9 @@ from fastnet.mover import MOVERS
 
 @dataclass(frozen=True)
 class Place:
-    """Where a turn happens. source and target: two files, or two folders. scratch: a folder for
-    configurations.
+    """Where a turn happens.
+
+    source and target: two files, or two folders. scratch: a folder for configurations.
     """
 
     source: Path
@@ -33,7 +34,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Part:
-    """One command. stdin, stdout: files, or None for nothing. stays: it does not end by itself."""
+    """One command.
+
+    stdin, stdout: files, or None for nothing. stays: it does not end by itself.
+    """
 
     command: tuple[str, ...]
     stdin: Path | None = None

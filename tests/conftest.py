@@ -1,6 +1,6 @@
-"""Fixtures every suite shares: the axes from the tables, servers and peers that are closed, and
-proof
-that nothing is left.
+"""Fixtures every suite shares.
+
+The axes from the tables, servers and peers that are closed, and proof that nothing is left.
 
 Facts. A row of a table is a claim that something works; a row that cannot work here says why
 (Table.why_not).
@@ -93,8 +93,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give `engine`, `backend`, `transport` and `service` their values; ids read like
-    epoll-native-tcp.
+    """Give `engine`, `backend`, `transport` and `service` their values.
+
+    Ids read like epoll-native-tcp.
     """
     wants = set(metafunc.fixturenames)
     given = {
@@ -170,7 +171,10 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
 
 @pytest.fixture
 def dial(serve: Serve) -> Iterator[Dial]:
-    """Connect to a server. It depends on `serve`, so that peers are closed before servers drain."""
+    """Connect to a server.
+
+    It depends on `serve`, so that peers are closed before servers drain.
+    """
     peers: list[Peer] = []
 
     def open_one(server: Server, **options: Any) -> Peer:

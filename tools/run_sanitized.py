@@ -18,8 +18,9 @@ TESTS = ["tests/contract", "tests/parity", "tests/fault", "tests/unit"]
 
 
 def copied(tree: Path) -> Path:
-    """The sources alone, elsewhere: what is built of them with sanitizers must not be taken for the
-    ordinary build.
+    """The sources alone, elsewhere.
+
+    What is built of them with sanitizers must not be taken for the ordinary build.
     """
     shutil.rmtree(tree, ignore_errors=True)
     built = shutil.ignore_patterns("*.so", "*.c", "_native_build.json", "*.egg-info", "__pycache__")

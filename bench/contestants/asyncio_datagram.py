@@ -1,5 +1,6 @@
-"""The datagram echo server one would write with asyncio. Usage: asyncio_datagram.py
-RCVBUF_BYTES.
+"""The datagram echo server one would write with asyncio.
+
+Usage: asyncio_datagram.py RCVBUF_BYTES.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Greenlets of gevent: each connection is written as if it blocked. Usage: gevent_sockets.py
-READ_BYTES.
+"""Greenlets of gevent: each connection is written as if it blocked.
+
+Usage: gevent_sockets.py READ_BYTES.
 """
 
 import sys

@@ -1,4 +1,6 @@
-"""An echo server as one writes it with the standard library's socketserver: a thread a connection.
+"""An echo server as one writes it with the standard library's socketserver.
+
+A thread a connection.
 
 Usage: socketserver_threads.py READ_BYTES. Prints one line when it is ready.
 """

@@ -1,5 +1,6 @@
-"""asyncio_protocol.py on uvloop, the fastest loop asyncio has. Usage: uvloop_protocol.py
-READ_BYTES.
+"""asyncio_protocol.py on uvloop, the fastest loop asyncio has.
+
+Usage: uvloop_protocol.py READ_BYTES.
 """
 
 import uvloop

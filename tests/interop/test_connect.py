@@ -1,4 +1,7 @@
-"""`fastnet connect` with the tools people already have at the other end: nc, socat and ncat."""
+"""`fastnet connect` with the tools people already have at the other end.
+
+Nc, socat and ncat.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,9 @@ def listening(
 
 
 def is_bound(kind: socket.SocketKind, port: int) -> bool:
-    """Looks into the kernel's tables: a connection made to find out would be the only one that a
-    server serves.
+    """Looks into the kernel's tables.
+
+    A connection made to find out would be the only one that a server serves.
     """
     names = ("tcp", "tcp6") if kind == socket.SOCK_STREAM else ("udp", "udp6")
     state = "0A" if kind == socket.SOCK_STREAM else "07"

@@ -1,5 +1,6 @@
-"""The dictionary against what people ask it with: nc, ncat (lines), socat, and the textbook's
-client in C.
+"""The dictionary against what people ask it with.
+
+Nc, ncat (lines), socat, and the textbook's client in C.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The servers against the clients that everybody has: nc, ncat, socat, curl, and the textbook's own
-in C.
+"""The servers against the clients that everybody has.
+
+Nc, ncat, socat, curl, and the textbook's own in C.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Datagrams over Unix sockets with the tools people have: socat, nc and our own client, from both
-sides.
+"""Datagrams over Unix sockets with the tools people have.
+
+Socat, nc and our own client, from both sides.
 """
 
 from __future__ import annotations

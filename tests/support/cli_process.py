@@ -57,8 +57,9 @@ def eventually(true: Callable[[], Any], what: str) -> Any:
 
 
 class Running:
-    """A serving command. lines: what it has said on standard output and standard error, by "out"
-    and "err".
+    """A serving command.
+
+    lines: what it has said on standard output and standard error, by "out" and "err".
     """
 
     def __init__(self, *arguments: object, **more: Any) -> None:
@@ -75,8 +76,9 @@ class Running:
         self._text = {"out": b"", "err": b""}
 
     def line(self, stream: str = "out", containing: str = "") -> str:
-        """The next line of a stream that contains a text. Fails at the deadline, or when the stream
-        has ended.
+        """The next line of a stream that contains a text.
+
+        Fails at the deadline, or when the stream has ended.
         """
         end_s = time.monotonic() + DEADLINE_S
         while True:
@@ -114,8 +116,9 @@ class Running:
         self.process.send_signal(number)
 
     def end(self, number: int | None = signal.SIGTERM) -> tuple[int, str, str]:
-        """Send a signal, wait for the end. Returns the exit code and what was said and not read
-        yet.
+        """Send a signal, wait for the end.
+
+        Returns the exit code and what was said and not read yet.
         """
         if number is not None:
             self.send(number)
@@ -141,8 +144,9 @@ def running(*arguments: object, **more: Any) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def daemon(pidfile: Path, *arguments: object, **more: Any) -> Iterator[tuple[int, str]]:
-    """A daemon that writes this pidfile: its pid and what its launcher printed. Killed at the end
-    if it is still there.
+    """A daemon that writes this pidfile: its pid and what its launcher printed.
+
+    Killed at the end if it is still there.
     """
     started = finish(*arguments, "--daemon", "--pidfile", pidfile, **more)
     assert started.returncode == 0, started.stderr
@@ -156,8 +160,9 @@ def daemon(pidfile: Path, *arguments: object, **more: Any) -> Iterator[tuple[int
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process that is not our child runs; one that its parent has not waited for does
-    not.
+    """Whether a process that is not our child runs.
+
+    One that its parent has not waited for does not.
     """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,5 +1,6 @@
-"""The other end: clients that behave well or badly, and waits that end on an event or a deadline,
-never on a clock.
+"""The other end.
+
+Clients that behave well or badly, and waits that end on an event or a deadline, never on a clock.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ LINGER_NONE = struct.pack("ii", 1, 0)
 def eventually(
     holds: Callable[[], Any], deadline_s: float = DEADLINE_S, fail: bool = True, why: object = ""
 ) -> Any:
-    """Wait until `holds` returns something true and return it; fail the test when the deadline
-    passes first.
+    """Wait until `holds` returns something true and return it.
+
+    Fail the test when the deadline passes first.
     """
     ends_s = time.monotonic() + deadline_s
     while not (result := holds()):
@@ -40,8 +42,9 @@ def eventually(
 
 
 def statistics_reach(server: Server, deadline_s: float = DEADLINE_S, **expected: int) -> None:
-    """Wait until every named counter has the value; names are those of Statistics or of a reason in
-    `closed`.
+    """Wait until every named counter has the value.
+
+    Names are those of Statistics or of a reason in `closed`.
     """
 
     def reached() -> bool:
@@ -54,8 +57,9 @@ def statistics_reach(server: Server, deadline_s: float = DEADLINE_S, **expected:
 
 @contextlib.contextmanager
 def while_flooded(send: Callable[[], None], burst: int) -> Iterator[None]:
-    """While a thread calls `send` in bursts, which overflow a receive queue: Linux holds some 250
-    short datagrams.
+    """While a thread calls `send` in bursts, which overflow a receive queue.
+
+    Linux holds some 250 short datagrams.
 
     A datagram of somebody else has the breath between two bursts to be heard in. Without it,
     whether it is heard would be a matter of who gets the processor, on which no test can stand.
@@ -111,8 +115,9 @@ class Peer:
             return self.read_to_end()
 
     def sending(self, data: bytes, chunk: int = 1 << 20, half_close: bool = True) -> Sending:
-        """Send from a second thread while the block lasts; what is not sent by its end is not sent
-        at all.
+        """Send from a second thread while the block lasts.
+
+        What is not sent by its end is not sent at all.
         """
         return Sending(self.sock, data, chunk, half_close)
 
@@ -176,8 +181,9 @@ class Sending:
 def connect(
     endpoint: Endpoint, rcvbuf: int = 0, sndbuf: int = 0, source: str = "", host: str = ""
 ) -> Peer:
-    """A client of a server on this host. rcvbuf, sndbuf: bytes, small for a slow reader. source:
-    its address.
+    """A client of a server on this host.
+
+    rcvbuf, sndbuf: bytes, small for a slow reader. source: its address.
     """
     unix = endpoint.transport == "unix"
     host = host or endpoint.host
@@ -201,8 +207,9 @@ def connect(
 
 
 def settled(server: Server) -> dict[str, Any]:
-    """The statistics once no connection is open, checked to add up: accepted is the sum of all
-    ends.
+    """The statistics once no connection is open, checked to add up.
+
+    Accepted is the sum of all ends.
     """
     statistics_reach(server, open=0)
     now = server.statistics()

@@ -1,5 +1,6 @@
-"""Servers that behave in one way each, and the client as a real process: what the tests of `fastnet
-connect` share.
+"""Servers that behave in one way each, and the client as a real process.
+
+What the tests of `fastnet connect` share.
 
 A peer is a function of the accepted socket; it runs in a thread and is joined at the end of the
 test, so what it leaves open or raises fails the test.
@@ -196,8 +197,9 @@ def client(*arguments: str, **options: object) -> Iterator[subprocess.Popen[byte
 
 
 def read_until(fd: int, text: bytes, seen: bytes = b"") -> bytes:
-    """Read until `text` has come, and return all of it. Fails at the deadline or at the end of the
-    stream.
+    """Read until `text` has come, and return all of it.
+
+    Fails at the deadline or at the end of the stream.
     """
     deadline = monotonic() + DEADLINE_S
     while text not in seen:

@@ -1,4 +1,7 @@
-"""One engine run by hand, without a Server: for tests of several listeners, bounds or services."""
+"""One engine run by hand, without a Server.
+
+For tests of several listeners, bounds or services.
+"""
 
 from __future__ import annotations
 

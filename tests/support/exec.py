@@ -1,4 +1,7 @@
-"""Exec in tests: keys and allow files, a server protocol with fake clocks, both sides in memory."""
+"""Exec in tests.
+
+Keys and allow files, a server protocol with fake clocks, both sides in memory.
+"""
 
 from __future__ import annotations
 

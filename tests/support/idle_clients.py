@@ -1,5 +1,6 @@
-"""Very many clients in a process of their own: `python -m tests.support.idle_clients ENDPOINT IDLE
-ACTIVE`.
+"""Very many clients in a process of their own.
+
+`python -m tests.support.idle_clients ENDPOINT IDLE ACTIVE`.
 
 Every connection echoes one message when it is made; the active ones go on until the end of input.
 Prints a line when all are connected and one when all have gone. Source addresses of 127/8 are used

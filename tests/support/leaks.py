@@ -1,6 +1,6 @@
-"""What a process holds now, and what of it is new: descriptors, children and threads, as /proc
-tells
-it.
+"""What a process holds now, and what of it is new.
+
+Descriptors, children and threads, as /proc tells it.
 
 Facts. A detached native thread and a forked child are seen by nobody but the kernel. A thread is
 still listed for a moment after it was joined.

@@ -1,4 +1,7 @@
-"""Movers for tests: every row and backend as parameters, and the two ends they move between."""
+"""Movers for tests.
+
+Every row and backend as parameters, and the two ends they move between.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,9 @@ from tests.conftest import why_skip
 
 
 def rows(direction: str = "") -> list[Any]:
-    """Every mover and backend made for a direction, as parameters; what cannot work here is skipped
-    with its reason.
+    """Every mover and backend made for a direction, as parameters.
+
+    What cannot work here is skipped with its reason.
     """
     found = []
     for name, row in MOVERS.items():
@@ -44,8 +48,9 @@ def made(row: tuple[str, str]) -> Iterator[Mover]:
 
 @contextmanager
 def pair(buffer_bytes: int = 0) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of a TCP connection: ours, non-blocking, and the peer's. buffer_bytes: how little
-    they take at once.
+    """Two ends of a TCP connection: ours, non-blocking, and the peer's.
+
+    buffer_bytes: how little they take at once.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.socket()

@@ -20,8 +20,9 @@ class Program(ctypes.Structure):
 
 
 def blocks(error: int, call: int = IO_URING_SETUP) -> Callable[[], None]:
-    """What a child does before it executes a command (preexec_fn): from then on `call` fails with
-    `error`.
+    """What a child does before it executes a command (preexec_fn).
+
+    From then on `call` fails with `error`.
     """
     steps = [
         (LOAD_WORD, 0, 0, 0),

@@ -1,5 +1,6 @@
-"""A server in a process of its own, ruled through its standard input: `python -m
-tests.support.server_process '{"engine": ...}'`.
+"""A server in a process of its own, ruled through its standard input.
+
+`python -m tests.support.server_process '{"engine": ...}'`.
 
 Prints its endpoint. Each line of input is answered with one line of JSON: statistics, descriptors,
 anonymous memory. At the end of input it closes the server and prints the same once more.

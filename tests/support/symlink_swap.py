@@ -1,5 +1,6 @@
-"""A local process that is up to something: a folder that is a link to another one every other
-moment.
+"""A local process that is up to something.
+
+A folder that is a link to another one every other moment.
 
 `python -m tests.support.symlink_swap ONE OTHER` exchanges two names until it is killed, with
 renameat2(2), so that both are always there. A process of its own, because threads of one
@@ -33,8 +34,9 @@ def exchange_for_ever(one: bytes, other: bytes) -> None:
 
 
 class Swapping:
-    """Exchange `folder` and a link to `other` while the block lasts; at its end the folder is where
-    it was.
+    """Exchange `folder` and a link to `other` while the block lasts.
+
+    At its end the folder is where it was.
     """
 
     def __init__(self, folder: Path, other: Path) -> None:

@@ -26,8 +26,9 @@ ANY_PORT = "tcp://127.0.0.1:0"
 
 @dataclass
 class Side:
-    """One side in a thread of its own. It has ended after `join`; then it has a report or an
-    error.
+    """One side in a thread of its own.
+
+    It has ended after `join`; then it has a report or an error.
     """
 
     run: Callable[..., TransferReport | None]
@@ -95,8 +96,9 @@ def receiving(**options: Any) -> Iterator[Side]:
 def transfer(
     paths: Sequence[Path | str], *, sending: dict[str, Any] | None = None, **options: Any
 ) -> tuple[TransferReport, TransferReport]:
-    """Send it, and return what both sides report: sender's, receiver's. Raises what the sender
-    raised, or the receiver.
+    """Send it, and return what both sides report: sender's, receiver's.
+
+    Raises what the sender raised, or the receiver.
     """
     with receiving(**options) as receiver:
         sender = Side(send, (paths, receiver.endpoint), {"listen": False} | (sending or {})).start()
