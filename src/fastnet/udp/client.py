@@ -69,14 +69,14 @@ class DatagramClient:
             self._untried = len(candidates)
         self._sock.setblocking(False)
 
-    def connect_next(self) -> None:
-        """Open a socket to the next address, the first one after the last. One address: no change.
+    def use_next_address(self) -> None:
+        """Connect the next call to the next address, after the last one to the first again.
 
-        Raises NetworkError.
+        The only address of an endpoint keeps its socket.
         """
-        if len(self._addresses) > 1:
+        if self._sock is None or len(self._addresses) > 1:
             self._untried = self._untried or len(self._addresses)
-            self.connect()
+            self.close()
 
     def renew(self) -> None:
         """Close the socket, so that late replies reach no socket; the address stays the first."""

@@ -87,13 +87,13 @@ def test_an_error_after_the_first_reply_is_a_lost_datagram(client: DatagramClien
     assert not client.handle_error(REFUSED)
 
 
-def test_connect_next_goes_round_all_addresses(
+def test_the_next_address_after_the_last_is_the_first(
     client: DatagramClient, servers: list[socket.socket]
 ) -> None:
     for server in (servers[0], servers[1], servers[0]):
         client.send(b"hello")
         assert server.recv(100) == b"hello"
-        client.connect_next()
+        client.use_next_address()
 
 
 def test_a_renewed_socket_keeps_the_address_and_misses_late_replies(

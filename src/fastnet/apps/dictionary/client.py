@@ -1,22 +1,19 @@
-"""Ask a dictionary server for words: over UDP with attempts that wait longer and longer, or in
-lines
-over a connection.
+"""Dictionary client: looks words up over UDP with retransmission, or in lines over a connection.
 
-Facts. A datagram may be lost, either way, and an answer does not say which word it is for. A late
-answer to one word, taken for that to the next, would put every further word in the wrong place.
-Decision: each word has a socket of its own, so an answer to an earlier one finds nobody; the
-attempts of one word share it, for an answer to any of them is right. A refusal may be one address
-of several, or a server that is just starting: the next address is asked at once, and the first
-again after the wait. A server may send no more than came, or 512 bytes, to an address that has not
-proven itself: an answer that was cut for that reason is asked for again with a question padded to
-its size.
+Facts. A datagram may be lost, either way, and a reply does not name its word. A late reply to one
+word, taken for the reply to the next, would shift every further translation.
+Decision: each word has a socket of its own, so a late reply to an earlier one reaches no socket;
+the attempts for one word share it, for a reply to any of them is right. A refusal may be one
+address of several, or a server that is just starting: the next address is tried immediately, and
+the first again after the timeout. A server sends no more than it received, or 512 bytes, to an
+address that is not validated: a reply that was cut for that reason is requested again by a question
+padded to its size.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
@@ -34,8 +31,9 @@ from fastnet.limits import (
 )
 from fastnet.service.dictionary_py import ELLIPSIS, UNKNOWN
 from fastnet.transport import TRANSPORTS
-from fastnet.transport.connect import dial, dial_datagram
+from fastnet.transport.connect import dial
 from fastnet.transport.resolve import resolve
+from fastnet.udp.client import DatagramClient, RetransmissionTimer
 
 PADDED_BYTES = (1400, DICTIONARY_TRANSLATION_BYTES_MAX + len(ELLIPSIS))
 """Sizes of a question whose answer was cut: what a packet takes, and then the longest
@@ -62,51 +60,55 @@ class Answer:
         }
 
 
-class Line(Protocol):
-    """A way to a server. addresses: how many of them can be asked at once after a refusal."""
+class Exchange(Protocol):
+    """A way to send a question and receive its reply."""
 
     addresses: int
+    """How many addresses can be tried immediately after a refusal."""
 
     def exchange(self, word: bytes, wait_s: float, left_s: float) -> bytes:
-        """One attempt. wait_s: of this one; left_s: of all. Raises TimeoutError and other
-        OSErrors.
+        """Make one attempt.
+
+        Args:
+            word: The question.
+            wait_s: Timeout of this attempt.
+            left_s: Time left for all attempts.
+        Raises:
+            OSError: It failed; TimeoutError when no reply arrived in time.
         """
 
-    def again(self) -> None:
-        """The last attempt failed."""
+    def prepare_retry(self) -> None:
+        """Called after an attempt that failed."""
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
 
 
-class Datagrams:
-    """The questions for one word."""
+class DatagramExchange:
+    """Questions for one word, on a new socket."""
 
-    def __init__(self, addresses: deque[Any], endpoint: Endpoint, bytes_least: int = 0) -> None:
-        self._addresses, self._endpoint, self._bytes_least = addresses, endpoint, bytes_least
-        self.addresses = len(addresses)
-        self._sock: socket.socket | None = None
+    def __init__(self, client: DatagramClient, bytes_least: int = 0) -> None:
+        client.renew()
+        self.addresses = client.address_count
+        self._client = client
+        self._bytes_least = bytes_least
+        """Questions are padded to this length."""
 
     def exchange(self, word: bytes, wait_s: float, left_s: float) -> bytes:
-        if self._sock is None:
-            self._sock = dial_datagram(self._endpoint, deque([self._addresses[0]]))
-        self._sock.settimeout(wait_s)
-        self._sock.send((word + b"\0").ljust(self._bytes_least, b"\0"))
-        return self._sock.recv(READ_BYTES)
+        self._client.send((word + b"\0").ljust(self._bytes_least, b"\0"))
+        reply = self._client.receive(READ_BYTES) if self._client.wait(wait_s) else None
+        if reply is None:
+            raise TimeoutError
+        return reply
 
-    def again(self) -> None:
-        """Ask the next address, if there is one."""
-        if self.addresses > 1:
-            self.close()
-            self._addresses.rotate(-1)
+    def prepare_retry(self) -> None:
+        self._client.use_next_address()
 
     def close(self) -> None:
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+        self._client.renew()
 
 
-class Stream:
+class StreamExchange:
     """A connection, made when it is needed and again when it broke."""
 
     addresses = 1
@@ -114,24 +116,24 @@ class Stream:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._sock: socket.socket | None = None
-        self._heard = b""
+        self._received = b""
 
     def exchange(self, word: bytes, wait_s: float, left_s: float) -> bytes:
         deadline_s = time.monotonic() + left_s
         if self._sock is None:
-            self._sock, self._heard = dial(self._endpoint, timeout_s=left_s), b""
+            self._sock, self._received = dial(self._endpoint, timeout_s=left_s), b""
         self._sock.settimeout(max(0.001, deadline_s - time.monotonic()))
         self._sock.sendall(word + b"\n")
-        while b"\n" not in self._heard:
+        while b"\n" not in self._received:
             self._sock.settimeout(max(0.001, deadline_s - time.monotonic()))
             more = self._sock.recv(READ_BYTES)
             if not more:
                 raise ConnectionResetError("the server closed the connection")
-            self._heard += more
-        answer, _, self._heard = self._heard.partition(b"\n")
+            self._received += more
+        answer, _, self._received = self._received.partition(b"\n")
         return answer
 
-    def again(self) -> None:
+    def prepare_retry(self) -> None:
         self.close()
 
     def close(self) -> None:
@@ -151,10 +153,9 @@ class Lookup:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._is_datagrams = TRANSPORTS[endpoint.transport].datagrams
-        self._addresses = (
-            deque(resolve(endpoint, timeout_s=timeout_s)) if self._is_datagrams else deque()
-        )
-        self._stream = Stream(endpoint)
+        addresses = resolve(endpoint, timeout_s=timeout_s) if self._is_datagrams else []
+        self._client = DatagramClient(endpoint, addresses)
+        self._stream = StreamExchange(endpoint)
 
     def ask(self, word: str) -> Answer:
         """The translation of a word. Raises NetworkError when none has come in time."""
@@ -165,8 +166,8 @@ class Lookup:
         else:
             attempts = 0
             for bytes_least in (0, *PADDED_BYTES):
-                with closing(Datagrams(self._addresses, self.endpoint, bytes_least)) as line:
-                    text, more = self._ask(line, word, question, began_s)
+                with closing(DatagramExchange(self._client, bytes_least)) as exchange:
+                    text, more = self._ask(exchange, word, question, began_s)
                 attempts += more
                 if len(text) + len(ELLIPSIS) < UNVALIDATED_REPLY_BYTES_MAX or not text.endswith(
                     ELLIPSIS
@@ -176,27 +177,33 @@ class Lookup:
         found = None if text == UNKNOWN else text.decode("utf-8", "replace")
         return Answer(word, found, attempts, seconds)
 
-    def _ask(self, line: Line, word: str, question: bytes, began_s: float) -> tuple[bytes, int]:
+    def _ask(
+        self, exchange: Exchange, word: str, question: bytes, began_s: float
+    ) -> tuple[bytes, int]:
         """The answer to a question, and how many attempts it took."""
-        deadline_s, wait_s = began_s + self._timeout_s, LOOKUP_FIRST_WAIT_S
+        deadline_s = began_s + self._timeout_s
+        timer = RetransmissionTimer(LOOKUP_FIRST_WAIT_S)
         attempts = refused = 0
         failure: OSError | None = None
         while (left_s := deadline_s - time.monotonic()) > 0:
             attempts += 1
+            wait_s = timer.timeout_s()
             try:
-                return line.exchange(question, min(wait_s, left_s), left_s), attempts
+                return exchange.exchange(question, min(wait_s, left_s), left_s), attempts
             except TimeoutError:
                 refused = 0
             except OSError as error:
                 failure, refused = error, refused + 1
-                if refused >= line.addresses:
+                if refused >= exchange.addresses:
                     time.sleep(max(0.0, min(wait_s, deadline_s - time.monotonic())))
                     refused = 0
-            line.again()
-            wait_s *= 2
+            exchange.prepare_retry()
+            timer.back_off()
         raise no_answer(self.endpoint, word, attempts, self._timeout_s, failure)
 
     def close(self) -> None:
+        """Close the sockets."""
+        self._client.close()
         self._stream.close()
 
     def __enter__(self) -> Lookup:
