@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 import fastnet
-from fastnet.apps.dictionary.file import load
+from fastnet.service._dictionary_file import load
 from fastnet.service.dictionary_py import UNKNOWN, word_of
 
 

@@ -17,7 +17,9 @@ import click
 import fastnet
 from fastnet import aio
 from fastnet.cli.main import COMMANDS, Commands
-from fastnet.config.server import ProcessConfig, ServerConfig, options
+from fastnet.config.fields import options
+from fastnet.config.process import ProcessConfig
+from fastnet.config.server import ServerConfig
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference" / "generated"
 

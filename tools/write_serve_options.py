@@ -1,4 +1,4 @@
-"""Write src/fastnet/config/serve_options.py from the fields of ServerConfig.
+"""Write src/fastnet/config/serve_options.py from the options of ServerConfig.
 
     python -m tools.write_serve_options
 
@@ -11,7 +11,8 @@ import dataclasses
 import textwrap
 from pathlib import Path
 
-from fastnet.config.server import ServerConfig, options
+from fastnet.config.fields import options
+from fastnet.config.server import ServerConfig
 
 TARGET = Path(__file__).resolve().parents[1] / "src/fastnet/config/serve_options.py"
 

@@ -6,12 +6,12 @@ show and check it; what they let through is checked again when the function is c
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, Unpack
 
+from fastnet.config.fields import options as config_options
 from fastnet.config.serve_options import ServeOptions
 from fastnet.config.server import ServerConfig
 from fastnet.endpoint import Endpoint
@@ -91,7 +91,7 @@ def serve(
         {"unix": where.path} if where.is_local else {"host": where.host, "port": where.port}
     )
     place["udp"] = TRANSPORTS[where.transport].datagrams
-    _check_names("serve", options, (each.name for each in dataclasses.fields(ServerConfig)))
+    _check_names("serve", options, (each.name for each in config_options(ServerConfig)))
     what: dict[str, Any] = (
         {"service": service}
         if isinstance(service, str)
@@ -100,7 +100,7 @@ def serve(
     given = next((name for name in place | what if name in options), "")
     if given:
         raise ConfigError(f"serve() has {given} twice", "The service and the endpoint set it")
-    return Server(make_plan(ServerConfig(**what, **place, **options))).start()
+    return Server(make_plan(ServerConfig.from_values(**what, **place, **options))).start()
 
 
 def connect(

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastnet.apps.connect.datagram import DatagramConversation, Lines
+from fastnet.apps.connect.datagram import DatagramPump, LineBuffer
 from fastnet.apps.connect.stdio import Input, Output
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError
@@ -133,7 +133,7 @@ def test_a_refusal_moves_on_to_the_next_address_and_repeats_the_line(server: soc
         where, output = Endpoint("udp", "both.example", 7), Output(target)
         with (
             closing(output),
-            closing(DatagramConversation(where, addresses, Input(source), output, 0.05)) as talk,
+            closing(DatagramPump(where, addresses, Input(source), output, 0.05)) as talk,
         ):
             outcome = talk.run()
         assert [server.recv(100) for _ in range(3)] == [b"one\n", b"two\n", b"three"]
@@ -168,7 +168,7 @@ def test_a_refusal_after_a_reply_is_an_error_even_with_another_address_left(
         where, output = Endpoint("udp", "both.example", 7), Output(target)
         with (
             closing(output),
-            closing(DatagramConversation(where, addresses, Input(source), output, 0.5)) as talk,
+            closing(DatagramPump(where, addresses, Input(source), output, 0.5)) as talk,
         ):
             with pytest.raises(
                 NetworkError, match="connection refused, after 8 bytes sent and 9 received"
@@ -186,14 +186,14 @@ def test_a_refusal_after_a_reply_is_an_error_even_with_another_address_left(
     st.lists(st.integers(0, 7), max_size=20),
 )
 def test_lines_are_the_same_however_the_input_is_cut(text: bytes, sizes: list[int]) -> None:
-    lines, taken, rest = Lines(line_bytes_max=61), [], text
+    lines, taken, rest = LineBuffer(line_bytes_max=61), [], text
     for size in [*sizes, len(text)]:
         lines.feed(rest[:size])
         rest = rest[size:]
-        while (line := lines.take()) is not None:
+        while (line := lines.next_line()) is not None:
             taken.append(line)
     lines.end()
-    while (line := lines.take()) is not None:
+    while (line := lines.next_line()) is not None:
         taken.append(line)
     assert b"".join(taken) == text
     assert all(line.count(b"\n") == 1 and line.endswith(b"\n") for line in taken[:-1])
@@ -201,20 +201,20 @@ def test_lines_are_the_same_however_the_input_is_cut(text: bytes, sizes: list[in
 
 @given(st.integers(1, 20), st.integers(0, 40))
 def test_a_line_is_refused_exactly_when_it_is_longer_than_the_bound(bound: int, size: int) -> None:
-    lines = Lines(line_bytes_max=bound)
+    lines = LineBuffer(line_bytes_max=bound)
     lines.feed(b"x" * size)
     lines.end()
     if size > bound:
         with pytest.raises(NetworkError):
-            lines.take()
+            lines.next_line()
     else:
-        assert (lines.take() or b"") == b"x" * size
+        assert (lines.next_line() or b"") == b"x" * size
 
 
 def test_a_line_put_back_is_the_next_one_again() -> None:
-    lines = Lines(DATAGRAM_BYTES_MAX)
+    lines = LineBuffer(DATAGRAM_BYTES_MAX)
     lines.feed(b"one\ntwo\n")
-    first = lines.take()
+    first = lines.next_line()
     assert first is not None
     lines.put_back(first)
-    assert [lines.take(), lines.take(), lines.take()] == [b"one\n", b"two\n", None]
+    assert [lines.next_line(), lines.next_line(), lines.next_line()] == [b"one\n", b"two\n", None]

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastnet.apps.connect.stdio import Input, Output
-from fastnet.apps.connect.stream import Conversation
+from fastnet.apps.connect.stream import StreamPump
 from fastnet.endpoint import Endpoint
 from tests.support.connect_peers import (
     DEADLINE_S,
@@ -337,9 +337,7 @@ def test_whatever_the_sizes_of_reads_and_writes_the_echo_is_the_input(
     for thread in threads:
         thread.start()
     output = Output(target)
-    outcome = Conversation(
-        near, Endpoint("unix", path="@x"), Input(source), output, DEADLINE_S
-    ).run()
+    outcome = StreamPump(near, Endpoint("unix", path="@x"), Input(source), output, DEADLINE_S).run()
     output.close()
     os.close(target)
     for thread in threads:

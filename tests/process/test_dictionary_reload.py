@@ -194,7 +194,7 @@ def test_a_broken_file_is_named_by_line_and_the_old_words_stay(
             line = server.line("err", complaint)
             assert str(file) in line
             assert " error " in line
-            assert line.endswith("The words read before are kept")
+            assert line.endswith("The content loaded before is kept")
             assert ask(sock, 4999) == 1
         file.unlink()
         assert "no such file" in server.line("err", "cannot read")

@@ -18,13 +18,14 @@ from tools import write_serve_options
 import fastnet
 from fastnet import aio, api
 from fastnet.config.serve_options import ServeOptions
-from fastnet.config.server import ServerConfig, options
+from fastnet.config.fields import annotations, options
+from fastnet.config.server import ServerConfig
 from tests.support.tree import ROOT
 
 
 def test_serve_options_are_those_of_the_server_configuration() -> None:
     chosen = {each.name for each in options(ServerConfig)} - write_serve_options.GIVEN_BY_ENDPOINT
-    types = typing.get_type_hints(ServerConfig)
+    types = annotations(ServerConfig)
     assert typing.get_type_hints(ServeOptions) == {name: types[name] for name in chosen}
 
 

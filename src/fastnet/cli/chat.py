@@ -23,7 +23,7 @@ from fastnet.apps.chat.wire import ChatError
 from fastnet.cli.endpoints import read_server
 from fastnet.cli.options import collect, parameters
 from fastnet.cli.output import event_printer
-from fastnet.config.server import ProcessConfig
+from fastnet.config.process import ProcessConfig
 from fastnet.limits import CHAT_TIMEOUT_S, CLIENT_TIMEOUT_MAX_S
 
 HELP = """Group chat over UDP, for fastnet and textbook programs.

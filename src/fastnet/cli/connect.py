@@ -1,5 +1,4 @@
-"""`fastnet connect`: arguments in, one conversation, what the user should know about it on standard
-error.
+"""`fastnet connect`: arguments, one pump, notes for the user on standard error.
 
 Standard output carries the server's bytes and nothing else.
 """
@@ -11,9 +10,10 @@ from contextlib import closing
 
 import click
 
-from fastnet.apps.connect.datagram import DatagramConversation
+from fastnet.apps.connect.datagram import DatagramPump
+from fastnet.apps.connect.pump import Poller, PumpResult
 from fastnet.apps.connect.stdio import Input, Output, interruptible
-from fastnet.apps.connect.stream import Conversation, Outcome, Watch
+from fastnet.apps.connect.stream import StreamPump
 from fastnet.cli.endpoints import read_endpoint
 from fastnet.cli.output import print_note
 from fastnet.endpoint import Endpoint
@@ -22,17 +22,17 @@ from fastnet.transport import TRANSPORTS
 from fastnet.transport.connect import dial
 from fastnet.transport.resolve import resolve
 
-HELP = """Talk to a server: standard input goes to the socket, and the socket to standard output, both at once.
+HELP = """Connect to a server: standard input to the socket, the socket to standard output, concurrently.
 
-ENDPOINT is HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH. HOST PORT does as well, and
-@NAME for PATH is an abstract name.
+ENDPOINT is HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH;
+HOST PORT works as well, and @NAME for PATH is an abstract address.
 
-When the input ends, the server is told so (half-close), and whatever it still sends is read until it ends too.
-On a terminal, Ctrl-D or a line that is just q ends the input, and a server that ends first ends the session.
-Otherwise every byte is passed on unchanged.
+At the end of the input the connection is half-closed (FIN), and what the server still sends is read
+to its end. On a terminal, Ctrl-D or a line with only q ends the input, and the server's FIN ends the
+session. All other bytes are passed on unchanged.
 
-Datagrams (udp, unixgram): each line of input is one, newline included; each reply is written as it is. After the end of
-input, replies are taken until none has come for --timeout.
+Datagrams (udp, unixgram): each line of input is one datagram, newline included; each reply is
+written as it is. After the end of input, replies are read until none has arrived for --timeout.
 
 \b
 Examples:
@@ -41,12 +41,13 @@ Examples:
   echo hello | fastnet connect --udp localhost:7 --timeout 0.5
   fastnet connect unix:/run/echo.sock
 
-Exit codes: 0 both ends are done, 2 usage, 3 bad endpoint, 4 network (refused, reset, timed out), 130 interrupted.
+Exit codes: 0 both directions have ended, 2 usage, 3 bad endpoint, 4 network (refused, reset,
+timed out), 130 interrupted.
 """
 
-TIMEOUT_HELP = f"""Give up connecting after this long [default: {CONNECT_TIMEOUT_S:g}]. Then, give up when nothing has
-moved in either direction for this long while it is the server's turn: the input has ended, or the server does not take
-it [default: never]. UDP: how long to listen for last replies [default: {LAST_REPLIES_S:g}]."""
+TIMEOUT_HELP = f"""Timeout of connecting [default: {CONNECT_TIMEOUT_S:g}]; then of inactivity in both
+directions while the server owes data: the input has ended, or the server does not read it [default:
+none]. UDP: time to wait for the last replies [default: {LAST_REPLIES_S:g}]."""
 
 
 @click.command(help=HELP)
@@ -64,7 +65,7 @@ it [default: never]. UDP: how long to listen for last replies [default: {LAST_RE
     metavar="USEC",
     type=click.IntRange(0, BUSY_POLL_US_MAX),
     default=0,
-    help="Look so long for input before sleeping: latency for a core  [default: 0].",
+    help="Busy-poll up to USEC before blocking; trades a CPU for latency  [default: 0].",
 )
 def connect(
     endpoint: str, port: str | None, udp: bool, timeout_s: float | None, busy_poll_us: int
@@ -75,9 +76,9 @@ def connect(
             param_hint="--timeout",
         )
     where = read_endpoint(endpoint, port, udp)
-    talk = talk_in_datagrams if TRANSPORTS[where.transport].datagrams else talk_in_stream
+    pump = pump_datagrams if TRANSPORTS[where.transport].datagrams else pump_stream
     with closing(Output()) as target, interruptible() as wake_fd:
-        talk(where, Input(), target, timeout_s, Watch(wake_fd, busy_poll_us))
+        pump(where, Input(), target, timeout_s, Poller(wake_fd, busy_poll_us))
 
 
 def commands() -> dict[str, click.Command]:
@@ -87,29 +88,29 @@ def commands() -> dict[str, click.Command]:
 Timeout = float | None
 
 
-def talk_in_stream(
-    endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, watch: Watch
+def pump_stream(
+    endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, poller: Poller
 ) -> None:
     with dial(endpoint, timeout_s=timeout_s or CONNECT_TIMEOUT_S) as sock:
         if source.is_terminal:
             print_note(f"connected to {endpoint}; q alone on a line, or Ctrl-D, ends the input")
-        outcome = Conversation(sock, endpoint, source, target, timeout_s, watch).run()
-    if source.is_terminal and outcome.ended_by == "server":
-        print_note(f"{endpoint} closed the connection {counts(outcome)}")
+        result = StreamPump(sock, endpoint, source, target, timeout_s, poller).run()
+    if source.is_terminal and result.ended_by == "server":
+        print_note(f"{endpoint} closed the connection {counts(result)}")
 
 
-def talk_in_datagrams(
-    endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, watch: Watch
+def pump_datagrams(
+    endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, poller: Poller
 ) -> None:
     addresses = deque(resolve(endpoint))
     last_s = timeout_s or LAST_REPLIES_S
-    with closing(DatagramConversation(endpoint, addresses, source, target, last_s, watch)) as talk:
+    with closing(DatagramPump(endpoint, addresses, source, target, last_s, poller)) as pump:
         if source.is_terminal:
             print_note(
                 f"each line is a datagram to {endpoint}; q alone on a line, or Ctrl-D, ends the input"
             )
-        talk.run()
+        pump.run()
 
 
-def counts(outcome: Outcome) -> str:
-    return f"after {outcome.sent_bytes} bytes sent and {outcome.received_bytes} received"
+def counts(result: PumpResult) -> str:
+    return f"after {result.sent_bytes} bytes sent and {result.received_bytes} received"

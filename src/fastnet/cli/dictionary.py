@@ -15,10 +15,12 @@ from typing import Any
 
 import click
 
-from fastnet.apps.dictionary.client import Answer, Lookup, unfit
-from fastnet.cli.options import SIGNALS, collect, parameters
+from fastnet.apps.dictionary.client import Answer, Lookup, invalid_word
+from fastnet.cli.options import SIGNALS, collect, other_settings, parameters
 from fastnet.cli.output import event_printer, print_error
-from fastnet.config.server import ProcessConfig, ServerConfig, from_environment
+from fastnet.config.fields import from_environment
+from fastnet.config.process import ProcessConfig
+from fastnet.config.server import ServerConfig
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError, printable
 from fastnet.limits import CLIENT_TIMEOUT_MAX_S, LOOKUP_TIMEOUT_S
@@ -56,9 +58,6 @@ Examples:
 Exit codes: 0 all were answered, `unknown` too, 2 usage, 3 bad endpoint or input, 4 no answer, 130 interrupted.
 """
 
-LEFT_OUT = ("suffix",)
-"""Options of servers that mean nothing here."""
-
 
 @click.group("dict", epilog="Example: fastnet dict serve --file docs/example-words.txt --port 7057")
 def dictionary() -> None:
@@ -82,10 +81,7 @@ dictionary.add_command(
         "serve",
         callback=serve,
         params=[
-            *sorted(
-                parameters(ServerConfig, LEFT_OUT),
-                key=lambda each: each.name not in ("file", "format"),
-            ),
+            *parameters(ServerConfig, other_settings("dictionary")),
             click.Option(
                 ["--tcp"], is_flag=True, help="Lines over connections instead of datagrams."
             ),
@@ -117,18 +113,18 @@ dictionary.add_command(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a word.")
 def lookup(words: tuple[str, ...], server: str, timeout_s: float, as_json: bool) -> None:
     for word in words:
-        if why := unfit(word):
+        if why := invalid_word(word):
             raise click.BadParameter(f"{printable(word)!r} is no word: {why}", param_hint="WORD")
     endpoint = Endpoint.parse(server, default="udp")
     with Lookup(endpoint, timeout_s) as server_at:
         if words:
             for word in words:
-                show(server_at.ask(word), as_json)
+                show(server_at.look_up(word), as_json)
         elif sys.stdin.isatty():
             converse(server_at, as_json)
         else:
             for word in read_words():
-                show(server_at.ask(word), as_json)
+                show(server_at.look_up(word), as_json)
 
 
 def read_words() -> Iterator[str]:
@@ -140,7 +136,7 @@ def read_words() -> Iterator[str]:
         word = line.rstrip("\r\n")
         if not word.strip():
             continue
-        if why := unfit(word):
+        if why := invalid_word(word):
             raise ConfigError(
                 f"line {number} of standard input is no word: {why}", "Give it one word a line"
             )
@@ -164,9 +160,9 @@ def converse(server: Lookup, as_json: bool) -> None:
         if not word:
             continue
         try:
-            if why := unfit(word):
+            if why := invalid_word(word):
                 raise NetworkError(f"{word!r} is no word: {why}")
-            show(server.ask(word), as_json)
+            show(server.look_up(word), as_json)
         except NetworkError as error:
             print_error(str(error))
 

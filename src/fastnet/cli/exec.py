@@ -24,7 +24,7 @@ from fastnet.apps.exec.server_protocol import format_status, signal_name
 from fastnet.cli.endpoints import read_server
 from fastnet.cli.options import collect, parameters
 from fastnet.cli.output import event_printer
-from fastnet.config.server import ProcessConfig
+from fastnet.config.process import ProcessConfig
 from fastnet.endpoint import Endpoint
 from fastnet.errors import (
     EXIT_EXEC_FAILED,

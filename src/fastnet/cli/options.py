@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from fastnet.config.server import build, from_environment, options, value_type
+from fastnet.config.fields import (
+    Choice,
+    CountOrWord,
+    Kind,
+    build,
+    from_environment,
+    kind_of,
+    options,
+)
+from fastnet.config.server import SETTINGS
+from fastnet.service import SERVICES
 
 SIGNALS = """\b
 Signals: INT and TERM stop accepting and let connections finish for up to
@@ -23,30 +33,35 @@ not permitted), 7 not supported here, 130 interrupted while draining."""
 
 def parameter(config: type[Any], each: dataclasses.Field[Any]) -> click.Option:
     """The click option of one field. Its default is None: only what was typed is passed on."""
-    kind = value_type(config, each.name)
+    kind = kind_of(config, each)
+    value_type = kind.value_type
     name = each.name.replace("_", "-")
     help = each.metadata["help"]
-    if each.default not in (None, "", ()) and kind is not bool:
+    if each.default not in (None, "", ()) and value_type is not bool:
         help += (
-            f"  [default: {each.default:g}]" if kind is float else f"  [default: {each.default}]"
+            f"  [default: {each.default:g}]"
+            if value_type is float
+            else f"  [default: {each.default}]"
         )
-    if kind is bool:
+    if value_type is bool:
         flags = f"--{name}/--no-{name}" if each.default else f"--{name}"
         return click.Option([flags, each.name], is_flag=True, default=None, help=help)
-    choices = each.metadata["choices"]
     return click.Option(
         [f"--{name}", each.name],
-        type=click.Choice(choices) if choices else argument_type(kind, each.metadata["word"]),
-        multiple=kind is tuple,
-        metavar=None if choices else each.metadata["unit"],
+        type=argument_type(kind),
+        multiple=value_type is tuple,
+        metavar=None if isinstance(kind, Choice) else kind.unit,
         help=help,
     )
 
 
-def argument_type(kind: type[Any], word: str) -> Any:
-    if word:
-        return NumberOrWord(word)
-    return str if kind is tuple else kind
+def argument_type(kind: Kind) -> Any:
+    """The click type of a kind."""
+    if isinstance(kind, Choice):
+        return click.Choice(kind.choices)
+    if isinstance(kind, CountOrWord):
+        return NumberOrWord(kind.word)
+    return str if kind.value_type is tuple else kind.value_type
 
 
 class NumberOrWord(click.types.IntParamType):
@@ -75,3 +90,9 @@ def collect(config: type[Any], typed: dict[str, Any], fixed: dict[str, Any]) -> 
         if name in names and value is not None and value != ()
     }
     return build(config, from_environment(config, os.environ) | given | fixed, "")
+
+
+def other_settings(service: str) -> tuple[str, ...]:
+    """Names of the settings that only other services have."""
+    own = {each.name for each in SERVICES[service].settings}
+    return tuple(name for name in SETTINGS if name not in own)

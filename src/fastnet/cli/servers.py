@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from fastnet.cli.options import SIGNALS, collect, parameters
+from fastnet.cli.options import SIGNALS, collect, other_settings, parameters
 from fastnet.cli.output import event_printer
-from fastnet.config.server import ProcessConfig, ServerConfig
+from fastnet.config.process import ProcessConfig
+from fastnet.config.server import ServerConfig
 from fastnet.process.run import format_event, run_process
 from fastnet.service import SERVICES, ServiceRow
 
@@ -22,8 +23,6 @@ def commands() -> dict[str, click.Command]:
 
 
 def command(name: str, row: ServiceRow) -> click.Command:
-    leave_out = tuple(name for name in ("suffix", "file", "format") if name not in row.options)
-
     def callback(**typed: Any) -> int:
         process = collect(ProcessConfig, typed, {})
         return run_process(
@@ -35,7 +34,7 @@ def command(name: str, row: ServiceRow) -> click.Command:
     return click.Command(
         name,
         callback=callback,
-        params=[*parameters(ServerConfig, leave_out), *parameters(ProcessConfig)],
+        params=[*parameters(ServerConfig, other_settings(name)), *parameters(ProcessConfig)],
         help=f"{name.capitalize()} server (RFC {row.rfc}): {row.about}.\n\n{SIGNALS}",
         epilog=f"Example: fastnet {name} --port {8000 + row.port} --idle-timeout 60",
     )

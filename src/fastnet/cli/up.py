@@ -9,8 +9,9 @@ import click
 
 from fastnet.cli.options import SIGNALS, parameters
 from fastnet.cli.output import event_printer
+from fastnet.config.fields import build, from_environment, options
 from fastnet.config.file import read
-from fastnet.config.server import ProcessConfig, build, from_environment, options
+from fastnet.config.process import ProcessConfig
 from fastnet.process.run import format_event, run_process
 
 HELP = f"""Run a set of servers from a TOML file.

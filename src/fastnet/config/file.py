@@ -13,7 +13,9 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-from fastnet.config.server import ProcessConfig, ServerConfig, build, suggestion
+from fastnet.config.fields import build, suggestion
+from fastnet.config.process import ProcessConfig
+from fastnet.config.server import ServerConfig
 from fastnet.endpoint import Endpoint
 from fastnet.errors import ConfigError, NetworkError, reason
 from fastnet.transport.resolve import bind_address

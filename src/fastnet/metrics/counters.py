@@ -1,10 +1,10 @@
-"""Counters that loops write without a lock, and the frozen value that a reader gets.
+"""Counters: written by loops without a lock, read as one frozen value.
 
 Facts. A loop may run without the GIL, in another thread or in a forked child, and may be killed at
 any moment.
 Decision: a table of rows in shared memory with one writer a row, so an add needs no lock and no
-message, and what a killed child had counted is still there. A row is as long as whole cache lines,
-so two writers never fight for one.
+message, and the counts of a killed child remain. A row is a multiple of a cache line, so two
+writers never share one.
 Cost: a reader sums all rows; 1025 of them, the thread engine's default, take under a millisecond.
 """
 
@@ -27,9 +27,7 @@ CLOSED_REASONS = (
     "stopped",
     "error",
 )
-"""Why connections end, in the order of enum fn_closed in csrc/fn_counters.h, where each is
-explained.
-"""
+"""Why connections end, in the order of enum fn_closed in csrc/fn_counters.h, which explains them."""
 
 FIELDS = (
     "accepted",
@@ -60,9 +58,7 @@ BUSY_POLL_HITS, BUSY_POLL_MISSES, REPLIES, UNANSWERED, UNSENT, TRUNCATED, KERNEL
     8, 15
 )
 AMPLIFICATION_BLOCKED, HANDLER_ERRORS, CLOSED = range(15, 18)
-"""Indices into a row, of the words that pure loops write; CLOSED is the first of the closed_*
-words.
-"""
+"""Indices into a row of the words that pure loops write; CLOSED is the first closed_* word."""
 
 FINISHED, RESET, IDLE, DENIED, REFUSED, OVERLOAD, KILLED, STOPPED, ERROR = range(
     len(CLOSED_REASONS)
@@ -77,43 +73,51 @@ ROW_WORDS = ROW_BYTES // WORD_BYTES
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a server has done so far. Bytes are payload bytes; messages are reads that brought any.
-
-    open: connections being served now. closed: how many ended, by reason. write_buffer_bytes: bytes
-    waiting for slow readers now. accept_pauses: how often accepting rested because descriptors,
-    memory or the connection limit were used up. ring_starved: receives the uring engine had to ask
-    for again because all buffers were in use. ring_overflows: turns in which its completion queue
-    had been too small. busy_poll_hits, busy_poll_misses: waits that busy polling spared, and did
-    not. Datagrams are `messages`. replies: sent. unanswered: from a peer that is not let in, or a
-    port that would answer back. unsent: refused by the kernel. truncated: longer than any buffer.
-    kernel_drops: the socket's buffer was full, as far as a later datagram has told (SO_RXQ_OVFL).
-    amplification_blocked: replies longer than an unproven address gets (D8 of
-    engine/datagram/contract.py). handler_errors: calls of a Python handler that raised, or returned
-    what is no reply.
-    """
+    """Counters of a server since its start. Bytes are payload bytes."""
 
     accepted: int
+    """Connections accepted."""
     open: int
+    """Connections being served now."""
     closed: Mapping[str, int]
+    """Connections ended, by reason (CLOSED_REASONS)."""
     bytes_in: int
+    """Bytes received."""
     bytes_out: int
+    """Bytes sent."""
     messages: int
+    """Reads that returned data, or datagrams received."""
     write_buffer_bytes: int
+    """Bytes that are buffered for slow readers now."""
     accept_pauses: int
+    """Accept backoffs, because descriptors, memory or the connection limit were used up."""
     ring_starved: int
+    """uring: receives that were armed again because all provided buffers were in use."""
     ring_overflows: int
+    """uring: iterations before which the completion queue had overflowed."""
     busy_poll_hits: int
+    """Waits that busy polling avoided."""
     busy_poll_misses: int
+    """Busy polls after which the loop blocked."""
     replies: int
+    """Datagrams sent."""
     unanswered: int
+    """Datagrams of a peer that is not allowed, or of a port that would reply in turn."""
     unsent: int
+    """Replies that the kernel refused."""
     truncated: int
+    """Datagrams that were longer than the buffer."""
     kernel_drops: int
+    """Datagrams dropped because the receive buffer was full; known from a later datagram
+    (SO_RXQ_OVFL).
+    """
     amplification_blocked: int
+    """Replies over the limit for an unvalidated address (D8 of engine/datagram/contract.py)."""
     handler_errors: int
+    """Calls of a Python handler that raised, or returned a value that is no reply."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
+        """Plain values, for JSON."""
         return vars(self) | {"closed": dict(self.closed)}
 
 
@@ -131,8 +135,7 @@ class CounterTable:
 
     def total(self) -> dict[str, int]:
         """Every counter summed over all rows."""
-        # What ends is read before what begins, so that a reader never sees more ends than
-        # beginnings.
+        # Ends are read before starts, so that a reader never sees more ends than starts.
         backwards = [
             (name, sum(self._words[i::ROW_WORDS])) for i, name in reversed(list(enumerate(FIELDS)))
         ]
@@ -142,26 +145,26 @@ class CounterTable:
 def statistics(tables: list[CounterTable]) -> Statistics:
     """Sum the tables of all loops of a server."""
     totals = [table.total() for table in tables]
-    word = {name: sum(total[name] for total in totals) for name in FIELDS}
-    closed = {why: word[f"closed_{why}"] for why in CLOSED_REASONS}
+    sums = {name: sum(total[name] for total in totals) for name in FIELDS}
+    closed = {why: sums[f"closed_{why}"] for why in CLOSED_REASONS}
     return Statistics(
-        accepted=word["accepted"],
-        open=max(0, word["accepted"] - sum(closed.values())),
+        accepted=sums["accepted"],
+        open=max(0, sums["accepted"] - sum(closed.values())),
         closed=MappingProxyType(closed),
-        bytes_in=word["bytes_in"],
-        bytes_out=word["bytes_out"],
-        messages=word["messages"],
-        write_buffer_bytes=word["write_buffer_bytes"],
-        accept_pauses=word["accept_pauses"],
-        ring_starved=word["ring_starved"],
-        ring_overflows=word["ring_overflows"],
-        busy_poll_hits=word["busy_poll_hits"],
-        busy_poll_misses=word["busy_poll_misses"],
-        replies=word["replies"],
-        unanswered=word["unanswered"],
-        unsent=word["unsent"],
-        truncated=word["truncated"],
-        kernel_drops=word["kernel_drops"],
-        amplification_blocked=word["amplification_blocked"],
-        handler_errors=word["handler_errors"],
+        bytes_in=sums["bytes_in"],
+        bytes_out=sums["bytes_out"],
+        messages=sums["messages"],
+        write_buffer_bytes=sums["write_buffer_bytes"],
+        accept_pauses=sums["accept_pauses"],
+        ring_starved=sums["ring_starved"],
+        ring_overflows=sums["ring_overflows"],
+        busy_poll_hits=sums["busy_poll_hits"],
+        busy_poll_misses=sums["busy_poll_misses"],
+        replies=sums["replies"],
+        unanswered=sums["unanswered"],
+        unsent=sums["unsent"],
+        truncated=sums["truncated"],
+        kernel_drops=sums["kernel_drops"],
+        amplification_blocked=sums["amplification_blocked"],
+        handler_errors=sums["handler_errors"],
     )

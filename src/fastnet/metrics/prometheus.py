@@ -1,13 +1,14 @@
-"""Counters for Prometheus: one page of text over HTTP
-(https://prometheus.io/docs/instrumenting/exposition_formats/).
+"""Prometheus exporter: counters in the text format over HTTP.
 
-Facts. Whoever can reach the port can send garbage, or one byte a second, for ever. A thread of this
-process can read the counters at any time, for the loops only write them (metrics/counters.py).
+Facts. Any client that reaches the port can send garbage, or one byte a second without end. A thread
+of this process can read the counters at any time, because the loops only write them
+(metrics/counters.py). The format:
+https://prometheus.io/docs/instrumenting/exposition_formats/
 Decision: the standard library's HTTP server in a thread of its own, at most METRICS_CONNECTIONS_MAX
-readers at once, each cut off after METRICS_DEADLINE_S whatever it does. What it does wrong is its
-own fault and at most a line at debug. The listener is made before the servers start, so that a port
-in use is an error of the start, and its thread after them, so that pure-Python workers are forked
-from a process without it.
+connections, each closed after METRICS_DEADLINE_S in any state. A client's fault is at most a line
+at level debug. The listener is opened before the servers start, so that a port in use is an error
+of the start, and its thread after them, so that pure-Python workers are forked from a process
+without it.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from fastnet.transport.contract import SocketOptions
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Source = tuple[dict[str, str], Callable[[], Any]]
-"""The labels of a server and where its numbers come from."""
+"""The labels of a server, and the function that returns its statistics."""
 
 Family = tuple[str, str, str, Callable[[Any], Any]]
-"""Name, type and meaning of a number, and how it is found in what a source gives."""
+"""Name, type and help text of a metric, and its value in the statistics of a source."""
 
 FAMILIES: tuple[Family, ...] = (
     ("accepted_total", "counter", "Connections accepted.", lambda s: s.accepted),
@@ -45,34 +46,34 @@ FAMILIES: tuple[Family, ...] = (
     (
         "messages_total",
         "counter",
-        "Reads that brought any bytes, or datagrams.",
+        "Reads that returned data, or datagrams received.",
         lambda s: s.messages,
     ),
     (
         "write_buffer_bytes",
         "gauge",
-        "Bytes waiting for slow readers now.",
+        "Bytes buffered for slow readers now.",
         lambda s: s.write_buffer_bytes,
     ),
-    ("replies_total", "counter", "Datagrams sent back.", lambda s: s.replies),
+    ("replies_total", "counter", "Datagrams sent.", lambda s: s.replies),
     (
         "unanswered_total",
         "counter",
-        "Datagrams of peers that are not to be answered.",
+        "Datagrams of peers that are not allowed, or of ports that would reply in turn.",
         lambda s: s.unanswered,
     ),
-    ("unsent_total", "counter", "Datagrams back that the kernel refused.", lambda s: s.unsent),
-    ("truncated_total", "counter", "Datagrams longer than any buffer.", lambda s: s.truncated),
+    ("unsent_total", "counter", "Replies that the kernel refused.", lambda s: s.unsent),
+    ("truncated_total", "counter", "Datagrams longer than the buffer.", lambda s: s.truncated),
     (
         "kernel_drops_total",
         "counter",
-        "Datagrams that did not fit the socket's buffer.",
+        "Datagrams dropped because the receive buffer was full.",
         lambda s: s.kernel_drops,
     ),
     (
-        "withheld_total",
+        "amplification_blocked_total",
         "counter",
-        "Replies longer than an unproven address gets.",
+        "Replies over the limit for an unvalidated address.",
         lambda s: s.amplification_blocked,
     ),
     (
@@ -81,14 +82,14 @@ FAMILIES: tuple[Family, ...] = (
         "Calls of a Python handler that failed.",
         lambda s: s.handler_errors,
     ),
-    ("accept_pauses_total", "counter", "How often accepting rested.", lambda s: s.accept_pauses),
+    ("accept_pauses_total", "counter", "Accept backoffs.", lambda s: s.accept_pauses),
 )
 
 log = logging.getLogger("fastnet.metrics")
 
 
 def page(sources: Sequence[Source], families: Sequence[Family]) -> str:
-    """All counters of all servers."""
+    """All metrics of all sources, in the text format."""
     lines = [
         "# HELP fastnet_info The version that runs.",
         "# TYPE fastnet_info gauge",
@@ -117,8 +118,8 @@ def escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One request: HTTP/1.0, the connection ends with the answer."""
+class MetricsRequest(BaseHTTPRequestHandler):
+    """One request: HTTP/1.0, the connection ends with the response."""
 
     server: MetricsServer
     server_version = f"fastnet/{__version__}"
@@ -147,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Listens from its making on, and answers from start to close. Raises NetworkError."""
+    """HTTP server: listens from construction, serves from start to close. Raises NetworkError."""
 
     daemon_threads = False
     block_on_close = True
@@ -156,13 +157,13 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def __init__(self, endpoint: Endpoint) -> None:
         listener = tcp.listen(endpoint, SocketOptions())
-        super().__init__(("", 0), Handler, bind_and_activate=False)
+        super().__init__(("", 0), MetricsRequest, bind_and_activate=False)
         self.socket.close()
         self.socket = listener.sock
         self.endpoint = listener.endpoint
         self._deadlines: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
-        """Guards _deadlines: when each reader is cut off."""
+        """Guards _deadlines: when each connection is closed."""
         self._thread: threading.Thread | None = None
 
     @property
@@ -170,7 +171,7 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         return f"{str(self.endpoint).replace('tcp:', 'http:')}/metrics"
 
     def start(self, sources: Sequence[Source], families: Sequence[Family] = FAMILIES) -> None:
-        """Answer in a thread."""
+        """Serve in a thread."""
         self.sources, self.families = sources, families
         self._thread = threading.Thread(
             target=self.serve_forever, name="fastnet-metrics", daemon=True
@@ -178,14 +179,13 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._thread.start()
 
     def close(self) -> None:
-        """Cut all readers off and end the thread."""
+        """Close all connections and end the thread."""
         if self._thread is not None:
-            # A listener that is shut down is readable, which wakes the thread now instead of at its
-            # next half second.
+            # A listener that is shut down is readable, which wakes the thread immediately.
             self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._thread.join()
-        self._cut_off(float("inf"))
+        self._close_expired(float("inf"))
         self.server_close()
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -214,9 +214,9 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def service_actions(self) -> None:
         """Called twice a second by serve_forever."""
         super().service_actions()
-        self._cut_off(time.monotonic())
+        self._close_expired(time.monotonic())
 
-    def _cut_off(self, now: float) -> None:
+    def _close_expired(self, now: float) -> None:
         with self._lock:
             for request in [
                 request for request, deadline in self._deadlines.items() if deadline <= now
@@ -224,10 +224,10 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 try:
                     request.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    continue  # it is gone already
+                    continue  # closed already
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("a reader of the metrics failed", exc_info=True)
+        log.debug("a client of the metrics failed", exc_info=True)
 
     def __enter__(self) -> MetricsServer:
         return self

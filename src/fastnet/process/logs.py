@@ -23,7 +23,7 @@ import os
 from datetime import datetime
 from typing import TextIO
 
-from fastnet.config.server import ProcessConfig
+from fastnet.config.process import ProcessConfig
 from fastnet.errors import ConfigError, printable, reason
 
 TOLD = {"told": True}

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from fastnet.config.server import ProcessConfig, ServerConfig
+from fastnet.config.process import ProcessConfig
+from fastnet.config.server import ServerConfig
 from fastnet.errors import EXIT_OK, FastnetError, NetworkError, reason
 from fastnet.limits import DESCRIPTORS_WANTED
 from fastnet.process.daemon import launch
@@ -43,7 +44,7 @@ def run_process(
     """
     raise_descriptor_limit()
     if process.daemon:
-        configs = [from_root(config, "unix", "file") for config in configs]
+        configs = [config.with_absolute_paths() for config in configs]
         process = from_root(process, "pidfile", "log_file", "error_log")
     plans = [make_plan(config) for config in configs]
     if process.daemon:

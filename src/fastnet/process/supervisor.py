@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastnet.config.server import ProcessConfig
+from fastnet.config.process import ProcessConfig
 from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, FastnetError
 from fastnet.process.logs import TOLD, Logs
 from fastnet.process.pidfile import Pidfile

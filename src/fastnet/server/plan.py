@@ -64,12 +64,8 @@ class Plan:
     def service(self) -> Any:
         """A new service object, for one server."""
         row = SERVICES[self.config.service]
-        values = {
-            "suffix": self.config.suffix.encode("utf-8", "surrogateescape"),
-            "handler": self.config.handler,
-        }
         module = SERVICES.load(self.config.service, self.choice.backend)
-        return module.create(**{name: values[name] for name in row.options if name in values})
+        return module.create(**row.arguments(self.config.settings))
 
 
 def how(engine: str, backend: str, workers: int, worker_processes: bool, reason: str) -> str:

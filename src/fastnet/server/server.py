@@ -16,6 +16,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 from fastnet.endpoint import Endpoint
@@ -72,11 +73,11 @@ class Server:
     def _start_loops(self, workers: int) -> None:
         engine = self.plan.engines.load(self.plan.choice.engine, self.plan.choice.backend)
         service = self.plan.service()
-        if SERVICES[self.plan.config.service].loads:
+        row, settings = SERVICES[self.plan.config.service], self.plan.config.settings
+        if row.load is not None:
             service.answer_up_to(self.plan.limits.unvalidated_reply_bytes_max)
-            self._reloader = Reloader(
-                self.plan.config.file or "", self.plan.config.format, service.replace
-            )
+            path = settings[row.path_setting]
+            self._reloader = Reloader(path, partial(row.load, settings), service.replace)
             self._reloader.load()
         self._stop = StopSignal()
         self.ended_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -163,7 +164,7 @@ class Server:
         """
         if self._reloader is None:
             return ""
-        self._reloader.ask()
+        self._reloader.request()
         return self._reloader.path
 
     def drain(self) -> None:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class End(enum.Enum):
@@ -45,6 +45,15 @@ Address = tuple[str, int] | tuple[str, int, int, int] | str | bytes | None
 """Of a peer: host and port, and with IPv6 flow and scope; of a Unix socket its path, its abstract
 name
 with the NUL at its front, or None if it has bound neither, and then nothing can go back."""
+
+
+class Content(NamedTuple):
+    """What a service answers from, read from a file."""
+
+    value: Any
+    """The argument of the service's `replace`."""
+    notes: list[tuple[int, str]]
+    """Lines for the log: level and text."""
 
 
 class HandlerFailed(Exception):

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastnet.config.server import ProcessConfig, check, option
+from fastnet.config.fields import check, option
+from fastnet.config.process import ProcessConfig
 from fastnet.endpoint import PORT_MAX, Endpoint
 from fastnet.errors import EXIT_OK, ConfigError, FastnetError
 from fastnet.limits import ANSWERED_PORT_MIN, DATAGRAMS_PER_TURN, DRAIN_S, TICK_S

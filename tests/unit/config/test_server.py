@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastnet.config.server import (
-    ProcessConfig,
-    ServerConfig,
-    build,
-    from_environment,
-    options,
-    value_type,
-)
+from fastnet.config.fields import build, from_environment, options, value_type
+from fastnet.config.process import ProcessConfig
+from fastnet.config.server import ServerConfig
 from fastnet.errors import ConfigError
 
 CONFIGS = (ServerConfig, ProcessConfig)
@@ -76,7 +71,7 @@ def test_whatever_the_environment_says_is_accepted_or_a_config_error(
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=50)
     )
     with contextlib.suppress(ConfigError):
-        config(**from_environment(config, {f"FASTNET_{name.upper()}": text}))
+        build(config, from_environment(config, {f"FASTNET_{name.upper()}": text}), "")
 
 
 def test_the_environment_gives_typed_values() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastnet.config.server import ProcessConfig
+from fastnet.config.process import ProcessConfig
 from fastnet.errors import ConfigError, printable
 from fastnet.process.logs import TOLD, JsonFormat, Logs, TextFormat, log
 

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from fastnet.apps.connect.stdio import Input, Output
-from fastnet.apps.connect.stream import Conversation
+from fastnet.apps.connect.stream import StreamPump
 from fastnet.endpoint import Endpoint
 from tests.support.connect_peers import DEADLINE_S, swallow
 
@@ -72,7 +72,7 @@ def test_an_end_of_input_that_comes_with_its_last_bytes_waits_until_they_are_sen
 
     hearer = threading.Thread(target=hear)
     output = Output(target)
-    conversation = Conversation(near, Endpoint("unix", path="@x"), source, output)
+    conversation = StreamPump(near, Endpoint("unix", path="@x"), source, output)
     near.setblocking(False)
     conversation.turn()  # fills the socket before anybody reads from it
     hearer.start()

@@ -23,7 +23,8 @@ from fastnet.apps.chat.backplane import check_url, hide_password, open_backplane
 from fastnet.apps.chat.federation import Federation
 from fastnet.apps.chat.members import ChatStatistics
 from fastnet.apps.chat.server_protocol import ChatServerProtocol
-from fastnet.config.server import ProcessConfig, option
+from fastnet.config.fields import option
+from fastnet.config.process import ProcessConfig
 from fastnet.errors import ConfigError
 from fastnet.limits import CHAT_DATAGRAM_BYTES_MAX, CHAT_RATE, DATAGRAMS_PER_TURN
 from fastnet.process.supervisor import Event, OnEvents

@@ -1,3 +1,1 @@
-"""Programs that talk to a server for a user: each reads what the user gives, and shows what the
-server says.
-"""
+"""Connect client: standard input to a server, and its replies to standard output."""

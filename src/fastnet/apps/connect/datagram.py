@@ -1,17 +1,15 @@
-"""The same conversation in datagrams: each line of input is one datagram, each reply is written as
-it
-is.
+"""Datagram pump: each line of input is one datagram, each reply is written as it is.
 
 Facts. UDP has no end of stream, no backpressure and no connection: a refusal is an ICMP message
-that comes back some time after the datagram, as an error of the next call on a connected socket
-(udp(7)); on loopback it is there at once. A name may have an address that the server is not bound
-to (localhost is ::1 and 127.0.0.1), and only a refusal tells.
-Consequence: the end is a matter of time. After the end of input we listen for `last_replies_s`
-after the last byte moved.
-Decision: a line keeps its newline, so that what goes out is what came in. A refusal before the
-first reply moves on to the next address of the name and repeats the last datagram; later, or
-without a next address, it is an error. Over a Unix socket there is one address, a full queue of the
-server holds us back, and a refusal comes at once.
+that is reported some time after the datagram, as an error of the next call on a connected socket
+(udp(7)); on loopback it is there immediately. A name may have an address to which the server is not
+bound (localhost is ::1 and 127.0.0.1), and only a refusal shows it.
+Consequence: the end is a matter of time. After the end of input we wait for replies until
+`last_replies_s` after the last byte in either direction.
+Decision: a line keeps its newline, so that the output equals the input. A refusal before the first
+reply makes us send the last datagram again to the next address of the name; later, or without a
+next address, it is an error. Over a Unix socket there is one address, a full queue of the server
+blocks us, and a refusal is reported immediately.
 Cost: over a real network the datagrams sent between the first one and its refusal are lost. UDP may
 lose any of them anyway.
 """
@@ -23,8 +21,9 @@ import select
 import socket
 from collections import deque
 
+from fastnet.apps.connect.pump import InactivityTimer, Poller, PumpResult
 from fastnet.apps.connect.stdio import Input, Output, ReaderGone
-from fastnet.apps.connect.stream import Q_LINES, Outcome, Silence, Watch
+from fastnet.apps.connect.stream import Q_LINES
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
 from fastnet.limits import LAST_REPLIES_S, READ_BYTES
@@ -36,10 +35,8 @@ from fastnet.transport.resolve import Address
 NOTHING = memoryview(b"")
 
 
-class Lines:
-    """Cuts input into lines, however it arrives. Holds at most one read more than the longest
-    line.
-    """
+class LineBuffer:
+    """Splits input into lines, in any segmentation; holds the longest line and one read at most."""
 
     def __init__(self, line_bytes_max: int) -> None:
         self.line_bytes_max = line_bytes_max
@@ -52,15 +49,15 @@ class Lines:
         self._start = 0
 
     def end(self) -> None:
-        """No more input: the last line may go without its newline."""
+        """The input has ended: the last line needs no newline."""
         self._has_ended = True
 
     def put_back(self, line: bytes) -> None:
-        """The line taken last is the next one again."""
+        """Make the line that was returned last the next one again."""
         self._text = line + self._text[self._start :]
         self._start = 0
 
-    def take(self) -> bytes | None:
+    def next_line(self) -> bytes | None:
         """The next line with its newline, or None. Raises NetworkError when it does not fit a
         datagram.
         """
@@ -70,7 +67,8 @@ class Lines:
             end = len(self._text)
             if end - start > self.line_bytes_max:
                 raise NetworkError(
-                    f"a line of the input has more than {self.line_bytes_max} bytes and does not fit a datagram",
+                    f"a line of the input has more than {self.line_bytes_max} bytes "
+                    "and does not fit a datagram",
                     "Cut it into shorter lines, or use a stream: tcp:// or unix:",
                     errno.EMSGSIZE,
                 )
@@ -80,12 +78,13 @@ class Lines:
         return self._text[start:end]
 
 
-class DatagramConversation:
-    """A datagram socket between an input and an output. `run` returns when the last replies are in.
+class DatagramPump:
+    """Copies an input to a datagram socket line by line, and replies to an output.
 
-    addresses: where the endpoint may be, best first; taken from the front as they are tried.
-    last_replies_s: how long to listen after the end of input, counted from the last byte in either
-    direction.
+    Args:
+        addresses: Addresses of the endpoint, best first; removed from the front as they are tried.
+        last_replies_s: How long to wait for replies after the end of input, counted from the last
+            byte in either direction.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class DatagramConversation:
         source: Input,
         target: Output,
         last_replies_s: float = LAST_REPLIES_S,
-        watch: Watch | None = None,
+        poller: Poller | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.addresses = addresses
@@ -103,7 +102,7 @@ class DatagramConversation:
         self.target = target
         self.sock = self.open()
         bytes_max = TRANSPORTS[endpoint.transport].datagram_bytes_max
-        self.lines = Lines(bytes_max)
+        self.lines = LineBuffer(bytes_max)
         self.text = memoryview(bytearray(READ_BYTES))
         self.reply = memoryview(bytearray(max(READ_BYTES, bytes_max)))
         self.outgoing: bytes | None = None
@@ -113,21 +112,22 @@ class DatagramConversation:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.replies = 0
-        self.silence = Silence(last_replies_s)
-        self.watch = watch or Watch()
+        self.inactivity = InactivityTimer(last_replies_s)
+        self.poller = poller or Poller()
 
-    def run(self) -> Outcome:
-        """Send line by line and write replies, until the input has ended and nothing more comes.
+    def run(self) -> PumpResult:
+        """Send line by line and write replies, until the input has ended and no reply follows.
 
-        Raises NetworkError (refused, unreachable, a line too long) and FastnetError (our own input
-        or output fails).
+        Raises:
+            NetworkError: Refused, unreachable, a line that exceeds a datagram.
+            FastnetError: Reading the input or writing the output failed.
         """
         try:
-            while not (self.is_listening() and self.silence.is_over()):
-                self.turn()
+            while not (self.awaits_replies() and self.inactivity.is_expired()):
+                self.run_once()
         except ReaderGone:
-            return Outcome(self.sent_bytes, self.received_bytes, "reader")
-        return Outcome(self.sent_bytes, self.received_bytes, "both")
+            return PumpResult(self.sent_bytes, self.received_bytes, "reader")
+        return PumpResult(self.sent_bytes, self.received_bytes, "both")
 
     def close(self) -> None:
         self.sock.close()
@@ -137,16 +137,16 @@ class DatagramConversation:
         sock.setblocking(False)
         return sock
 
-    def is_listening(self) -> bool:
-        """All that is left is to wait for the server."""
+    def awaits_replies(self) -> bool:
+        """Whether everything was sent and written, and only replies may follow."""
         return self.has_ended and self.outgoing is None and not self.write_buffer
 
-    def turn(self) -> None:
-        """Wait once and move what can be moved. Replies and refusals come before the next line."""
-        if not self.is_listening():
-            self.silence.broken()
-        ready = self.watch.wait(
-            self.interest(), self.silence.left_s() if self.is_listening() else None
+    def run_once(self) -> None:
+        """Wait once and transfer what can be; replies and refusals are read before a line is sent."""
+        if not self.awaits_replies():
+            self.inactivity.reset()
+        ready = self.poller.wait(
+            self.poll_masks(), self.inactivity.remaining_s() if self.awaits_replies() else None
         )
         if self.write_buffer:
             self.write()
@@ -157,7 +157,7 @@ class DatagramConversation:
         elif self.outgoing is not None and ready.get(self.sock.fileno(), 0) & select.POLLOUT:
             self.send()
 
-    def interest(self) -> dict[int, int]:
+    def poll_masks(self) -> dict[int, int]:
         masks = {}
         of_socket = 0
         if self.outgoing is not None:
@@ -181,10 +181,10 @@ class DatagramConversation:
         else:
             self.has_ended = True
             self.lines.end()
-        self.next_line()
+        self.queue_line()
 
-    def next_line(self) -> None:
-        self.outgoing = self.lines.take()
+    def queue_line(self) -> None:
+        self.outgoing = self.lines.next_line()
         if (
             self.outgoing is not None
             and self.source.is_terminal
@@ -200,12 +200,12 @@ class DatagramConversation:
         except BlockingIOError:
             return
         except OSError as error:
-            self.refused(error)
+            self.on_error(error)
             return
         self.sent_bytes += len(self.outgoing)
         self.last_sent = self.outgoing
-        self.silence.broken()
-        self.next_line()
+        self.inactivity.reset()
+        self.queue_line()
 
     def receive(self) -> None:
         try:
@@ -213,20 +213,20 @@ class DatagramConversation:
         except BlockingIOError:
             return
         except OSError as error:
-            self.refused(error)
+            self.on_error(error)
             return
         self.replies += 1
         self.received_bytes += count
         self.write_buffer = self.reply[:count]
-        self.silence.broken()
+        self.inactivity.reset()
         if self.write_buffer:
             self.write()
 
     def write(self) -> None:
         self.write_buffer = self.write_buffer[self.target.write(self.write_buffer) :]
 
-    def refused(self, error: OSError) -> None:
-        """Go on with the next address of the name, or give up."""
+    def on_error(self, error: OSError) -> None:
+        """After a refusal continue with the next address of the name; raise any other error."""
         if error.errno != errno.ECONNREFUSED or self.replies or not self.addresses:
             hint = hint_of(self.endpoint, error.errno)
             counts = f"after {self.sent_bytes} bytes sent and {self.received_bytes} received"
@@ -235,7 +235,7 @@ class DatagramConversation:
             ) from error
         self.sock.close()
         self.sock = self.open()
-        self.silence.broken()
+        self.inactivity.reset()
         if self.last_sent is not None:
             self.sent_bytes -= len(self.last_sent)
             if self.outgoing is not None:

@@ -1,4 +1,4 @@
-"""Standard input and output as two ends that never block the loop that polls them.
+"""Standard input and output that never block the loop that polls them.
 
 Facts. O_NONBLOCK belongs to the open file description, which we share with the shell and with every
 other program on the same terminal or pipe (fcntl(2)): set here, it would make *their* reads fail,
@@ -36,19 +36,20 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class ReaderGone(Exception):
-    """Whoever reads our standard output has closed it."""
+    """The reader of our standard output has closed it."""
 
 
 class Input:
-    """Where bytes come from: a descriptor that is polled for POLLIN and then read once."""
+    """Source of bytes: a descriptor that is polled for POLLIN and then read once."""
 
     def __init__(self, fd: int = STDIN) -> None:
         self.fd = fd
         self.is_terminal = os.isatty(fd)
 
     def read_into(self, buffer: memoryview) -> int | None:
-        """Bytes read, 0 at the end, None when another reader was quicker. Raises FastnetError when
-        reading fails.
+        """Bytes read, 0 at the end of input, None when another reader was faster.
+
+        Raises FastnetError when reading fails.
         """
         try:
             return os.readv(self.fd, [buffer])
@@ -64,9 +65,7 @@ class Input:
 
 
 class Output:
-    """Where bytes go: a descriptor that is polled for POLLOUT and takes what it can without
-    blocking.
-    """
+    """Sink of bytes: a descriptor that is polled for POLLOUT and written without blocking."""
 
     def __init__(self, fd: int = STDOUT) -> None:
         self.fd = fd
@@ -93,33 +92,34 @@ class Output:
         else:
             self.fd = self._own_fd
 
-    def write(self, parked: memoryview) -> int:
-        """Bytes taken without blocking, 0 when there is no room. Raises ReaderGone, or FastnetError
-        when it fails.
+    def write(self, data: memoryview) -> int:
+        """Bytes written without blocking, 0 when there is no room.
+
+        Raises ReaderGone, or FastnetError when writing fails.
         """
-        taken = 0
+        written = 0
         try:
             if self._portion is None:
-                return self._write_once(parked)
-            while taken < len(parked) and self._poll.poll(0):
-                taken += os.write(self.fd, parked[taken : taken + self._portion])
+                return self._write_once(data)
+            while written < len(data) and self._poll.poll(0):
+                written += os.write(self.fd, data[written : written + self._portion])
         except BlockingIOError:
-            return taken
+            return written
         except (BrokenPipeError, ConnectionResetError) as error:
             raise ReaderGone from error
         except OSError as error:
             raise FastnetError(
                 f"cannot write to standard output: {reason(error)}", full(error)
             ) from error
-        return taken
+        return written
 
-    def _write_once(self, parked: memoryview) -> int:
+    def _write_once(self, data: memoryview) -> int:
         if self._socket is not None:
-            return self._socket.send(parked, socket.MSG_DONTWAIT)
-        return os.write(self.fd, parked)
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        return os.write(self.fd, data)
 
     def close(self) -> None:
-        """Give back what was opened here. The descriptor that was handed in stays open."""
+        """Close what was opened here; the descriptor of the caller stays open."""
         if self._socket is not None:
             self._socket.close()
         if self._own_fd is not None:
@@ -131,12 +131,10 @@ def full(error: OSError) -> str:
 
 
 def occupy_standard_descriptors() -> None:
-    """Put something where descriptor 0, 1 or 2 is closed, so that no socket gets that number and is
-    taken for it.
+    """Open something on descriptors 0, 1 and 2 if they are closed, so that no socket gets the number.
 
-    A closed input reads as empty. A closed output stays an error for whoever has something to write
-    to it: a program that runs cannot be written to, nor be opened anew for writing, as /dev/null
-    can.
+    A closed input reads as empty. Writing to a closed output stays an error: the running program's
+    file cannot be written, nor reopened for writing as /dev/null could.
     """
     for fd, path, flags in (
         (STDIN, os.devnull, os.O_RDONLY),
@@ -146,7 +144,7 @@ def occupy_standard_descriptors() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.open(path, flags)  # takes the lowest free number, which is fd
+            os.open(path, flags)  # gets the lowest free number, which is fd
     for name, fd in (("stdout", STDOUT), ("stderr", STDERR)):
         if getattr(sys, name) is None:
             with suppress(OSError):
@@ -159,13 +157,11 @@ def occupy_standard_descriptors() -> None:
 
 @contextmanager
 def interruptible() -> Iterator[int]:
-    """A descriptor that becomes readable when a signal with a Python handler has come, for a poll
-    to
-    watch.
+    """A descriptor that becomes readable when a signal with a Python handler arrives, for poll(2).
 
-    Such a handler runs between bytecodes, so a signal that comes right before poll(2) begins would
-    not end it. The C handler writes to this descriptor at once, the poll returns, and the handler
-    then raises KeyboardInterrupt.
+    Such a handler runs between bytecodes, so a signal that arrives right before poll(2) starts would
+    not end it. The C handler writes to this descriptor immediately, the poll returns, and the
+    handler then raises KeyboardInterrupt.
     """
     fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)

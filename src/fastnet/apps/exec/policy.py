@@ -44,7 +44,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastnet.apps.exec.wire import Refusal
-from fastnet.config.server import suggestion
+from fastnet.config.fields import suggestion
 from fastnet.errors import ConfigError
 from fastnet.limits import (
     EXEC_ARGUMENTS_MAX,

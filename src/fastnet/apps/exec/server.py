@@ -19,7 +19,8 @@ from typing import Any
 from fastnet.apps.exec.nonces import NONCES_FILE, Nonces
 from fastnet.apps.exec.policy import Policy, read_policy
 from fastnet.apps.exec.server_protocol import ExecServerProtocol, ExecStatistics
-from fastnet.config.server import ProcessConfig, option
+from fastnet.config.fields import option
+from fastnet.config.process import ProcessConfig
 from fastnet.errors import ConfigError
 from fastnet.limits import EXEC_DATAGRAM_BYTES_MAX
 from fastnet.process.supervisor import Event, OnEvents

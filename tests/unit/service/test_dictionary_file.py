@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastnet.apps.dictionary.file import FORMATS, load
 from fastnet.errors import ConfigError
 from fastnet.limits import (
     DICTIONARY_REPORTED_MAX,
     DICTIONARY_TRANSLATION_BYTES_MAX,
     DICTIONARY_WORD_BYTES_MAX,
 )
+from fastnet.service._dictionary_file import FORMATS, load
 
 
 @pytest.fixture

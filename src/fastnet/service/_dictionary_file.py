@@ -1,28 +1,31 @@
-"""The file of a dictionary: words and their translations, in one of the forms in which people have
-them.
+"""Dictionary file: words and their translations, in one of four formats.
 
-    colon     word:translation          the first colon separates; a translation may have more of them
+    colon     word:translation       the first colon separates; a translation may have more
     tab       word<TAB>translation
-    csv       word,translation          RFC 4180, quotes where they are needed, one line an entry
-    cedict    繁體 简体 [pin1 yin1] /gloss/gloss/    CC-CEDICT: both writings are words; several entries of one are joined
+    csv       word,translation       RFC 4180, quoted where needed, one line an entry
+    cedict    繁體 简体 [pin1 yin1] /gloss/gloss/
+                                     CC-CEDICT: both writings are words; several entries of one word
+                                     are joined
 
-UTF-8, with or without a byte order mark; empty lines and those that start with # are passed over.
+UTF-8, with or without a byte order mark; empty lines and those that start with # are skipped.
 
-Facts. A word that stands twice is a mistake of whoever wrote the file, except in CC-CEDICT, where
-readings have a line each. A textbook server reads from the top and stops at the first match.
-Decision: the first one counts, and each further one is reported with both line numbers. Anything
-that is no entry is an error with its line, and a file with an error is not used at all: half a
-dictionary answers `unknown` to what it should know.
+Facts. A word with two entries is a mistake of the author, except in CC-CEDICT, where each reading
+has a line. A textbook server reads from the top and stops at the first match.
+Decision: the first entry counts, and each further one is reported with both line numbers. A line
+that is no entry is an error with its number, and a file with an error is not used: half a
+dictionary answers `unknown` to words that it should have.
 """
 
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from fastnet.errors import ConfigError, printable, reason
 from fastnet.limits import (
@@ -31,40 +34,47 @@ from fastnet.limits import (
     DICTIONARY_TRANSLATION_BYTES_MAX,
     DICTIONARY_WORD_BYTES_MAX,
 )
+from fastnet.service.contract import Content
 
 AUTO = "auto"
 SAMPLE_LINES = 50
-"""Entries that are looked at to tell the form of a file."""
+"""Entries from which the format of a file is detected."""
 
 BLANKS = " \t\r"
 CEDICT = re.compile(r"(\S+) (\S+) \[([^]]*)\] /(.+)/")
 
-Row = tuple[int, str, str]
+EntryLine = tuple[int, str, str]
 """Line number, word, translation."""
 
 Faults = list[tuple[int, str]]
-"""Line numbers, and what is wrong there."""
+"""Line numbers, and what is wrong with each line."""
 
-Stamp = tuple[int, ...] | None
-"""What changes when a file does; None when there is none."""
+
+class Duplicate(NamedTuple):
+    """A word with more than one entry."""
+
+    word: str
+    line: int
+    first_line: int
 
 
 @dataclass(frozen=True)
-class Dictionary:
-    """What a file says, as the bytes of UTF-8. twice: words that stood there before, the line of
-    each and of its first.
-    """
+class DictionaryFile:
+    """The content of a file."""
 
     entries: dict[bytes, bytes]
+    """Translations by word, both in UTF-8."""
     format: str
-    twice: list[tuple[str, int, int]] = field(default_factory=list)
-    twice_count: int = 0
+    duplicates: list[Duplicate] = field(default_factory=list)
+    """The first of the entries whose word has an earlier one."""
+    duplicate_count: int = 0
+    """How many there are."""
 
 
-def separated(by: str) -> Callable[[list[str], Faults], Iterator[Row]]:
-    """The rows of a form in which the first such character separates."""
+def separated(by: str) -> Callable[[list[str], Faults], Iterator[EntryLine]]:
+    """A reader of the format in which the first such character separates."""
 
-    def rows(lines: list[str], faults: Faults) -> Iterator[Row]:
+    def rows(lines: list[str], faults: Faults) -> Iterator[EntryLine]:
         for number, line in enumerate(lines, 1):
             word, found, translation = line.partition(by)
             if found:
@@ -78,7 +88,7 @@ def separated(by: str) -> Callable[[list[str], Faults], Iterator[Row]]:
 NAMES = {"\t": "tab", ":": "colon"}
 
 
-def comma_separated(lines: list[str], faults: Faults) -> Iterator[Row]:
+def comma_separated(lines: list[str], faults: Faults) -> Iterator[EntryLine]:
     # An entry is one line, so lines are read one by one: a quote that is never closed is an error
     # there and not at the end.
     for number, line in enumerate(lines, 1):
@@ -95,7 +105,7 @@ def comma_separated(lines: list[str], faults: Faults) -> Iterator[Row]:
             faults.append((number, f"{len(cells)} columns instead of 2 in {shown(line)}"))
 
 
-def cedict(lines: list[str], faults: Faults) -> Iterator[Row]:
+def cedict(lines: list[str], faults: Faults) -> Iterator[EntryLine]:
     for number, line in enumerate(lines, 1):
         match = CEDICT.fullmatch(line.strip(BLANKS))
         if match:
@@ -109,18 +119,19 @@ def cedict(lines: list[str], faults: Faults) -> Iterator[Row]:
 
 
 @dataclass(frozen=True)
-class Form:
-    """rows: the entries of a file's lines. looks: whether a line may be one. joins: a word may have
-    several entries.
-    """
+class Format:
+    """How entries are written."""
 
-    rows: Callable[[list[str], Faults], Iterator[Row]]
-    looks: Callable[[str], object]
+    rows: Callable[[list[str], Faults], Iterator[EntryLine]]
+    """Parses the lines of a file; appends to the faults."""
+    matches: Callable[[str], object]
+    """Whether a line may be an entry of this format."""
     joins: bool = False
+    """Whether the translations of several entries of one word are joined."""
 
 
 def before_colon(character: str) -> Callable[[str], bool]:
-    """Whether a character is there, and no colon before it: translations have all of them."""
+    """Whether a line has the character before its first colon; translations may have all of them."""
     return lambda line: character in line.strip(BLANKS).partition(":")[0]
 
 
@@ -129,12 +140,12 @@ def looks_like_csv(line: str) -> bool:
 
 
 FORMATS = {
-    "cedict": Form(cedict, lambda line: CEDICT.fullmatch(line.strip(BLANKS)), joins=True),
-    "tab": Form(separated("\t"), before_colon("\t")),
-    "csv": Form(comma_separated, looks_like_csv),
-    "colon": Form(separated(":"), lambda line: ":" in line),
+    "cedict": Format(cedict, lambda line: CEDICT.fullmatch(line.strip(BLANKS)), joins=True),
+    "tab": Format(separated("\t"), before_colon("\t")),
+    "csv": Format(comma_separated, looks_like_csv),
+    "colon": Format(separated(":"), lambda line: ":" in line),
 }
-"""In the order in which a file is compared with them: the pickier first."""
+"""In the order in which a file is compared with them: the stricter first."""
 
 
 def shown(line: str) -> str:
@@ -142,38 +153,43 @@ def shown(line: str) -> str:
     return repr(text[:40] + "..." if len(text) > 40 else text)
 
 
-def stamp(path: str) -> Stamp:
-    """What changes when the file does."""
-    try:
-        return stamp_of(os.stat(path))
-    except OSError:
-        return None
+def load_dictionary(settings: Mapping[str, Any]) -> Content:
+    """Load the file of a dictionary service, with the lines to log. Raises ConfigError."""
+    path = settings["file"]
+    found = load(path, settings["format"])
+    notes = [(logging.INFO, f"{path}: {len(found.entries)} words ({found.format})")]
+    for word, line, first_line in found.duplicates:
+        text = f"{path}, line {line}: {word!r} is on line {first_line} already, which counts"
+        notes.append((logging.WARNING, text))
+    more = found.duplicate_count - len(found.duplicates)
+    if more > 0:
+        notes.append((logging.WARNING, f"{path}: and {more} more words with an earlier entry"))
+    return Content(found.entries, notes)
 
 
-def stamp_of(found: os.stat_result) -> Stamp:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def load(path: str, format: str = AUTO) -> Dictionary:
-    """Read a file. Raises ConfigError, which says in which lines it is broken."""
+def load(path: str, format: str = AUTO) -> DictionaryFile:
+    """Read and parse a file. Raises ConfigError with the numbers of the lines that are no entries."""
     text = decode(read(path), path)
     lines = ["" if line.startswith("#") else line for line in text.split("\n")]
-    name = look(lines, path) if format == AUTO else format
+    name = detect_format(lines, path) if format == AUTO else format
     form, faults = FORMATS[name], Faults()
-    entries, twice = collect(form, lines, faults)
+    entries, repeated = collect(form, lines, faults)
     if faults:
         raise broken(path, name, faults)
     if not entries:
         raise ConfigError(f"{path} has no words", "Write word:translation, an entry a line")
-    return Dictionary(
-        entries, name, first_lines(form, lines, twice[:DICTIONARY_REPORTED_MAX]), len(twice)
+    return DictionaryFile(
+        entries,
+        name,
+        find_duplicates(form, lines, repeated[:DICTIONARY_REPORTED_MAX]),
+        len(repeated),
     )
 
 
 def read(path: str) -> bytes:
-    """All of a file. Raises ConfigError."""
+    """The bytes of a file. Raises ConfigError."""
     try:
-        # a FIFO must not make us wait
+        # non-blocking, because the path may be a FIFO
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             return read_all(fd, path)
@@ -186,7 +202,7 @@ def read(path: str) -> bytes:
 
 
 def read_all(fd: int, path: str) -> bytes:
-    """One that changes meanwhile would be half the old and half the new."""
+    """The bytes of an open file. Raises ConfigError if it changed meanwhile or is too large."""
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         raise ConfigError(f"{path} is not a regular file", "Name a text file")
@@ -194,18 +210,23 @@ def read_all(fd: int, path: str) -> bytes:
         raise ConfigError(f"{path} is too large", f"At most {DICTIONARY_FILE_BYTES_MAX} bytes")
     with open(fd, "rb", closefd=False) as file:
         data = file.read()
-    if stamp_of(os.fstat(fd)) != stamp_of(found):
+    if version(os.fstat(fd)) != version(found):
         raise ConfigError(
             f"{path} changed while it was read", "Write the new file beside it and rename it"
         )
     return data
 
 
+def version(found: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file does."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def decode(data: bytes, path: str) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # utf-8-sig counts from behind the mark, and the mark is on the first line anyway.
+        # utf-8-sig counts from after the mark, and the mark is on the first line anyway
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(
             f"{path}, line {line}: not UTF-8", f"iconv -t UTF-8 {path} makes it so"
@@ -218,11 +239,11 @@ def decode(data: bytes, path: str) -> str:
     return text
 
 
-def look(lines: Iterable[str], path: str) -> str:
-    """The form that half of the first entries have, or more. Raises ConfigError."""
+def detect_format(lines: Iterable[str], path: str) -> str:
+    """The first format that at least half of the first entries have. Raises ConfigError."""
     sample = [line for line, _ in zip(filter(str.strip, lines), range(SAMPLE_LINES), strict=False)]
     for name, form in FORMATS.items():
-        if sample and sum(1 for line in sample if form.looks(line)) * 2 >= len(sample):
+        if sample and sum(1 for line in sample if form.matches(line)) * 2 >= len(sample):
             return name
     if not sample:
         return "colon"
@@ -232,11 +253,11 @@ def look(lines: Iterable[str], path: str) -> str:
 
 
 def collect(
-    form: Form, lines: list[str], faults: Faults
+    form: Format, lines: list[str], faults: Faults
 ) -> tuple[dict[bytes, bytes], list[tuple[str, int]]]:
-    """The entries, and those that stood there before, with their lines."""
+    """The entries, and the words of further entries with their lines."""
     entries: dict[bytes, bytes] = {}
-    twice: list[tuple[str, int]] = []
+    repeated: list[tuple[str, int]] = []
     for number, word, translation in form.rows(lines, faults):
         key, value = word.encode(), translation.encode()
         if key in entries:
@@ -244,7 +265,7 @@ def collect(
                 value = entries[key] + b" | " + value
                 entries[key] = value
             else:
-                twice.append((word, number))
+                repeated.append((word, number))
         else:
             entries[key] = value
         if (
@@ -254,18 +275,19 @@ def collect(
             or len(value) > DICTIONARY_TRANSLATION_BYTES_MAX
         ):
             faults.append((number, unfit(key, value)))
-    return entries, twice
+    return entries, repeated
 
 
 def unfit(word: bytes, translation: bytes) -> str:
-    """Why an entry is none."""
+    """Why an entry is not valid."""
     if not word:
         return "the word is missing"
     if not translation:
         return f"the translation of {shown(word.decode())} is missing"
     if len(word) > DICTIONARY_WORD_BYTES_MAX:
         return f"a word of {len(word)} bytes, and {DICTIONARY_WORD_BYTES_MAX} are the most"
-    return f"a translation of {len(translation)} bytes, and {DICTIONARY_TRANSLATION_BYTES_MAX} are the most"
+    most = DICTIONARY_TRANSLATION_BYTES_MAX
+    return f"a translation of {len(translation)} bytes, and {most} are the most"
 
 
 def broken(path: str, format: str, faults: Faults) -> ConfigError:
@@ -279,14 +301,14 @@ def broken(path: str, format: str, faults: Faults) -> ConfigError:
     )
 
 
-def first_lines(
-    form: Form, lines: list[str], twice: list[tuple[str, int]]
-) -> list[tuple[str, int, int]]:
-    """With each word that stands twice, the line of its first."""
-    wanted = {word for word, _ in twice}
+def find_duplicates(
+    form: Format, lines: list[str], repeated: list[tuple[str, int]]
+) -> list[Duplicate]:
+    """Each repeated word with its line and the line of its first entry."""
+    words = {word for word, _ in repeated}
     first: dict[str, int] = {}
-    if wanted:
+    if words:
         for number, word, _ in form.rows(lines, []):
-            if word in wanted:
+            if word in words:
                 first.setdefault(word, number)
-    return [(word, number, first[word]) for word, number in twice]
+    return [Duplicate(word, number, first[word]) for word, number in repeated]

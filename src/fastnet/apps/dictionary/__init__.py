@@ -1,0 +1,1 @@
+"""Dictionary client: look words up at a server."""
