@@ -1,13 +1,14 @@
-"""Where a socket is: one spelling in, one value out, one spelling back.
+"""Endpoint: transport and address of a socket, parsed from text and formatted back.
 
-    HOST:PORT            tcp, or what the caller takes as the default
+    HOST:PORT            tcp, or the default of the caller
     tcp://HOST:PORT      udp://HOST:PORT
-    [::1]:PORT           an IPv6 address wears brackets when a port follows (RFC 3986, 3.2.2)
+    [::1]:PORT           an IPv6 address in brackets when a port follows (RFC 3986, 3.2.2)
     tcp://:PORT          every address of this host, IPv6 and IPv4
-    unix:PATH            a socket file; unix:@NAME is Linux's abstract namespace (unix(7)), which leaves no file
-    unixgram:PATH        the same with datagrams; nc calls it -uU
+    unix:PATH            a socket file; unix:@NAME is in Linux's abstract namespace (unix(7)), which
+                         leaves no file
+    unixgram:PATH        the same for datagrams; nc calls it -uU
 
-Nothing here asks the network: names are resolved where a socket is made (transport/).
+Nothing here does I/O: names are resolved where a socket is opened (transport/).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fastnet.errors import ConfigError
 
 PORT_MAX = 65535
 UNIX_PATH_BYTES_MAX = 107
-"""sun_path has 108 bytes and the last must be NUL for a path (unix(7))."""
+"""sun_path has 108 bytes, and the last one must be NUL for a path (unix(7))."""
 
 _SCHEME = re.compile(r"^(tcp|udp)://", re.IGNORECASE)
 _LOCAL = re.compile(r"^(unix|unixgram):", re.IGNORECASE)
@@ -27,14 +28,15 @@ _LOCAL = re.compile(r"^(unix|unixgram):", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """transport is "tcp", "udp", "unix" or "unixgram". host is "" for every address. path is only
-    for the last two.
-    """
+    """The address of a socket. Raises ConfigError for a port or path that is out of range."""
 
     transport: str
+    """"tcp", "udp", "unix" or "unixgram"."""
     host: str = ""
+    """Name or address; "" is every address of this host."""
     port: int = 0
     path: str = ""
+    """Of a Unix socket; @NAME is an abstract address."""
 
     def __post_init__(self) -> None:
         if self.is_local:
@@ -52,12 +54,12 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a Unix socket, which has a path and neither host nor port."""
+        """Whether it is a Unix socket, with a path instead of host and port."""
         return self.transport in ("unix", "unixgram")
 
     @classmethod
     def parse(cls, text: str, default: str = "tcp") -> Endpoint:
-        """Read one spelling. default: the transport of a bare HOST:PORT. Raises ConfigError."""
+        """Parse a text. default: the transport of a bare HOST:PORT. Raises ConfigError."""
         if local := _LOCAL.match(text):
             return cls(local.group(1).lower(), path=text[local.end() :])
         scheme = _SCHEME.match(text)
@@ -73,7 +75,7 @@ class Endpoint:
 
 
 def split_host_port(rest: str, text: str) -> tuple[str, int]:
-    """Split HOST:PORT or [V6]:PORT. text: what the user wrote, for the message."""
+    """Split HOST:PORT or [IPV6]:PORT. text: the whole endpoint, for the message."""
     hint = "Write HOST:PORT, [IPV6]:PORT or unix:PATH"
     if rest.startswith("["):
         host, bracket, tail = rest[1:].partition("]")
@@ -94,7 +96,7 @@ def split_host_port(rest: str, text: str) -> tuple[str, int]:
 
 
 def check_path(path: str) -> None:
-    """Refuse a socket path that the kernel cannot take."""
+    """Raise ConfigError for a socket path that bind(2) refuses."""
     if not path:
         raise ConfigError(
             "a unix endpoint needs a path", "Write unix:/run/user/1000/echo.sock or unix:@name"

@@ -1,19 +1,19 @@
-"""What can go wrong, as classes; each knows the exit code of its kind.
+"""Errors, as classes with the exit code of their kind.
 
-    FastnetError                 1   anything below
-    ├── ConfigError              3   an option, a TOML file or an environment variable makes no sense
-    ├── NetworkError (OSError)   4   bind, connect, time-out: the network or the address said no
-    ├── TransferError            5   a transfer failed; `code` is a stable word for why, `report` what was moved
-    │   ├── TransferRefused      5   the other side, or what stands at the target, said no; nothing was changed
-    │   └── TransferUnconfirmed  6   all was sent, and nobody said that it arrived
-    ├── ExecDenied            5   the server of remote commands said no; nothing was run
-    ├── ExecLost              6   a remote command may have run, and nobody knows how it ended
-    ├── ChatRefused              5   the chat server said no: the name is taken, or the chat is full
-    └── UnsupportedError         7   asked for by name, and this host or this build does not have it
+    FastnetError                 1   base class
+    ├── ConfigError              3   an option, TOML file or environment variable is not valid
+    ├── NetworkError (OSError)   4   bind, connect or a timeout failed
+    ├── TransferError            5   a transfer failed; `code` is a stable word for the reason,
+    │   │                            `report` the TransferReport until then
+    │   ├── TransferRefused      5   the peer refused, or a file exists; nothing was changed
+    │   └── TransferUnconfirmed  6   all was sent, and no acknowledgement arrived
+    ├── ExecDenied               5   the exec server refused; nothing was run
+    ├── ExecLost                 6   a remote command may have run; its outcome is unknown
+    ├── ChatRefused              5   the chat server refused: the name is taken, or it is full
+    └── UnsupportedError         7   requested by name, and absent on this host or in this build
 
-A wrong word on the command line is click's own UsageError, exit code 2. An interrupt is 130. A
-message is one sentence of what was tried, on what and why it failed; `hint` says what to do about
-it.
+A usage error on the command line is click's own UsageError, exit code 2. An interrupt is 130. A
+message is one sentence: what was tried, on what, why it failed; `hint` is what to do about it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXIT_EXEC_UNSTARTED = 11
 
 
 class FastnetError(Exception):
-    """Base of every error that fastnet raises on its own account."""
+    """Base of the errors that fastnet raises."""
 
     exit_code = EXIT_UNEXPECTED
 
@@ -46,13 +46,13 @@ class FastnetError(Exception):
 
 
 class ConfigError(FastnetError):
-    """A setting is wrong, alone or together with another one."""
+    """A setting is not valid, alone or together with another one."""
 
     exit_code = 3
 
 
 class NetworkError(FastnetError, OSError):
-    """The network said no. It is an OSError too, with `errno` kept where there is one."""
+    """A network operation failed. It is an OSError too, with `errno` where there is one."""
 
     exit_code = 4
 
@@ -62,9 +62,7 @@ class NetworkError(FastnetError, OSError):
 
 
 class TransferError(FastnetError):
-    """A transfer did not end well. code: a stable word (apps/transfer/events.py). report: the
-    TransferReport so far, or None.
-    """
+    """A transfer failed."""
 
     exit_code = 5
 
@@ -73,21 +71,23 @@ class TransferError(FastnetError):
     ) -> None:
         super().__init__(message, hint)
         self.code = code
+        """A stable word for the reason (apps/transfer/events.py)."""
         self.report = report
+        """The TransferReport until the failure, or None."""
 
 
 class TransferRefused(TransferError):
-    """The other side, or what stands at the target, said no. Nothing was changed."""
+    """The peer refused, or a file at the target exists. Nothing was changed."""
 
 
 class TransferUnconfirmed(TransferError):
-    """Everything was sent, and nobody said that it arrived."""
+    """Everything was sent, and no acknowledgement arrived."""
 
     exit_code = 6
 
 
 class ExecDenied(FastnetError):
-    """A server of remote commands said no, and ran nothing. code: a stable word for why."""
+    """An exec server refused a request and ran nothing. code: a stable word for the reason."""
 
     exit_code = 5
 
@@ -97,40 +97,37 @@ class ExecDenied(FastnetError):
 
 
 class ChatRefused(FastnetError):
-    """A chat server does not let somebody in under this name."""
+    """A chat server refused a user name."""
 
     exit_code = 5
     code = "refused"
 
 
 class ExecLost(FastnetError):
-    """A remote command was taken, and its outcome is not to be had any more: the server restarted,
-    or it is too late.
-    """
+    """A remote command was accepted, and its outcome is not available any more."""
 
     exit_code = 6
     code = "lost"
 
 
 class UnsupportedError(FastnetError):
-    """Something asked for by name is not to be had here."""
+    """A feature requested by name is absent on this host or in this build."""
 
     exit_code = 7
 
 
 def reason(error: OSError) -> str:
-    """The system's words for an OSError, in lower case and without the number."""
+    """strerror(3) of an OSError, in lower case and without the number."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return str(error.strerror or error).lower()
 
 
 def printable(text: str) -> str:
-    """text with everything that is not a printable character or a space escaped, for terminals and
-    logs.
+    """Escape every character that is not printable, for terminals and logs.
 
-    Messages quote what users, files and peers wrote; a newline in it would forge a line, an escape
-    sequence repaint a screen.
+    Messages quote text of users, files and peers; a newline in it would forge a line, an escape
+    sequence repaint the screen.
     """
     if text.isprintable():
         return text

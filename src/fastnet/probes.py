@@ -1,7 +1,8 @@
-"""What the kernel here can do, found out by doing it.
+"""Probes: kernel features, found out by using them.
 
-A version number says what a kernel may do; a container's filter, a sysctl or a build option says
-what it does. Each probe returns "" or why it does not work, opens what it needs and closes it.
+A version number tells what a kernel may support; a container's filter, a sysctl or a build option
+decides what it does. Each probe raises an error if the feature does not work, and closes what it
+opens.
 """
 
 from __future__ import annotations
@@ -34,9 +35,7 @@ def pidfd() -> None:
 
 
 def io_uring() -> None:
-    """Receive through a ring as the uring engine does, or without that extension only set one
-    up.
-    """
+    """Receive through a ring as the uring engine does; without that extension, set up a ring."""
     try:
         probe = import_module("fastnet.engine.stream.uring_c").probe
     except ImportError:
@@ -44,7 +43,10 @@ def io_uring() -> None:
     try:
         probe()
     except PermissionError as error:
-        cause = "io_uring is blocked here: by seccomp, as in most containers, or by sysctl kernel.io_uring_disabled"
+        cause = (
+            "io_uring is blocked here: by seccomp, as in most containers, "
+            "or by sysctl kernel.io_uring_disabled"
+        )
         raise UnsupportedError(cause) from error
     except OSError as error:
         raise UnsupportedError(
@@ -97,7 +99,7 @@ def ipv6() -> None:
 
 
 def dual_stack() -> None:
-    """An IPv6 listener that an IPv4 peer reaches."""
+    """An IPv6 listener to which an IPv4 peer can connect."""
     with socket.socket(socket.AF_INET6) as listener:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(("::", 0))
@@ -118,12 +120,12 @@ def kernel_tls() -> None:
 FEATURES: dict[str, tuple[Callable[[], None], str]] = {
     "epoll": (
         epoll,
-        "the epoll engine is not to be had; select serves up to about a thousand connections",
+        "the epoll engine is absent; select serves up to about a thousand connections",
     ),
-    "eventfd": (eventfd, "servers cannot be told to stop; fastnet needs it"),
+    "eventfd": (eventfd, "servers cannot be stopped; fastnet needs it"),
     "pidfd": (
         pidfd,
-        "the fork engine and pure-Python workers are not to be had; they need Linux 5.3",
+        "the fork engine and pure-Python workers are absent; they need Linux 5.3",
     ),
     "io_uring": (
         io_uring,
@@ -131,19 +133,17 @@ FEATURES: dict[str, tuple[Callable[[], None], str]] = {
     ),
     "sendfile": (sendfile, "files are copied through user space"),
     "splice": (splice, "files are received through user space"),
-    "SO_REUSEPORT": (reuse_port, "--workers above 1 is not to be had on TCP"),
+    "SO_REUSEPORT": (reuse_port, "--workers above 1 is not available on TCP"),
     "IPv6": (ipv6, "only IPv4 addresses can be served"),
     "dual stack": (dual_stack, "serving every address means every IPv4 address"),
     "kernel TLS": (kernel_tls, "`send --tls` encrypts in this process instead of the kernel"),
-    "abstract sockets": (abstract, "unix:@NAME is not to be had; unix:PATH is"),
+    "abstract sockets": (abstract, "unix:@NAME is not available; unix:PATH is"),
 }
-"""By name: the probe, and what its failing means."""
+"""By name: the probe, and the consequence of its failure."""
 
 
 def why_not(probe: Callable[[], None]) -> str:
-    """Run one probe. "" if it works, else why it does not, with the errno's name, which is what
-    manuals list.
-    """
+    """Run a probe. Returns "" if it works, else the reason, with the name of the errno."""
     try:
         probe()
     except UnsupportedError as error:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastnet.apps.connect.datagram import DatagramPump, LineBuffer
-from fastnet.apps.connect.stdio import Input, Output
+from fastnet.apps.connect.stdio import StandardInput, StandardOutput
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError
 from fastnet.limits import DATAGRAM_BYTES_MAX
@@ -130,10 +130,10 @@ def test_a_refusal_moves_on_to_the_next_address_and_repeats_the_line(server: soc
     try:
         os.write(sink, b"one\ntwo\nthree")
         os.close(sink)
-        where, output = Endpoint("udp", "both.example", 7), Output(target)
+        where, output = Endpoint("udp", "both.example", 7), StandardOutput(target)
         with (
             closing(output),
-            closing(DatagramPump(where, addresses, Input(source), output, 0.05)) as talk,
+            closing(DatagramPump(where, addresses, StandardInput(source), output, 0.05)) as talk,
         ):
             outcome = talk.run()
         assert [server.recv(100) for _ in range(3)] == [b"one\n", b"two\n", b"three"]
@@ -165,10 +165,10 @@ def test_a_refusal_after_a_reply_is_an_error_even_with_another_address_left(
     leaver.start()
     try:
         os.write(sink, b"one\n")
-        where, output = Endpoint("udp", "both.example", 7), Output(target)
+        where, output = Endpoint("udp", "both.example", 7), StandardOutput(target)
         with (
             closing(output),
-            closing(DatagramPump(where, addresses, Input(source), output, 0.5)) as talk,
+            closing(DatagramPump(where, addresses, StandardInput(source), output, 0.5)) as talk,
         ):
             with pytest.raises(
                 NetworkError, match="connection refused, after 8 bytes sent and 9 received"

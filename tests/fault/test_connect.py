@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastnet.apps.connect.stdio import Input, Output
+from fastnet.apps.connect.stdio import StandardInput, StandardOutput
 from fastnet.apps.connect.stream import StreamPump
 from fastnet.endpoint import Endpoint
 from tests.support.connect_peers import (
@@ -224,7 +224,7 @@ def test_a_reader_that_never_reads_does_not_stop_the_input() -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"x" * 40 * MIB, b"took none of the waiting input for 0.3 s"),
+        (b"x" * 40 * MIB, b"read none of the waiting input for 0.3 s"),
         (b"x", b"sent nothing more and did not close"),
     ],
     ids=["does-not-read", "does-not-answer"],
@@ -336,8 +336,10 @@ def test_whatever_the_sizes_of_reads_and_writes_the_echo_is_the_input(
     ]
     for thread in threads:
         thread.start()
-    output = Output(target)
-    outcome = StreamPump(near, Endpoint("unix", path="@x"), Input(source), output, DEADLINE_S).run()
+    output = StandardOutput(target)
+    outcome = StreamPump(
+        near, Endpoint("unix", path="@x"), StandardInput(source), output, DEADLINE_S
+    ).run()
     output.close()
     os.close(target)
     for thread in threads:

@@ -171,7 +171,7 @@ def test_a_log_that_cannot_be_opened_again_goes_on_in_the_old_file(tmp_path: Pat
         folder.rename(tmp_path / "moved")
         server.send(signal.SIGHUP)
         old = tmp_path / "moved" / "log"
-        eventually(lambda: "going on in the old file" in old.read_text(), "the complaint")
+        eventually(lambda: "the old file stays in use" in old.read_text(), "the complaint")
         assert server.end()[0] == 0
     assert "stopped echo" in old.read_text()
 

@@ -86,7 +86,7 @@ def test_clients_that_stream_at_sigterm_lose_no_byte(engine: str, backend: str) 
         code, out, _ = server.end(None)
     assert (
         said
-        == f"fastnet: draining {CLIENTS} connections for up to 30 s; interrupt again to stop at once"
+        == f"fastnet: draining {CLIENTS} connections for up to 30 s; interrupt again to stop now"
     )
     assert all(client.complete for client in clients)
     assert code == 0

@@ -1,9 +1,7 @@
-"""What this host and this build support, and what will bite: facts in sections, each with a hint
-where
-one is due.
+"""Doctor: what this host and this build support, as facts in sections, with hints.
 
-A doctor must not need health: every fact is looked up on its own, and one that cannot be had says
-why instead of ending the report. Nothing is changed, and nothing but loopback is touched.
+Each fact is looked up on its own; one that fails reports the reason and does not end the report.
+Nothing is changed, and no address but loopback is used.
 """
 
 from __future__ import annotations
@@ -40,24 +38,24 @@ SYN_BACKLOG_GOOD = 1024
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of the report. good: whether it is as it should be. hint: what follows if not, or
-    how to change it.
-    """
+    """One line of the report."""
 
     name: str
     value: str
     good: bool = True
+    """Whether it is as it should be."""
     hint: str = ""
+    """The consequence if it is not, or how to change it."""
 
 
 Section = list[Fact]
 
 
 def examine() -> dict[str, Section]:
-    """Everything, by section."""
+    """The report, by section."""
     return {
         "python": facts(python_version, free_threading, click_version),
-        "fastnet": facts(lambda: Fact("version", __version__), build, choice),
+        "fastnet": facts(lambda: Fact("version", __version__), build, automatic_choice),
         "engines": table(ENGINES),
         "datagrams": table(DATAGRAMS),
         "services": table(SERVICES),
@@ -71,7 +69,7 @@ def examine() -> dict[str, Section]:
 
 
 def as_document(sections: dict[str, Section]) -> dict[str, Any]:
-    """The report for machines."""
+    """The report as a JSON document."""
     return {"schema": SCHEMA} | {
         name: {
             fact.name: {"value": fact.value, "good": fact.good, "hint": fact.hint}
@@ -86,7 +84,7 @@ def facts(*lookups: Callable[[], Fact]) -> Section:
 
 
 def safely(lookup: Callable[[], Fact]) -> Fact:
-    """A fact, or why it cannot be had."""
+    """A fact, or the reason why its lookup failed."""
     try:
         return lookup()
     except Exception as error:
@@ -103,7 +101,11 @@ def python_version() -> Fact:
 
 def free_threading() -> Fact:
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
-        return Fact("free threading", "no", hint="pure-Python loops take turns; native ones do not")
+        return Fact(
+            "free threading",
+            "no",
+            hint="pure-Python loops run one at a time; native ones in parallel",
+        )
     enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
     return Fact("free threading", "built in, but the GIL is on" if enabled else "yes", not enabled)
 
@@ -124,8 +126,8 @@ def build() -> Fact:
     )
 
 
-def choice() -> Fact:
-    """What `auto` comes to."""
+def automatic_choice() -> Fact:
+    """What `auto` selects."""
     try:
         found = choose("auto", "auto", "echo")
     except FastnetError as error:
@@ -136,7 +138,7 @@ def choice() -> Fact:
 
 
 def table(rows: Registry[Any]) -> Section:
-    """Which rows work with which backend, and why not."""
+    """The backends with which each row works, and the reasons for the others."""
     section = []
     for name in rows:
         forms = [backend for backend in BACKENDS if rows[name].module(backend)]
@@ -160,14 +162,17 @@ def feature(name: str) -> Fact:
 
 def descriptors() -> Fact:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    words = [
+    texts = [
         "unlimited" if number == resource.RLIM_INFINITY else str(number) for number in (soft, hard)
     ]
     good = hard == resource.RLIM_INFINITY or hard >= DESCRIPTORS_GOOD
-    hint = f"a server holds at most {hard - limits.SPARE_DESCRIPTORS} connections; raise it with LimitNOFILE= or ulimit -Hn"
+    hint = (
+        f"a server holds at most {hard - limits.SPARE_DESCRIPTORS} connections; "
+        "raise it with LimitNOFILE= or ulimit -Hn"
+    )
     return Fact(
         "RLIMIT_NOFILE",
-        f"soft {words[0]}, hard {words[1]} (servers use the hard one)",
+        f"soft {texts[0]}, hard {texts[1]} (servers use the hard one)",
         good,
         "" if good else hint,
     )
@@ -197,18 +202,16 @@ SYSCTLS = (
         "one connection sends at most this many bytes a round trip",
     ),
 )
-"""Path below /proc/sys/net, what its largest number should be at least, and what follows from
-less.
-"""
+"""Path below /proc/sys/net, least value of its largest number, and the consequence of less."""
 
 
-def sysctl(path: str, wanted: int, loss: str) -> Fact:
+def sysctl(path: str, least: int, loss: str) -> Fact:
     name = path.rpartition("/")[2]
     try:
         text = read(path)
     except OSError as error:
         return Fact(name, f"unknown: {error.strerror}", False)
-    good = max(int(word) for word in text.split()) >= wanted
+    good = max(int(word) for word in text.split()) >= least
     return Fact(
         name, text, good, "" if good else f"{loss}; sysctl net.{path.replace('/', '.')} changes it"
     )
@@ -217,7 +220,10 @@ def sysctl(path: str, wanted: int, loss: str) -> Fact:
 def local_ports() -> Fact:
     first, last = (int(word) for word in read("ipv4/ip_local_port_range").split())
     count = last - first + 1
-    hint = f"a client has at most {count} connections to one endpoint; sysctl net.ipv4.ip_local_port_range changes it"
+    hint = (
+        f"a client has at most {count} connections to one endpoint; "
+        "sysctl net.ipv4.ip_local_port_range changes it"
+    )
     good = count >= LOCAL_PORTS_GOOD
     return Fact("ip_local_port_range", f"{first} {last}", good, "" if good else hint)
 

@@ -1,4 +1,4 @@
-"""The `fastnet` command: one module a command, and this front door.
+"""The `fastnet` command: entry point; one module a command.
 
 `fastnet --version` must answer before click is imported (docs/benchmarks.md, row "start-up"), so it
 is answered here.
@@ -21,7 +21,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         from fastnet._version import __version__
 
-        # a full disk, a reader that left: told as for every command, below
+        # a full disk or a closed pipe is reported as for every command, below
         with contextlib.suppress(OSError):
             print(f"fastnet {__version__}", flush=True)
             return
@@ -29,8 +29,8 @@ def main() -> None:
         from fastnet.cli.main import run
 
         code = run()
-        # all that is left goes with the process: a last look for cycles takes 10,000 files' time
-        # (30 ms)
+        # memory is freed with the process: a last garbage collection would take 30 ms, the time
+        # of 10,000 small files
         gc.freeze()
         sys.exit(code)
     except KeyboardInterrupt:  # while modules were still being imported

@@ -11,8 +11,8 @@ from contextlib import closing
 import click
 
 from fastnet.apps.connect.datagram import DatagramPump
-from fastnet.apps.connect.pump import Poller, PumpResult
-from fastnet.apps.connect.stdio import Input, Output, interruptible
+from fastnet.apps.connect.pump import PollSet, PumpResult
+from fastnet.apps.connect.stdio import StandardInput, StandardOutput, interruptible
 from fastnet.apps.connect.stream import StreamPump
 from fastnet.cli.endpoints import read_endpoint
 from fastnet.cli.output import print_note
@@ -22,14 +22,14 @@ from fastnet.transport import TRANSPORTS
 from fastnet.transport.connect import dial
 from fastnet.transport.resolve import resolve
 
-HELP = """Connect to a server: standard input to the socket, the socket to standard output, concurrently.
+HELP = """Connect to a server: standard input to the socket, the socket to standard output.
 
 ENDPOINT is HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH;
 HOST PORT works as well, and @NAME for PATH is an abstract address.
 
 At the end of the input the connection is half-closed (FIN), and what the server still sends is read
-to its end. On a terminal, Ctrl-D or a line with only q ends the input, and the server's FIN ends the
-session. All other bytes are passed on unchanged.
+to its end. On a terminal, Ctrl-D or a line with only q ends the input, and the server's FIN ends
+the session. All other bytes are passed on unchanged.
 
 Datagrams (udp, unixgram): each line of input is one datagram, newline included; each reply is
 written as it is. After the end of input, replies are read until none has arrived for --timeout.
@@ -45,8 +45,8 @@ Exit codes: 0 both directions have ended, 2 usage, 3 bad endpoint, 4 network (re
 timed out), 130 interrupted.
 """
 
-TIMEOUT_HELP = f"""Timeout of connecting [default: {CONNECT_TIMEOUT_S:g}]; then of inactivity in both
-directions while the server owes data: the input has ended, or the server does not read it [default:
+TIMEOUT_HELP = f"""Timeout of connecting [default: {CONNECT_TIMEOUT_S:g}]; then of inactivity in
+both directions while the server owes data: the input has ended, or the server does not read it [default:
 none]. UDP: time to wait for the last replies [default: {LAST_REPLIES_S:g}]."""
 
 
@@ -77,8 +77,8 @@ def connect(
         )
     where = read_endpoint(endpoint, port, udp)
     pump = pump_datagrams if TRANSPORTS[where.transport].datagrams else pump_stream
-    with closing(Output()) as target, interruptible() as wake_fd:
-        pump(where, Input(), target, timeout_s, Poller(wake_fd, busy_poll_us))
+    with closing(StandardOutput()) as target, interruptible() as wake_fd:
+        pump(where, StandardInput(), target, timeout_s, PollSet(wake_fd, busy_poll_us))
 
 
 def commands() -> dict[str, click.Command]:
@@ -89,7 +89,11 @@ Timeout = float | None
 
 
 def pump_stream(
-    endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, poller: Poller
+    endpoint: Endpoint,
+    source: StandardInput,
+    target: StandardOutput,
+    timeout_s: Timeout,
+    poller: PollSet,
 ) -> None:
     with dial(endpoint, timeout_s=timeout_s or CONNECT_TIMEOUT_S) as sock:
         if source.is_terminal:
@@ -100,14 +104,19 @@ def pump_stream(
 
 
 def pump_datagrams(
-    endpoint: Endpoint, source: Input, target: Output, timeout_s: Timeout, poller: Poller
+    endpoint: Endpoint,
+    source: StandardInput,
+    target: StandardOutput,
+    timeout_s: Timeout,
+    poller: PollSet,
 ) -> None:
     addresses = deque(resolve(endpoint))
     last_s = timeout_s or LAST_REPLIES_S
     with closing(DatagramPump(endpoint, addresses, source, target, last_s, poller)) as pump:
         if source.is_terminal:
             print_note(
-                f"each line is a datagram to {endpoint}; q alone on a line, or Ctrl-D, ends the input"
+                f"each line is a datagram to {endpoint}; "
+                "q alone on a line, or Ctrl-D, ends the input"
             )
         pump.run()
 

@@ -1,7 +1,7 @@
-"""`fastnet dict serve | lookup`: words from a file, and who asks for them.
+"""`fastnet dict serve | lookup`: serve a dictionary file, or look words up.
 
-Standard output of lookup: a line for each word, as a dictionary file has it, or with --json an
-object. All else goes to standard error.
+Standard output of lookup: a line for each word, in the format of a dictionary file, or with --json
+an object. Everything else goes to standard error.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from fastnet.limits import CLIENT_TIMEOUT_MAX_S, LOOKUP_TIMEOUT_S
 from fastnet.process.run import format_event, run_process
 from fastnet.service.dictionary_py import UNKNOWN
 
-RELOADS = SIGNALS.replace(
-    "HUP opens log files anew.\n", "HUP opens log files anew\nand reads FILE. "
-)
+RELOADS = SIGNALS.replace("HUP reopens log files.\n", "HUP reopens log files\nand reads FILE. ")
 
-SERVE = f"""Serve the words of a file: over UDP a datagram each, with --tcp or --unix a line each; --udp --unix is datagrams.
+SERVE = f"""Serve a dictionary file.
+
+A request is a word: over UDP a datagram, with --tcp or --unix a line; --udp --unix is datagrams.
 
 \b
 Formats of FILE, UTF-8, an entry a line, # begins a comment:
@@ -40,22 +40,25 @@ Formats of FILE, UTF-8, an entry a line, # begins a comment:
   csv     word,translation
   cedict  CC-CEDICT, both writings are words
 
-A changed FILE is read again once it has stood still for a second, or at once on HUP; a broken one is reported with its lines,
-and the words read before are kept. A word that is not there is answered with `unknown`.
+A changed FILE is reloaded once it has been unchanged for a second, or immediately on HUP; errors in
+it are reported with their lines, and the words loaded before are kept. The reply for an unknown
+word is `unknown`.
 
 {RELOADS}"""
 
 LOOKUP = """Look words up at a server.
 
-Without WORD, words are read from standard input, a line each; on a terminal you are asked for them until Ctrl-D.
-An unanswered question is asked again, at first after a quarter of a second, then after twice as long each time.
+Without WORD, words are read from standard input, a line each; on a terminal it prompts for them
+until Ctrl-D. A request without a reply is retransmitted after a quarter of a second, then with
+exponential backoff.
 
 \b
 Examples:
   fastnet dict lookup --server localhost:7057 cat dog
   fastnet dict lookup --server tcp://localhost:7057 --json < words.txt
 
-Exit codes: 0 all were answered, `unknown` too, 2 usage, 3 bad endpoint or input, 4 no answer, 130 interrupted.
+Exit codes: 0 every word got a reply, `unknown` too, 2 usage, 3 bad endpoint or input, 4 no reply,
+130 interrupted.
 """
 
 
@@ -108,7 +111,7 @@ dictionary.add_command(
     metavar="SECONDS",
     type=click.FloatRange(0, CLIENT_TIMEOUT_MAX_S, min_open=True),
     default=LOOKUP_TIMEOUT_S,
-    help=f"Give up on a word after so long, all attempts together  [default: {LOOKUP_TIMEOUT_S:g}].",
+    help=f"Timeout for a word, all attempts together  [default: {LOOKUP_TIMEOUT_S:g}].",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a word.")
 def lookup(words: tuple[str, ...], server: str, timeout_s: float, as_json: bool) -> None:
@@ -121,15 +124,16 @@ def lookup(words: tuple[str, ...], server: str, timeout_s: float, as_json: bool)
             for word in words:
                 show(server_at.look_up(word), as_json)
         elif sys.stdin.isatty():
-            converse(server_at, as_json)
+            prompt(server_at, as_json)
         else:
             for word in read_words():
                 show(server_at.look_up(word), as_json)
 
 
 def read_words() -> Iterator[str]:
-    """The lines of standard input that are not empty. Raises ConfigError for one that is no
-    word.
+    """The lines of standard input that are not empty.
+
+    Raises ConfigError for a line that is no word.
     """
     sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     for number, line in enumerate(sys.stdin, 1):
@@ -143,8 +147,8 @@ def read_words() -> Iterator[str]:
         yield word
 
 
-def converse(server: Lookup, as_json: bool) -> None:
-    """Ask for words until Ctrl-D. A word without an answer does not end it."""
+def prompt(server: Lookup, as_json: bool) -> None:
+    """Prompt for words until Ctrl-D. A word without a reply does not end it."""
     print(f"words for {server.endpoint}; Ctrl-D ends", file=sys.stderr, flush=True)
     shown = sys.stdout.isatty()
     if shown:

@@ -1,4 +1,4 @@
-"""`fastnet doctor`: what this host and this build support, and what will bite."""
+"""`fastnet doctor`: report what this host and this build support."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fastnet.apps.doctor import as_document, examine
 
 HELP = """What this host and this build support, and why not.
 
-Every feature is tried, not guessed from a version. A line marked ! has something below it that you may want to know;
-that alone is no failure, and the exit code is 0.
+Every feature is probed by using it. A line marked ! has a hint below it; the exit code is 0 in any
+case.
 """
 
 WIDTH = 110

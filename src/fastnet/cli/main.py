@@ -1,8 +1,7 @@
-"""The command group: finds each command by name, imports only that one, and turns errors into one
-line.
+"""Command group: imports the command that is run, turns errors into lines and exit codes.
 
-A command is a module of this package with a click command named `command`. It may raise any
-FastnetError; nobody below this file prints an error or chooses an exit code.
+A command is a module of this package with a function `commands`. It may raise any FastnetError; no
+other module prints an error or chooses an exit code.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ from fastnet.errors import (
 DEBUG_VARIABLE = "FASTNET_LOG_LEVEL"
 
 OUTPUT_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-"""What printing fails with, and no other call that may end here: a full disk, a limit, a terminal
-that hung up, `>&-`.
+"""Errors of printing, and of no other call that gets here: a full disk, a limit, a closed
+terminal, a closed descriptor.
 """
 
 COMMANDS = {
-    "echo": ("fastnet.cli.servers", "Echo server (RFC 862): every byte goes back to its sender."),
+    "echo": ("fastnet.cli.servers", "Echo server (RFC 862): sends every byte back."),
     "discard": (
         "fastnet.cli.servers",
-        "Discard server (RFC 863): reads everything, answers nothing.",
+        "Discard server (RFC 863): reads and discards everything.",
     ),
     "chargen": (
         "fastnet.cli.servers",
@@ -45,19 +44,22 @@ COMMANDS = {
     ),
     "daytime": (
         "fastnet.cli.servers",
-        "Daytime server (RFC 867): the date and time, then the end.",
+        "Daytime server (RFC 867): sends date and time, then closes.",
     ),
     "dict": ("fastnet.cli.dictionary", "Dictionary: serve a file of words, or look words up."),
     "connect": (
         "fastnet.cli.connect",
-        "Talk to a server: standard input to the socket, the socket to standard output.",
+        "Connect to a server: standard input to the socket, the socket to standard output.",
     ),
-    "send": ("fastnet.cli.send", "Send files and folders to a receiver, which confirms them."),
-    "recv": ("fastnet.cli.recv", "Receive files and folders; each gets its name when it is whole."),
+    "send": ("fastnet.cli.send", "Send files and folders to a receiver, which acknowledges them."),
+    "recv": (
+        "fastnet.cli.recv",
+        "Receive files and folders; each gets its name when it is complete.",
+    ),
     "chat": ("fastnet.cli.chat", "Group chat: serve one, or join it."),
     "exec": (
         "fastnet.cli.exec",
-        "Remote commands: serve the few that are allowed, run one elsewhere.",
+        "Remote commands: serve the allowed ones, or run one on a server.",
     ),
     "up": ("fastnet.cli.up", "Run a set of servers from a TOML file."),
     "doctor": ("fastnet.cli.doctor", "What this host and this build support, and why not."),
@@ -65,7 +67,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A click group whose commands are imported on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -85,7 +87,7 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Each command explains itself: fastnet COMMAND --help",
+    epilog="Options of a command: fastnet COMMAND --help",
 )
 @click.version_option(__version__, prog_name="fastnet", message="%(prog)s %(version)s")
 def fastnet() -> None:
@@ -93,8 +95,9 @@ def fastnet() -> None:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code. Errors become one line on standard error, and with
-    --json a document.
+    """Run one command and return its exit code.
+
+    An error becomes one line on standard error, and with --json a JSON document.
     """
     as_json = wants_json(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -110,8 +113,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except SystemExit:
-        # Out of standalone mode click exits for one reason only: the reader went away (`fastnet
-        # doctor | head -1`).
+        # outside of standalone mode click exits only when the reader of its output has closed it
         return EXIT_OK
     except FastnetError as error:
         show_traceback()
@@ -119,8 +121,7 @@ def run(arguments: list[str] | None = None) -> int:
             error.message, error.exit_code, as_json, error.hint, getattr(error, "code", "")
         )
     except BrokenPipeError:
-        # The reader of our output went away (`fastnet doctor | head -1`): not an error, and nothing
-        # left to say.
+        # the reader has closed our output (`fastnet doctor | head -1`): not an error
         drop_output()
         return EXIT_OK
     except OSError as error:
@@ -137,16 +138,14 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def drop_output() -> None:
-    """What is still buffered goes nowhere: Python would try once more at its end, and complain in
-    its own way.
-    """
+    """Discard buffered output; Python would try to write it at exit and print its own error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def wants_json(arguments: list[str]) -> bool:
-    """Whether --json is among the options; known even when click could not read them."""
-    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return "--json" in words or os.environ.get("FASTNET_JSON", "").lower() in (
+    """Whether --json is among the options, even if click could not parse them."""
+    given = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in given or os.environ.get("FASTNET_JSON", "").lower() in (
         "1",
         "true",
         "yes",
@@ -164,7 +163,7 @@ def usage_line(error: click.UsageError) -> str:
 
 
 def unexpected(error: Exception, as_json: bool) -> int:
-    """A mistake of ours: one line, and where it happened for who asks for that."""
+    """A bug: one line, and the traceback at log level debug."""
     show_traceback()
     hint = f"This is a bug of fastnet; {DEBUG_VARIABLE}=debug shows where"
     return complain(f"unexpected {type(error).__name__}: {error}", EXIT_UNEXPECTED, as_json, hint)
@@ -176,9 +175,10 @@ def show_traceback() -> None:
         traceback.print_exc()
 
 
-def complain(message: str, code: int, as_json: bool, hint: str = "", word: str = "") -> int:
-    """One line on standard error and, with --json, one document. word: a transfer's own error
-    code.
+def complain(message: str, code: int, as_json: bool, hint: str = "", code_word: str = "") -> int:
+    """Print an error as one line on standard error and, with --json, as a document.
+
+    code_word: the `code` of the error, in place of the exit code.
     """
     sentence = f"{message}. {hint}" if hint else message
     stop = "" if sentence.endswith("?") else "."
@@ -186,7 +186,9 @@ def complain(message: str, code: int, as_json: bool, hint: str = "", word: str =
     if as_json:
         json = import_module("json")
         print(
-            json.dumps({"event": "error", "code": word or code, "message": message, "hint": hint}),
+            json.dumps(
+                {"event": "error", "code": code_word or code, "message": message, "hint": hint}
+            ),
             flush=True,
         )
     return code

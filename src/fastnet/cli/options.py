@@ -1,4 +1,4 @@
-"""Command-line options made from config fields, so that no option is written twice."""
+"""Command-line options generated from config fields."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from fastnet.service import SERVICES
 
 SIGNALS = """\b
 Signals: INT and TERM stop accepting and let connections finish for up to
---drain seconds; a second one stops at once. HUP opens log files anew.
+--drain seconds; a second one stops immediately. HUP reopens log files.
 USR1 logs the statistics.
 
 \b
 Exit codes: 0 stopped, 2 usage, 3 configuration, 4 network (address in use,
 not permitted), 7 not supported here, 130 interrupted while draining."""
-"""Ends the help text of serving commands."""
+"""The end of the help text of serving commands."""
 
 
 def parameter(config: type[Any], each: dataclasses.Field[Any]) -> click.Option:
-    """The click option of one field. Its default is None: only what was typed is passed on."""
+    """The click option of a field; its default is None, so that only given values count."""
     kind = kind_of(config, each)
     value_type = kind.value_type
     name = each.name.replace("_", "-")
@@ -65,7 +65,7 @@ def argument_type(kind: Kind) -> Any:
 
 
 class NumberOrWord(click.types.IntParamType):
-    """A whole number, or one word."""
+    """A click type: a whole number, or one word."""
 
     def __init__(self, word: str) -> None:
         self.word = word
@@ -75,13 +75,18 @@ class NumberOrWord(click.types.IntParamType):
 
 
 def parameters(config: type[Any], leave_out: tuple[str, ...] = ()) -> list[click.Parameter]:
-    """All options of a config class, in order."""
+    """The click options of a config class, in order."""
     return [parameter(config, each) for each in options(config) if each.name not in leave_out]
 
 
 def collect(config: type[Any], typed: dict[str, Any], fixed: dict[str, Any]) -> Any:
-    """A config object from what was typed, over the environment, over the defaults. Raises
-    ConfigError.
+    """A config object from the command line, over the environment, over the defaults.
+
+    Args:
+        typed: Values by option; None and () were not given.
+        fixed: Values that the command sets.
+    Raises:
+        ConfigError: A value is not valid.
     """
     names = {each.name for each in options(config)}
     given = {

@@ -47,7 +47,7 @@ def event_printer(
 
 
 def print_line(stream: TextIO, text: str) -> None:
-    """Write a line and flush it; once the reader is gone, discard this line and all later ones."""
+    """Write a line and flush it; once the reader is gone, discard this and later lines."""
     try:
         print(printable(text), file=stream, flush=True)
     except OSError as error:

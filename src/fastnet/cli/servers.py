@@ -1,7 +1,7 @@
-"""`fastnet echo | discard | chargen | daytime`: one command a service, all with the same options.
+"""`fastnet echo | discard | chargen | daytime`: one command for each service with an RFC.
 
 Standard output: the lines "listening on ...", "metrics on ..." and at the end "stopped ...", or
-with --json the same as one JSON object a line. Everything else is on standard error.
+with --json one JSON object a line. Everything else is on standard error.
 """
 
 from __future__ import annotations

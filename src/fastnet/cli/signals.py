@@ -1,4 +1,4 @@
-"""Signals of commands that run one job: which of them interrupt it, and which let it finish."""
+"""Signals of commands that run one job: some interrupt it, some let it finish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fastnet up FILE`: all servers of a TOML file in one process."""
+"""`fastnet up FILE`: run all servers of a TOML file in one process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from fastnet.process.run import format_event, run_process
 
 HELP = f"""Run a set of servers from a TOML file.
 
-FILE has a table [[server]] for each server, with its service and any option of `fastnet SERVICE --help`, dashes written
-as underscores; and a table [process] with the options below. Options typed here win over the file, and the file wins over
-FASTNET_* variables. All servers start, or none.
+FILE has a table [[server]] for each server, with its service and any option of `fastnet SERVICE
+--help`, dashes written as underscores; and a table [process] with the options below. Options of the
+command line take precedence over the file, and the file over FASTNET_* variables. All servers
+start, or none.
 
 {SIGNALS}"""
 

@@ -9,6 +9,7 @@ only the host knows (a port in use) is found later.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -236,10 +237,21 @@ def own_options(config: type[Any]) -> list[dataclasses.Field[Any]]:
 
 def kind_of(config: type[Any], each: dataclasses.Field[Any]) -> Kind:
     """The kind of an option of a config class."""
-    known: Kind | None = each.metadata["kind"]
-    if known is not None:
-        return known
-    hint = typing.get_type_hints(config)[each.name]
+    return kinds(config)[each.name]
+
+
+@functools.cache
+def kinds(config: type[Any]) -> dict[str, Kind]:
+    """The kind of each option of a config class, by name."""
+    hints = annotations(config)
+    return {
+        each.name: each.metadata["kind"] or inferred_kind(each, hints[each.name])
+        for each in options(config)
+    }
+
+
+def inferred_kind(each: dataclasses.Field[Any], hint: Any) -> Kind:
+    """The kind that follows from the annotation of a field and the arguments of `option`."""
     if isinstance(hint, types.UnionType):
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
     unit, least, word = (each.metadata[name] for name in ("unit", "least", "word"))
@@ -249,13 +261,13 @@ def kind_of(config: type[Any], each: dataclasses.Field[Any]) -> Kind:
         return CountOrWord(unit, least, word=word)
     if unit == "CIDR":
         return Networks(unit)
-    kinds: dict[Any, Callable[[], Kind]] = {
+    by_type: dict[Any, Callable[[], Kind]] = {
         bool: lambda: Flag(unit),
         int: lambda: Count(unit, least),
         float: lambda: Seconds(unit, least),
         tuple: lambda: TextList(unit),
     }
-    return kinds.get(typing.get_origin(hint) or hint, lambda: Kind(unit))()
+    return by_type.get(typing.get_origin(hint) or hint, lambda: Kind(unit))()
 
 
 def annotations(config: type[Any]) -> dict[str, Any]:
@@ -269,7 +281,7 @@ def annotations(config: type[Any]) -> dict[str, Any]:
 
 
 def value_type(config: type[Any], name: str) -> type[Any]:
-    """The type of an option's value: str, int, float, bool, or tuple for a repeatable one."""
+    """The type of an option's value: str, int, float, bool, or tuple if it is repeatable."""
     each = next(each for each in options(config) if each.name == name)
     return kind_of(config, each).value_type
 

@@ -1,9 +1,8 @@
-"""A set of services from a TOML file: one [process] table and a [[server]] table for each server.
+"""TOML configuration: one [process] table and a [[server]] table for each server.
 
-Every message names the file, the table by its number and the key, so that it can be found without
-counting lines. Two servers in one place are refused here, however it is spelled; names are looked
-up for that. Relative paths in the file are meant, as everywhere, from the folder the command is
-started in.
+Every message names the file, the number of the table and the key. Two servers on one address are
+refused here, in any spelling of the address; names are resolved for that. Relative paths in the
+file are relative to the working directory, as everywhere.
 """
 
 from __future__ import annotations
@@ -25,16 +24,15 @@ TABLES = ["process", "server"]
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """What a file says. process: values of ProcessConfig, checked, not yet merged with other
-    sources.
-    """
+    """The content of a file."""
 
     process: dict[str, Any]
+    """Values of ProcessConfig, checked, not yet merged with other sources."""
     servers: tuple[ServerConfig, ...]
 
 
 def read(path: str) -> ConfigFile:
-    """Read and check a file. Raises ConfigError."""
+    """Read and validate a file. Raises ConfigError."""
     found = parse(path)
     for name in found:
         if name not in TABLES:
@@ -82,31 +80,31 @@ def server(table: dict[str, Any], where: str) -> ServerConfig:
 
 
 @dataclass(frozen=True)
-class Place:
-    """What an endpoint stands for on this host: two spellings of one address are one place. where:
-    an address or a path.
-    """
+class BoundAddress:
+    """The address that an endpoint binds on this host: equal for two spellings of one address."""
 
     transport: str
     where: str
+    """A numeric address, or the real path of a socket file."""
     port: int
 
     @classmethod
-    def of(cls, endpoint: Endpoint) -> Place:
+    def of(cls, endpoint: Endpoint) -> BoundAddress:
         if endpoint.is_local:
             if endpoint.path.startswith("@"):
-                # a stream and a datagram socket may both have it
+                # a stream and a datagram socket may have the same abstract address
                 return cls(endpoint.transport, endpoint.path, 0)
             return cls("unix", os.path.realpath(endpoint.path), 0)
         try:
             host = str(bind_address(endpoint)[1][0]) if endpoint.host else ""
         except NetworkError:
-            host = endpoint.host  # whoever listens there will say what is wrong with it
+            host = endpoint.host  # listening there reports the error
         return cls(endpoint.transport, host, endpoint.port)
 
-    def clashes(self, other: Place) -> bool:
-        """Whether not both can be bound, unless shared. No host, 0.0.0.0 and :: hold other
-        addresses too.
+    def clashes(self, other: BoundAddress) -> bool:
+        """Whether binding both fails unless they are shared.
+
+        The wildcard addresses, no host, 0.0.0.0 and ::, include the others.
         """
         if (self.transport, self.port) != (other.transport, other.port):
             return False
@@ -120,16 +118,16 @@ class Place:
 
 
 def check_endpoints(path: str, servers: tuple[ServerConfig, ...]) -> None:
-    """Refuse two servers in one place, before SO_REUSEPORT could let them share it unnoticed."""
-    taken: list[tuple[Place, int, ServerConfig]] = []
+    """Refuse two servers on one address, which SO_REUSEPORT would let them share unnoticed."""
+    taken: list[tuple[BoundAddress, int, ServerConfig]] = []
     for number, config in enumerate(servers, 1):
         endpoint = config.endpoint
         if not endpoint.is_local and endpoint.port == 0:
             continue
-        place = Place.of(endpoint)
+        address = BoundAddress.of(endpoint)
         for other, first, earlier in taken:
             shared = config.reuse_port and earlier.reuse_port and not endpoint.is_local
-            if place.clashes(other) and not shared:
+            if address.clashes(other) and not shared:
                 at = (
                     endpoint
                     if endpoint == earlier.endpoint
@@ -139,7 +137,7 @@ def check_endpoints(path: str, servers: tuple[ServerConfig, ...]) -> None:
                 raise ConfigError(
                     f"{path}: [[server]] numbers {first} and {number} both listen on {at}", hint
                 )
-        taken.append((place, number, config))
+        taken.append((address, number, config))
 
 
 PORT_HINT = "Give one of them another port, or both reuse_port = true to share it"

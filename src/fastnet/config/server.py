@@ -120,13 +120,13 @@ class ServerConfig:
     deny: tuple[str, ...] = option((), "Reject peers in this network (repeatable).", "CIDR")
     answer_any_port: bool = option(
         False,
-        "UDP: also reply to source ports below 1024 and to the server's own port number, which risks"
-        " reply loops.",
+        "UDP: also reply to source ports below 1024 and to the server's own port number,"
+        " which risks reply loops.",
     )
     answer_any_size: bool = option(
         False,
-        f"UDP: also send replies over {limits.UNVALIDATED_REPLY_BYTES_MAX} bytes to shorter requests"
-        " of unvalidated addresses.",
+        f"UDP: also send replies over {limits.UNVALIDATED_REPLY_BYTES_MAX} bytes to shorter"
+        " requests of unvalidated addresses.",
     )
     backlog: int = option(
         limits.BACKLOG, "Connections that the kernel queues until they are accepted.", "N", least=1
@@ -198,14 +198,15 @@ class ServerConfig:
 
     @classmethod
     def from_values(cls, **values: Any) -> ServerConfig:
-        """A config from options and settings alike. Raises ConfigError, and TypeError for a name
-        that is neither.
+        """A config from options and settings alike.
+
+        Raises ConfigError, and TypeError for a name that is neither.
         """
         settings = {name: values.pop(name) for name in list(values) if name in SETTINGS}
         return cls(**values, settings=settings)
 
     def with_absolute_paths(self) -> ServerConfig:
-        """The same for a process that is about to change its directory."""
+        """The same for a daemon, whose working directory is /."""
         paths = {
             name: os.path.abspath(value)
             for name, value in self.settings.items()

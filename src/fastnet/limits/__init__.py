@@ -1,9 +1,9 @@
-"""Every bound of fastnet, with its unit and the argument for its size.
+"""Limits: every bound of fastnet, with its unit and the argument for its value.
 
-Facts. A server without a bound has one anyway: the host's memory or descriptors, found at the worst
-moment.
-Decision: each bound stands in this folder once, by name and unit, in the file of what it bounds;
-the command line can change most of them, and both twins receive them from here as arguments.
+Facts. A server without a bound has one anyway, the host's memory or descriptors, and reaches it at
+the worst moment.
+Decision: each bound is defined in this folder once, by name and unit, in the file of what it
+bounds; most of them are options of the command line, and both twins get them as arguments.
 Relations between bounds are asserted at the end of each file, so that a change that breaks one
 fails at import.
 """

@@ -14,27 +14,27 @@ DICTIONARY_WORD_BYTES_MAX = KIB
 """Longest word."""
 
 DICTIONARY_TRANSLATION_BYTES_MAX = 32 * KIB
-"""Longest translation. It must fit a datagram, for who asks with one as long."""
+"""Longest translation. It must fit a datagram, the reply to a request padded to its size."""
 
 DICTIONARY_LINE_BYTES_MAX = 4 * KIB
 """Over a connection, a line that has not ended by then ends it. Padding counts."""
 
 DICTIONARY_REPORTED_MAX = 10
-"""Broken lines, and words that stand twice, that are named."""
+"""Invalid lines, and words with an earlier entry, that a message lists."""
 
 RELOAD_CHECK_S = 0.25
-"""A file that a service is made from is looked at this often."""
+"""How often the file of a service is checked for a change."""
 
 RELOAD_SETTLE_S = 1.0
-"""It is read once it has not changed for so long: somebody may still be writing it."""
+"""It is read once it has not changed for this time, because it may still be written."""
 
 LOOKUP_TIMEOUT_S = 5.0
-"""How long `dict lookup` waits for the answer to a word, all its attempts together."""
+"""Timeout of `dict lookup` for a word, all attempts together."""
 
 LOOKUP_FIRST_WAIT_S = 0.25
-"""How long it waits for the first one; each further wait is twice as long."""
+"""Timeout of the first attempt; it doubles with each further one (exponential backoff)."""
 
 
 assert DICTIONARY_WORD_BYTES_MAX <= DICTIONARY_LINE_BYTES_MAX, (
-    "a word in the file could not be asked for"
+    "a word in the file could not be looked up"
 )

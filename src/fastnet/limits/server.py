@@ -7,29 +7,25 @@ from dataclasses import dataclass
 from fastnet.limits.units import KIB, MIB
 
 READ_BYTES = 64 * KIB
-"""One read. All connections of a loop share one buffer of this size, so it stays in the L2
-cache.
-"""
+"""One read. All connections of a loop share one such buffer, so it stays in the L2 cache."""
 
 ACCEPT_BURST = 64
-"""Connections accepted in one turn of a loop before the established ones get their turn."""
+"""Connections accepted in one iteration of a loop before established ones are served."""
 
 ACCEPT_PAUSE_S = 0.1
-"""Rest after accept(2) ran out of descriptors or memory; Trio and Go's net/http rest as long."""
+"""Accept backoff after accept(2) ran out of descriptors or memory, as in Trio and Go's net/http."""
 
 BACKLOG = 4096
-"""Connections the kernel may hold for us between handshake and accept; it caps this at
-net.core.somaxconn.
-"""
+"""Connections the kernel queues between handshake and accept; at most net.core.somaxconn."""
 
 IDLE_TIMEOUT_S = 300.0
-"""A connection with no byte in either direction for so long is closed. 0: never."""
+"""Idle timeout: a connection without a byte in either direction is closed. 0 disables it."""
 
 DRAIN_S = 5.0
-"""How long established connections may go on after SIGTERM."""
+"""How long open connections may continue after SIGTERM."""
 
 WRITE_BUFFER_BYTES_MAX = 256 * MIB
-"""Bytes that all connections of one loop together may have waiting for slow readers."""
+"""Write buffers of all connections of one loop together."""
 
 DATAGRAMS_PER_TURN = 64
 """Datagrams received before a loop checks the stop signal. The native loop receives them with one
@@ -40,23 +36,21 @@ DATAGRAM_DRAIN_BATCHES_MAX = 64
 """Batches in which a stopping server still answers what is queued; a flood does not keep it alive."""
 
 DATAGRAM_SEND_TIMEOUT_S = 0.01
-"""How long a reply waits for room in the send buffer before it is dropped, as a network would."""
+"""How long a reply waits for room in the send buffer before it is dropped."""
 
 ANSWERED_PORT_MIN = 1024
-"""Datagrams from ports below are not answered: the services there would answer in turn (RFC 862,
-864).
-"""
+"""Datagrams from lower ports are ignored: the services there reply in turn (RFC 862, 864)."""
 
 UNVALIDATED_REPLY_BYTES_MAX = 512
-"""Longest reply to a datagram that was shorter: its sender may be forged, and the reply somebody
-else's flood.
+"""Longest reply to a shorter datagram of an unvalidated address, which may be forged: limits
+amplification (RFC 9000, section 8).
 """
 
 HANDLER_LOG_S = 1.0
-"""A Python handler that fails is logged once in so long, with how often it failed meanwhile."""
+"""Interval of log lines about a Python handler that fails; each has the number of failures."""
 
 HANDLER_PEERS_KEPT = 4096
-"""Peers whose address stays a Python value from one datagram to the next."""
+"""Peers whose address is cached as a Python value from one datagram to the next."""
 
 RING_BUFFERS = 16
 """Buffers that all connections of one uring loop share; a power of two."""
@@ -67,25 +61,21 @@ common one.
 """
 
 RING_BULK_BYTES = 8 * KIB
-"""A uring connection that sends this much at once is read like an epoll one: then copying counts,
-not system calls.
+"""After a receive of this size a uring connection is read as with epoll: then the copy dominates,
+not the system call.
 """
 
 RING_BULK_READS = 16
-"""Shorter reads in a row after which it is not any more."""
+"""Consecutive shorter reads after which it is read by multishot receives again."""
 
 EVENTS_PER_WAIT = 256
 """Events fetched by one epoll_wait(2)."""
 
 TICK_S = 0.25
-"""A blocking engine looks up this often to see whether it should stop or the peer has been idle too
-long.
-"""
+"""A blocking engine checks this often for a stop request and for idle peers."""
 
 BUSY_POLL_US_MAX = 1_000_000
-"""Longest --busy-poll. A loop that looks for a second before it sleeps does not sleep under any
-load worth the name.
-"""
+"""Longest --busy-poll. A loop that polls for a second before it blocks never blocks under load."""
 
 FD_SETSIZE = 1024
 """Descriptors that select(2) can watch; fixed when glibc was compiled."""
@@ -100,10 +90,10 @@ POOL_QUEUE_MAX = 128
 """Accepted connections that may wait for a thread of the pool before accepting pauses."""
 
 FORK_CONNECTIONS_MAX = 512
-"""Processes the fork engine keeps at once unless told otherwise."""
+"""Most concurrent processes of the fork engine by default."""
 
 THREAD_CONNECTIONS_MAX = 1024
-"""Threads the thread engine keeps at once unless told otherwise."""
+"""Most concurrent threads of the thread engine by default."""
 
 THREAD_STACK_BYTES = 128 * KIB
 """Stack of a native connection thread; its buffer is not on it. 16 times the deepest frame seen."""
@@ -112,45 +102,39 @@ SPARE_DESCRIPTORS = 64
 """Descriptors that the default connection limit leaves to files, logs and Python itself."""
 
 DESCRIPTORS_WANTED = 1 << 20
-"""Descriptors that a command which serves asks the system for; a hard limit may be lower, and one
-of a
-billion is not used up: a closing child walks, and tables are sized by, what the soft limit says."""
+"""Soft descriptor limit of a serving command, if the hard limit allows it. A limit of a billion is
+not used up: a child that closes its descriptors walks the soft limit, and tables are sized by it.
+"""
 
 METRICS_CONNECTIONS_MAX = 8
-"""Readers of the metrics served at once; one more is turned away."""
+"""Most concurrent connections to the metrics; one more is closed."""
 
 METRICS_DEADLINE_S = 5.0
-"""A reader of the metrics that is not done by then is cut off, however busily it dribbles."""
+"""A connection to the metrics is closed after this time, even if it still sends."""
 
 NUMBER_MAX = 2**31 - 1
-"""Largest whole number any option takes: the kernel's int."""
+"""Largest whole number of any option: the kernel's int."""
 
 SECONDS_MAX = 1_000_000.0
-"""Longest time any option takes, eleven days; native loops keep milliseconds in 32 bits, which hold
-four times that.
-"""
+"""Longest duration of any option, eleven days; a quarter of 2**32 ms, as native loops count."""
 
 WORKERS_MAX = 256
 """Loops of one server."""
 
 WORKER_RESTART_S = 1.0
-"""A worker process that dies younger than this is replaced only after as long a rest."""
+"""A worker process that dies within this time is restarted only after this delay."""
 
 SUFFIX_BYTES_MAX = 4 * KIB
 """Longest --suffix. It is appended to every reply, so it must stay small beside READ_BYTES."""
 
 CONNECT_TIMEOUT_S = 10.0
-"""How long a client waits for a connection, the name look-up included."""
+"""Timeout of a client's connect, name lookup included."""
 
 CONNECT_STAGGER_S = 0.25
-"""Head start of one address of a name before the next one is tried beside it (RFC 8305,
-section 5).
-"""
+"""Connection attempt delay of Happy Eyeballs (RFC 8305, section 5)."""
 
 LAST_REPLIES_S = 1.0
-"""How long a datagram client listens for last replies: UDP has no end of stream that could tell it
-to stop.
-"""
+"""How long a datagram client waits for the last replies: UDP has no end of stream."""
 
 CLIENT_TIMEOUT_MAX_S = 7 * 86400.0
 """Longest --timeout of a client: poll(2) counts milliseconds in 31 bits, which end after 24
@@ -161,17 +145,13 @@ DATAGRAM_BYTES_MAX = 65507
 """Largest UDP payload over IPv4: 65535 less 20 bytes of IP header and 8 of UDP header (udp(7))."""
 
 SOCKET_FILE_TURN_S = 1.0
-"""How long a server waits while others make their socket files in the same folder, each in less
-than a millisecond.
-"""
+"""How long a server waits for the directory lock; other servers hold it for under a millisecond."""
 
 SOCKET_FILE_LOOK_S = 0.002
-"""How often it looks whether it is its turn."""
+"""How often it tries to get the lock."""
 
 UNIXGRAM_BYTES_MAX = 256 * KIB
-"""Longest datagram taken from a Unix socket; the usual SO_SNDBUF lets 212,960 bytes through
-(unix(7)).
-"""
+"""Longest datagram received from a Unix socket; the default SO_SNDBUF allows 212,960 (unix(7))."""
 
 UNIXGRAM_SNDBUF_BYTES = 4 * MIB
 """SO_SNDBUF of a Unix datagram server: replies count against it until they are read, also those to
@@ -207,7 +187,7 @@ class Limits:
 
 
 assert WRITE_BUFFER_BYTES_MAX >= 2 * (READ_BYTES + SUFFIX_BYTES_MAX), (
-    "even one slow reader would exceed the parked bytes"
+    "one slow reader would exceed the write buffer"
 )
 assert SUFFIX_BYTES_MAX < READ_BYTES, "a suffix would outweigh the reply it is appended to"
 assert FD_SETSIZE - SELECT_SPARE_DESCRIPTORS >= 1000, "the select engine promises 1000 connections"

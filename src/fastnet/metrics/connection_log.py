@@ -1,11 +1,10 @@
-"""One line in the log for each connection that ends, at level debug (the writing side:
-csrc/fn_trace.h).
+"""Connection log: one line for each connection that ends, at level debug.
 
 Facts. Native loops and forked children cannot call Python's logging. A write of at most PIPE_BUF
 bytes is atomic (pipe(7)).
-Decision: at level debug, and only then, every loop writes a 64-byte record of a finished connection
-to one pipe, and a thread of the main process reads it and logs. A full pipe drops records rather
-than stop a server.
+Decision: at level debug, and only then, every loop writes a 64-byte record of a closed connection
+to one pipe (native loops: csrc/fn_trace.h), and a thread of the main process reads and logs it. A
+full pipe drops records; it never blocks a server.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class ConnectionRecord:
 
 
 class ConnectionLog:
-    """The pipe and the thread that logs what comes out of it."""
+    """The pipe, and the thread that logs its records."""
 
     def __init__(self) -> None:
         self._out, self.fd = os.pipe2(os.O_CLOEXEC)
@@ -64,23 +63,24 @@ class ConnectionLog:
     def _read(self) -> None:
         while records := os.read(self._out, RECORDS_A_READ * RECORD.size):
             for record in RECORD.iter_unpack(records):
-                log.debug("%s", sentence(*record))
+                log.debug("%s", format_record(*record))
 
     def close(self) -> None:
-        """Log what is still in the pipe. Only when no loop runs any more."""
+        """Log the records left in the pipe; call it after all loops have ended."""
         os.close(self.fd)
         self._thread.join()
         os.close(self._out)
 
 
-def sentence(
+def format_record(
     lasted_ns: int, bytes_in: int, bytes_out: int, family: int, port: int, address: bytes, why: int
 ) -> str:
-    """A record in words."""
+    """A record as one line of text."""
     if family == socket.AF_UNIX:
         peer = "unix"
     else:
         v6 = ipaddress.IPv6Address(address)
         host = str(v6.ipv4_mapped or f"[{v6}]")
         peer = f"{host}:{port}"
-    return f"{peer} {CLOSED_REASONS[why]}: {bytes_in} bytes in, {bytes_out} out, {lasted_ns / 1e9:.3f} s"
+    text = f"{peer} {CLOSED_REASONS[why]}: {bytes_in} bytes in, {bytes_out} out"
+    return f"{text}, {lasted_ns / 1e9:.3f} s"

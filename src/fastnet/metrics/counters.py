@@ -27,7 +27,7 @@ CLOSED_REASONS = (
     "stopped",
     "error",
 )
-"""Why connections end, in the order of enum fn_closed in csrc/fn_counters.h, which explains them."""
+"""Why connections end, in the order of enum fn_closed in csrc/fn_counters.h."""
 
 FIELDS = (
     "accepted",

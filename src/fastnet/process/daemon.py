@@ -1,13 +1,12 @@
-"""Leave the terminal, but only once it is known that all went well.
+"""Daemon: detaches from the terminal, and reports success or an error to the launcher.
 
 Facts. A daemon is a process in a session of its own without a controlling terminal; a second fork
-makes sure it can never get one, for only the leader of a session can (setsid(2), credentials(7)).
-fork(2) copies one thread and every lock.
-Decision: the launching process forks before it has a thread, then waits on a pipe until the daemon
-has said that it listens, or why it does not. The launcher speaks for it: what a start prints,
-raises and exits with is the same with
---daemon and without. The daemon has /dev/null on its standard descriptors from its first moment on,
-so it never holds the pipe of a script that waits for the launcher's output to end.
+prevents it from ever getting one, because only the leader of a session can (setsid(2),
+credentials(7)). fork(2) copies one thread and every lock.
+Decision: the launcher forks before it has a thread, then waits on a pipe until the daemon reports
+that it listens, or its error. The launcher passes both on: output, errors and exit code of a start
+are the same with --daemon and without. The daemon has /dev/null on its standard descriptors from
+the beginning, so it never keeps open the pipe of a script that reads the launcher's output.
 """
 
 from __future__ import annotations
@@ -24,16 +23,17 @@ from fastnet.errors import EXIT_UNEXPECTED, FastnetError
 Events = list[dict[str, Any]]
 
 UMASK = 0o022
-"""Files of a daemon are writable for its user only, whatever the shell it was started from
-allows.
-"""
+"""Files of a daemon are writable for its user only, independent of the shell's umask."""
 
 
 def launch(body: Callable[[Callable[[Events], None]], int]) -> Events:
-    """Run body in a daemon and return the events it tells first. Raises what it raised before that.
+    """Run `body` in a daemon; returns its first events.
 
-    body: gets a function that takes events; the first call is passed on to the launcher. Its result
-    is the exit code.
+    Args:
+        body: Gets a function that reports events; the first call is sent to the launcher. Returns
+            the exit code of the daemon.
+    Raises:
+        FastnetError: The error that `body` raised before its first events.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -46,28 +46,28 @@ def launch(body: Callable[[Callable[[Events], None]], int]) -> Events:
     try:
         os.waitpid(pid, 0)
         with open(source, "rb", closefd=False) as pipe:
-            told = pipe.read()
+            report = pipe.read()
     finally:
         os.close(source)
-    return understand(told)
+    return read_report(report)
 
 
-def understand(told: bytes) -> Events:
-    """The daemon's first words: events to pass on, or an error to raise."""
-    if not told:
+def read_report(report: bytes) -> Events:
+    """The daemon's first events; raises the error that it reported instead."""
+    if not report:
         raise FastnetError(
             "the daemon died before it listened", "Start it without --daemon to see why"
         )
-    words = json.loads(told)
-    if "events" in words:
-        events: Events = words["events"]
+    message = json.loads(report)
+    if "events" in message:
+        events: Events = message["events"]
         return events
-    kind = getattr(errors, words["kind"], FastnetError)
-    raise kind(words["message"], words["hint"])
+    kind = getattr(errors, message["kind"], FastnetError)
+    raise kind(message["message"], message["hint"])
 
 
 def leave(body: Callable[[Callable[[Events], None]], int], target: int) -> NoReturn:
-    """In the first child: become a daemon and run body. Does not return."""
+    """In the first child: fork the daemon, which runs `body`. Does not return."""
     code = EXIT_UNEXPECTED
     try:
         os.setsid()
@@ -75,13 +75,13 @@ def leave(body: Callable[[Callable[[Events], None]], int], target: int) -> NoRet
             code = 0
         else:
             detach()
-            code = run(body, target)
+            code = run_body(body, target)
     finally:
         os._exit(code)
 
 
 def detach() -> None:
-    """Hold on to no folder, no terminal and no mask of the launcher's."""
+    """Give up the directory, the standard descriptors and the umask of the launcher."""
     os.umask(UMASK)
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
@@ -91,25 +91,25 @@ def detach() -> None:
         os.close(null)
 
 
-def run(body: Callable[[Callable[[Events], None]], int], target: int) -> int:
-    """Run body; tell the launcher its first events or its error through target."""
+def run_body(body: Callable[[Callable[[Events], None]], int], target: int) -> int:
+    """Run `body`; send its first events or its error to the launcher through `target`."""
     waiting = [target]
 
-    def tell(words: dict[str, Any]) -> None:
+    def send(message: dict[str, Any]) -> None:
         if waiting:
             pipe = waiting.pop()
             try:
-                os.write(pipe, json.dumps(words).encode())
+                os.write(pipe, json.dumps(message).encode())
             finally:
                 os.close(pipe)
 
     try:
-        return body(lambda events: tell({"events": events}))
+        return body(lambda events: send({"events": events}))
     except FastnetError as error:
-        tell({"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+        send({"kind": type(error).__name__, "message": error.message, "hint": error.hint})
         return error.exit_code
     except BaseException as error:
-        tell(
+        send(
             {
                 "kind": "FastnetError",
                 "message": f"unexpected {type(error).__name__}: {error}",

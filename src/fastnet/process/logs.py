@@ -1,18 +1,18 @@
-"""The log of a serving process: where it goes, what a line looks like, and how files change under
-it.
+"""Log of a serving process: handlers for standard error and files, formats, log rotation.
 
 Facts. logrotate renames a log file and sends SIGHUP; until then the process writes to the old one
-through its descriptor. A log line is one line: whoever can put a newline, an escape sequence or a
-bidirectional override into logged text (a path, a host name, a service's own words) can forge the
-next line or repaint the terminal of who reads it.
+through its descriptor. A record is one line: text with a newline, an escape sequence or a
+bidirectional override (in a path, a host name, a user's text) could forge the next line or repaint
+the reader's terminal.
 Decision: files are opened for appending before anything listens, so that a wrong path is an error
-of the start; on SIGHUP they are opened anew, and a file that cannot be is kept in its old place,
-which is logged. Everything unprintable is escaped, as Python would write it. A log that cannot be
-written (disk full) never stops a server. What the terminal was told as an event ("listening on
-...") is logged with `extra=TOLD`, and then only in files.
+of the start; on SIGHUP they are reopened, and where that fails, the old file stays in use, which is
+logged. Unprintable characters are escaped as in Python literals. A log that cannot be written (disk
+full) never stops a server. An event that was printed on the terminal ("listening on ...") is logged
+with `extra=PRINTED`, and then in files only.
 
     2024-02-29T13:37:00.123+01:00 info [4711] message
-    {"time": "2024-02-29T13:37:00.123+01:00", "level": "info", "pid": 4711, "logger": "fastnet", "message": "message"}
+    {"time": "2024-02-29T13:37:00.123+01:00", "level": "info", "pid": 4711,
+     "logger": "fastnet", "message": "message"}
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import TextIO
 from fastnet.config.process import ProcessConfig
 from fastnet.errors import ConfigError, printable, reason
 
-TOLD = {"told": True}
-"""For `extra`: the terminal has this already."""
+PRINTED = {"is_printed": True}
+"""For `extra`: the record was printed on the terminal as an event."""
 
 log = logging.getLogger("fastnet")
 
@@ -37,7 +37,7 @@ def moment(record: logging.LogRecord) -> str:
 
 
 def traceback_of(record: logging.LogRecord) -> list[str]:
-    """The lines of a record's traceback; none unless the log is at debug."""
+    """The lines of a record's traceback; none unless the log level is debug."""
     if not record.exc_info or not log.isEnabledFor(logging.DEBUG):
         return []
     text = logging.Formatter().formatException(record.exc_info)
@@ -45,10 +45,11 @@ def traceback_of(record: logging.LogRecord) -> list[str]:
 
 
 class TextFormat(logging.Formatter):
-    """Lines to read. Those of a traceback are indented, so that none can pass for a record."""
+    """Text lines. Those of a traceback are indented, so that none looks like a record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{moment(record)} {record.levelname.lower()} [{record.process}] {printable(record.getMessage())}"
+        level, message = record.levelname.lower(), printable(record.getMessage())
+        head = f"{moment(record)} {level} [{record.process}] {message}"
         return "\n    ".join([head, *traceback_of(record)])
 
 
@@ -70,26 +71,24 @@ class JsonFormat(logging.Formatter):
 FORMATS = {"text": TextFormat, "json": JsonFormat}
 
 
-class Terminal(logging.StreamHandler[TextIO]):
-    """Standard error, without what it was told already."""
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Standard error, without the records that were printed as events."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not getattr(record, "told", False) and bool(super().filter(record))
+        return not getattr(record, "is_printed", False) and bool(super().filter(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
         return
 
 
 class LogFile(logging.Handler):
-    """A file that can be opened again under its name. A line is one write(2), so lines of several
-    processes stay whole.
-    """
+    """A file that can be reopened; each line is one write(2), so processes can share it."""
 
     def __init__(self, path: str, option: str) -> None:
         super().__init__()
         self.path = path
         self.is_whole = True
-        """Whether the last line is in it, all of it."""
+        """Whether the last line was written completely."""
         try:
             self._fd = open_log(path)
         except OSError as error:
@@ -104,7 +103,7 @@ class LogFile(logging.Handler):
             self.is_whole = False
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name. Raises OSError, and then goes on in the old one."""
+        """Continue in a new file of the same name. Raises OSError, and then keeps the old one."""
         fresh = open_log(self.path)
         assert self.lock is not None
         with self.lock:
@@ -119,25 +118,21 @@ class LogFile(logging.Handler):
 
 
 def open_log(path: str) -> int:
-    """A descriptor to append to. Opening must not wait, as a FIFO without a reader would make
-    it.
-    """
+    """A descriptor for appending; O_NONBLOCK, because the path may be a FIFO."""
     return os.open(
         path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640
     )
 
 
 class Logs:
-    """The handlers of this process while it serves. Raises ConfigError for a file that cannot be
-    written.
-    """
+    """The log handlers of a serving process. Raises ConfigError for an unwritable file."""
 
     def __init__(self, config: ProcessConfig) -> None:
         self._handlers: list[logging.Handler] = []
         self._before = (log.level, log.propagate)
         try:
             if config.log_file is None:
-                handler: logging.Handler = Terminal()
+                handler: logging.Handler = StderrHandler()
             else:
                 handler = LogFile(config.log_file, "log-file")
             self._add(handler, config)
@@ -157,18 +152,18 @@ class Logs:
         log.addHandler(handler)
 
     def are_whole(self) -> bool:
-        """Whether each file has taken its last line."""
+        """Whether the last line of each file was written completely."""
         return all(handler.is_whole for handler in self._handlers if isinstance(handler, LogFile))
 
     def reopen(self) -> None:
-        """After logrotate: go on in new files."""
+        """Reopen the files, as logrotate requests it."""
         for handler in self._handlers:
             if isinstance(handler, LogFile):
                 try:
                     handler.reopen()
                 except OSError as error:
                     log.error(
-                        "cannot open the log %s again: %s; going on in the old file",
+                        "cannot open the log %s again: %s; the old file stays in use",
                         handler.path,
                         reason(error),
                     )

@@ -1,12 +1,12 @@
-"""A file that names the running process, and the lock that makes it true.
+"""Pidfile: a file with the process id, and a lock that shows that the process is alive.
 
-Facts. A pid in a file says nothing: its process may have died without removing it, and the number
-may be somebody else's by now. A flock(2) lock ends with the process that holds it, however that
-ends. A file can be removed and made again between our open and our lock, so a lock is ours only if
-the path still leads to the locked file.
-Decision: the lock says who runs; the number is for people and scripts. A file without a lock on it
-is stale and taken over. A file that holds anything but a pid is somebody's data and left alone. On
-the way out the file is removed while the lock is held, and only if it is still ours.
+Facts. The process of a pid in a file may have died without removing the file, and the pid may have
+been reused. A flock(2) lock ends with the process that holds it, in any case. A file can be removed
+and created again between our open and our lock, so the lock counts only if the path still refers to
+the locked file.
+Decision: the lock decides whether a server runs; the number is for users and scripts. A file
+without a lock is stale and taken over. A file with other content than a pid is not ours and left
+alone. At the end the file is removed while the lock is held, and only if it is still the same file.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ PID_BYTES_MAX = 32
 
 
 class Pidfile:
-    """The file at path, locked and holding our pid. Raises ConfigError when another process holds
-    it.
-    """
+    """A locked file with our pid. Raises ConfigError when another process holds the lock."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -31,13 +29,13 @@ class Pidfile:
         self._fd = -1
         try:
             while self._fd < 0:
-                self._try()
+                self._try_lock()
         except OSError as error:
             hint = "Choose a file this user may write, or make its folder first"
             raise ConfigError(f"cannot write --pidfile {path}: {reason(error)}", hint) from error
 
-    def _try(self) -> None:
-        """Open, lock and write the file. Leaves _fd at -1 if it was replaced meanwhile."""
+    def _try_lock(self) -> None:
+        """Open, lock and write the file. Leaves _fd at -1 if the file was replaced meanwhile."""
         fd = os.open(
             self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644
         )
@@ -52,7 +50,7 @@ class Pidfile:
             except OSError as error:
                 if error.errno != errno.EWOULDBLOCK:
                     raise
-                raise self._taken(fd) from None
+                raise self._locked_error(fd) from None
             if not self._is_at_path(fd):
                 return
             os.ftruncate(fd, 0)
@@ -62,8 +60,8 @@ class Pidfile:
             if self._fd != fd:
                 os.close(fd)
 
-    def _taken(self, fd: int) -> ConfigError:
-        """Whoever holds the lock may not have written its pid yet."""
+    def _locked_error(self, fd: int) -> ConfigError:
+        """The error when the file is locked; its holder may not have written its pid yet."""
         pid = os.pread(fd, PID_BYTES_MAX, 0).decode("ascii", "replace").strip()
         owner = f"process {pid}" if pid else "another process"
         hint = f"Stop it first (kill {pid or 'PID'}), or choose another --pidfile"
@@ -76,15 +74,14 @@ class Pidfile:
             return False
 
     def close(self) -> None:
-        """Remove the file if it is ours, and let the lock go."""
+        """Remove the file if it is ours, and release the lock."""
         if self._fd < 0:
             return
         try:
             if os.getpid() == self._pid and self._is_at_path(self._fd):
                 os.unlink(self.path)
         except OSError:
-            # the folder is gone or read-only; the lock ends all the same, and a stale file does no
-            # harm
+            # the directory is gone or read-only; the lock ends anyway, and a stale file is harmless
             pass
         finally:
             os.close(self._fd)

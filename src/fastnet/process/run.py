@@ -21,7 +21,7 @@ from fastnet.errors import EXIT_OK, FastnetError, NetworkError, reason
 from fastnet.limits import DESCRIPTORS_WANTED
 from fastnet.process.daemon import launch
 from fastnet.process.supervisor import Event, OnEvents, supervise
-from fastnet.server.plan import Plan, how, make_plan
+from fastnet.server.plan import Plan, describe, make_plan
 from fastnet.server.server import Server
 from fastnet.transport import TRANSPORTS
 
@@ -54,9 +54,7 @@ def run_process(
 
 
 def raise_descriptor_limit() -> None:
-    """Lift the soft limit to the hard one: the soft one is kept low for programs that use select(2)
-    (getrlimit(2)).
-    """
+    """Raise RLIMIT_NOFILE to the hard limit; the soft one is low because of select(2)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -64,7 +62,7 @@ def raise_descriptor_limit() -> None:
 
 
 def from_root(config: Any, *names: str) -> Any:
-    """The config with these paths absolute, for a process that is about to change to /."""
+    """The config with these paths absolute, for a daemon, whose working directory is /."""
     paths = {name: getattr(config, name) for name in names}
     absolute = {
         name: os.path.abspath(path)
@@ -88,7 +86,7 @@ def serve_plans(plans: Sequence[Plan], process: ProcessConfig, on_events: OnEven
 
 
 def trace_fd(stack: ExitStack) -> int:
-    """Where loops report connections that ended, at level debug only."""
+    """A pipe for records of closed connections, or -1; at level debug only."""
     if not log.isEnabledFor(logging.DEBUG):
         return -1
     from fastnet.metrics.connection_log import ConnectionLog
@@ -139,14 +137,14 @@ def format_event(event: Event) -> str:
     match event["event"]:
         case "listening":
             names = ("engine", "backend", "workers", "worker_processes", "reason")
-            return f"listening on {event['endpoint']} ({how(*(event[name] for name in names))})"
+            return (
+                f"listening on {event['endpoint']} ({describe(*(event[name] for name in names))})"
+            )
         case "metrics":
             return f"metrics on {event['url']}"
         case "draining":
-            many = "1 connection" if event["open"] == 1 else f"{event['open']} connections"
-            return (
-                f"draining {many} for up to {event['seconds']:g} s; interrupt again to stop at once"
-            )
+            count = "1 connection" if event["open"] == 1 else f"{event['open']} connections"
+            return f"draining {count} for up to {event['seconds']:g} s; interrupt again to stop now"
     transport, _, _ = event["endpoint"].partition(":")
     text = format_statistics(event["statistics"], TRANSPORTS[transport].datagrams)
     return f"stopped {event['service']} on {event['endpoint']}: {text}"
@@ -160,16 +158,16 @@ LOST = (
     "amplification_blocked",
     "handler_errors",
 )
-"""Counters of what went wrong with datagrams."""
+"""Counters of datagrams that were dropped, and of errors."""
 
 
 def format_statistics(statistics: dict[str, Any], datagrams: bool) -> str:
     """Statistics in one line."""
     if datagrams:
         lost = {name: statistics[name] for name in LOST}
-        text = "{messages} datagrams in, {replies} out, {bytes_in} bytes in, {bytes_out} bytes out".format(
-            **statistics
-        )
+        text = (
+            "{messages} datagrams in, {replies} out, {bytes_in} bytes in, {bytes_out} bytes out"
+        ).format(**statistics)
         losses = ", ".join(
             f"{count} {name.replace('_', ' ')}" for name, count in lost.items() if count
         )
@@ -241,7 +239,7 @@ class ServerUnit:
 
 
 def failed(server: Server, error: Exception) -> FastnetError:
-    """A loop's error as one of ours, with its exit code."""
+    """A loop's error as a FastnetError, with its exit code."""
     if isinstance(error, FastnetError):
         return error
     message = f"the {server.plan.config.service} server on {server.endpoint} failed"

@@ -1,14 +1,14 @@
 """Signals as bytes in a pipe, so that one poll(2) waits for them and for everything else.
 
 Facts. Python runs signal handlers in the main thread between bytecodes, so a handler alone does not
-end a poll that has no time-out. set_wakeup_fd makes the C handler, whichever thread the signal
-hits, write its number to a descriptor. A pipe keeps signals in order and loses none: two SIGTERM
-are two bytes. Python ignores SIGPIPE from its start, so a peer that went away is an error of one
-call, never the end of the process. SIGHUP has two meanings: by hand or by logrotate, "reload"; by
-the kernel, "your terminal is gone" (credentials(7)). In the second case the process has lost its
-controlling terminal by the time it looks; under nohup it asked not to mind.
-Decision: SIGINT and SIGTERM stop, SIGHUP reloads unless the terminal went away, SIGUSR1 reports.
-Everything else keeps its meaning.
+end a poll without a timeout. set_wakeup_fd makes the C handler, in any thread, write the signal's
+number to a descriptor. A pipe keeps signals in order and loses none: two SIGTERM are two bytes.
+Python ignores SIGPIPE from its start, so a closed connection is an error of one call, never the end
+of the process. SIGHUP has two meanings: from a user or logrotate, "reload"; from the kernel, "the
+terminal was closed" (credentials(7)). In the second case the process has lost its controlling
+terminal when it checks; under nohup it ignores SIGHUP.
+Decision: SIGINT and SIGTERM stop, SIGHUP reloads unless the terminal was closed, SIGUSR1 reports.
+Other signals keep their default.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def has_terminal() -> bool:
 
 
 class Signals:
-    """Catches signals while it is open; only in the main thread. fd: readable when one has come."""
+    """Handles signals while it is open; in the main thread only. fd: readable after a signal."""
 
     def __init__(self) -> None:
         self.fd, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -43,18 +43,18 @@ class Signals:
             self._before[number] = signal.signal(number, lambda number, frame: None)
 
     def read(self) -> list[int]:
-        """The signals that came since the last call, in order."""
+        """The signals since the last call, in order."""
         try:
             return list(os.read(self.fd, 4096))
         except BlockingIOError:
             return []
 
     def hung_up(self) -> bool:
-        """Whether the terminal this was started on is gone, so that nobody could stop it there."""
+        """Whether the controlling terminal was closed, so that the user cannot press Ctrl-C."""
         return self._had_terminal and not has_terminal()
 
     def let_kill(self) -> None:
-        """From now on a stop signal ends the process on the spot."""
+        """Restore the default action of stop signals: they terminate the process."""
         for number in STOP:
             signal.signal(number, signal.SIG_DFL)
 

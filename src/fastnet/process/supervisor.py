@@ -1,4 +1,4 @@
-"""Supervisor of a serving process: signals, drain deadlines, metrics, pidfile, log files, reload.
+"""Supervisor of a serving process: signals, drain, metrics, pidfile, logs, reload.
 
     SIGINT, SIGTERM    the units drain: they accept nothing new and finish what runs for up to
                        their drain time; then exit 0
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fastnet.config.process import ProcessConfig
 from fastnet.errors import EXIT_INTERRUPTED, EXIT_OK, FastnetError
-from fastnet.process.logs import TOLD, Logs
+from fastnet.process.logs import PRINTED, Logs
 from fastnet.process.pidfile import Pidfile
 from fastnet.process.signals import RELOAD, REPORT, STOP, Signals
 
@@ -111,7 +111,7 @@ class Supervisor:
     def emit(self, *events: Event) -> None:
         """Log events in the log files and pass them on."""
         for event in events:
-            log.info("%s", self.format_event(event), extra=TOLD)
+            log.info("%s", self.format_event(event), extra=PRINTED)
         self.on_events(list(events))
 
     def start_metrics(
@@ -244,8 +244,8 @@ def supervise(
                 metrics = stack.enter_context(MetricsServer(process.metrics_endpoint))
             yield Supervisor(logs, signals, metrics, stack, format_event, on_events)
         except FastnetError as error:
-            log.error("%s", error, exc_info=True, extra=TOLD)
+            log.error("%s", error, exc_info=True, extra=PRINTED)
             raise
         except Exception:
-            log.exception("unexpected", extra=TOLD)
+            log.exception("unexpected", extra=PRINTED)
             raise

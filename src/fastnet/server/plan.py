@@ -1,6 +1,4 @@
-"""A config and what works here become a plan: everything decided, nothing opened yet; printable and
-testable.
-"""
+"""Plan of a server: the decisions from its config and this host; nothing is open yet."""
 
 from __future__ import annotations
 
@@ -22,20 +20,20 @@ from fastnet.transport.access import AccessList
 
 @dataclass(frozen=True)
 class Plan:
-    """One server, decided. choice.reason says why nothing faster runs.
-
-    workers: how many loops. processes: whether each is a process of its own. cpus: a processor for
-    each, None for any.
-    """
+    """The decisions about one server."""
 
     config: ServerConfig
     endpoint: Endpoint
+    """Where it will listen; port 0 is not resolved yet."""
     choice: EngineChoice
     limits: Limits
     access: AccessList
     workers: int
+    """Number of event loops."""
     processes: bool
+    """Whether each loop runs in a process of its own."""
     cpus: tuple[int | None, ...]
+    """A CPU for each loop; None for any."""
 
     @property
     def engines(self) -> Registry[EngineRow]:
@@ -46,9 +44,9 @@ class Plan:
         return self.engines[self.choice.engine]
 
     @property
-    def how(self) -> str:
-        """The decision in words, as the ready line has it."""
-        return how(
+    def description(self) -> str:
+        """The decision as text, as the ready line shows it."""
+        return describe(
             self.choice.engine,
             self.choice.backend,
             self.workers,
@@ -58,7 +56,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Counter rows of one loop: its own and one for each thread or child it keeps."""
+        """Counter rows of one loop: its own, and one for each thread or child that it keeps."""
         return 1 + self.engine.parts(self.limits)
 
     def service(self) -> Any:
@@ -68,15 +66,15 @@ class Plan:
         return module.create(**row.arguments(self.config.settings))
 
 
-def how(engine: str, backend: str, workers: int, worker_processes: bool, reason: str) -> str:
-    """What runs, in words, and why nothing faster."""
+def describe(engine: str, backend: str, workers: int, worker_processes: bool, reason: str) -> str:
+    """Engine, backend and workers as text, with the reason why nothing faster runs."""
     kind = "worker processes" if worker_processes else "workers"
-    words = f"engine {engine}, backend {backend}, {kind} {workers}"
-    return f"{words}; {reason}" if reason else words
+    text = f"engine {engine}, backend {backend}, {kind} {workers}"
+    return f"{text}; {reason}" if reason else text
 
 
 def make_plan(config: ServerConfig) -> Plan:
-    """Decide everything. Raises UnsupportedError."""
+    """Make the plan of a config. Raises UnsupportedError."""
     transport = config.endpoint.transport
     way = TRANSPORTS[transport]
     choice = choose(config.engine, config.backend, config.service, transport)
@@ -109,8 +107,11 @@ def make_plan(config: ServerConfig) -> Plan:
 
 
 def default_connections(row: EngineRow, limits: Limits, loops: int) -> int:
-    """The engine's own limit, but never fewer than it has threads for; or what the descriptor limit
-    leaves to each of the loops of one process."""
+    """The default of --max-connections.
+
+    The engine's limit, at least its number of threads or children, and at most each loop's share of
+    the descriptor limit.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 20

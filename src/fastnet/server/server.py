@@ -1,10 +1,10 @@
-"""Run a plan: make the listeners, give each loop its work, stop them all in order.
+"""Server: opens the listeners of a plan, starts its loops, and stops them in order.
 
 Facts. Native loops run without the GIL, so threads of one process use all cores; pure-Python loops
 need a process each for that. Python runs signal handlers only in the main thread, between
 bytecodes.
-Decision: loops never run in the caller's thread. The caller keeps its thread for signals and for
-waiting, native and pure servers are run by the same code, and no loop has to look for signals.
+Decision: loops never run in the caller's thread. The caller's thread is free for signals and for
+waiting, native and pure servers are run by the same code, and no loop needs to check for signals.
 Cost: one thread that sleeps.
 """
 
@@ -33,16 +33,17 @@ from fastnet.transport.contract import Listener
 
 
 class Server:
-    """A plan being served. Use it as a context, or call start, and then drain, wait and close.
+    """A running plan. Use it as a context, or call start, and then drain, wait and close.
 
-    endpoint: where it listens, known after start. trace_fd: the write end of a pipe for connection
-    records, or -1. ended_fd: a descriptor that becomes readable when all loops have ended, asked to
-    or not; -1 unless it runs.
+    Args:
+        plan: The decisions about it.
+        trace_fd: The write end of a pipe for records of closed connections, or -1.
     """
 
     def __init__(self, plan: Plan, trace_fd: int = -1) -> None:
         self.plan = plan
         self.endpoint: Endpoint = plan.endpoint
+        """Where it listens; the port is known after start."""
         self._trace_fd = trace_fd
         self._transport = TRANSPORTS.load(plan.endpoint.transport, "python")
         self._listeners: list[Listener] = []
@@ -56,10 +57,12 @@ class Server:
         self._lock = threading.Lock()
         """Guards _running: how many loops have not ended."""
         self.ended_fd = -1
+        """Becomes readable when all loops have ended, on request or not; -1 unless it runs."""
 
     def start(self) -> Server:
-        """Listen and serve. Raises NetworkError, ConfigError or UnsupportedError; nothing is then
-        left open.
+        """Listen and serve.
+
+        Raises NetworkError, ConfigError or UnsupportedError, and then leaves nothing open.
         """
         self._listen(self.plan.workers)
         try:
@@ -100,12 +103,12 @@ class Server:
                 self._each_listener(workers), self._counters, self.plan.cpus, strict=True
             )
         ]
-        self._begin(engine.run, works)
+        self._start_each(engine.run, works)
         if self._reloader is not None:
             self._reloader.start(self._stop)
 
-    def _begin(self, run: Callable[[LoopContext], None], works: list[LoopContext]) -> None:
-        """Give each work its thread or process."""
+    def _start_each(self, run: Callable[[LoopContext], None], works: list[LoopContext]) -> None:
+        """Start a thread or a process for each loop."""
         if self.plan.processes:
             self._running = 1
             self._processes = WorkerProcesses(run, works, self._ended)
@@ -113,7 +116,9 @@ class Server:
             return
         for i, context in enumerate(works):
             name = f"fastnet-{self.plan.config.service}-{i}"
-            thread = threading.Thread(target=self._run, args=(run, context), name=name, daemon=True)
+            thread = threading.Thread(
+                target=self._run_loop, args=(run, context), name=name, daemon=True
+            )
             with self._lock:
                 self._running += 1
             thread.start()
@@ -123,13 +128,12 @@ class Server:
         options = self.plan.config.socket_options
         endpoint = self.plan.endpoint
         try:
-            # A Unix socket cannot be bound twice, so its loops share one listener; a port can, and
-            # each loop has its own.
+            # A Unix socket cannot be bound twice, so its loops share one listener; a port can be,
+            # and each loop has its own.
             for _ in range(workers if TRANSPORTS[endpoint.transport].shared else 1):
                 self._listeners.append(self._transport.listen(endpoint, options))
                 self.endpoint = self._listeners[0].endpoint
-                # Only the port is taken over: a name of "::" would make the next listener one for
-                # IPv6 alone.
+                # Only the port is copied: the host "::" would make the next listener IPv6-only.
                 endpoint = replace(endpoint, port=self.endpoint.port)
                 options = replace(options, claim=False)
         except BaseException:
@@ -139,7 +143,7 @@ class Server:
     def _each_listener(self, workers: int) -> list[socket.socket]:
         return [self._listeners[i % len(self._listeners)].sock for i in range(workers)]
 
-    def _run(self, run: Callable[[LoopContext], None], context: LoopContext) -> None:
+    def _run_loop(self, run: Callable[[LoopContext], None], context: LoopContext) -> None:
         """The body of a loop's thread."""
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -159,8 +163,9 @@ class Server:
                 os.eventfd_write(self.ended_fd, 1)
 
     def reload(self) -> str:
-        """Read the file of the service again, soon and whether it has changed or not. Returns its
-        path, "" if it has none.
+        """Request a reload of the service's file, whether it has changed or not.
+
+        Returns the path of the file, "" if the service has none.
         """
         if self._reloader is None:
             return ""
@@ -168,18 +173,19 @@ class Server:
         return self._reloader.path
 
     def drain(self) -> None:
-        """Stop accepting and let established connections finish. Returns at once."""
+        """Stop accepting and let open connections finish. Returns immediately."""
         if self._stop is not None:
             self._stop.drain()
 
     def stop_now(self) -> None:
-        """Close every connection. Returns at once."""
+        """Close every connection. Returns immediately."""
         if self._stop is not None:
             self._stop.now()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until all loops have ended; False if they have not within timeout_s. Raises what
-        made a loop fail.
+        """Wait until all loops have ended; False if they have not within timeout_s.
+
+        Raises the error of a loop that failed.
         """
         ended = (
             self._processes.wait(timeout_s)
@@ -192,20 +198,21 @@ class Server:
         return ended
 
     def close(self, drain_s: float | None = None) -> None:
-        """Stop: drain for up to drain_s seconds (the config's if None), then close what is left and
-        release everything.
+        """Drain for up to drain_s seconds (None: the config's), then close all connections.
+
+        Joins the threads and releases the listeners.
         """
         if self._stop is None:
             return
-        patience = self.plan.config.drain if drain_s is None else drain_s
+        timeout_s = self.plan.config.drain if drain_s is None else drain_s
         try:
             if self._stop.state != NOW:
                 self.drain()
-                if not self.wait(patience):
+                if not self.wait(timeout_s):
                     self.stop_now()
             self.wait()
         finally:
-            # one failed and told the others to stop; they still use what is closed below
+            # after a failure the other loops still stop, and use what is closed below
             join_all(self._threads, None)
             stop, self._stop = self._stop, None
             if self._reloader is not None:
@@ -226,15 +233,15 @@ class Server:
         self._listeners.clear()
 
     def statistics(self) -> Statistics:
-        """What has been done so far. Also after the server has ended."""
+        """The counters since the start; also after the server has ended."""
         return statistics(self._counters)
 
     def worker_statistics(self) -> list[Statistics]:
-        """The same of each loop on its own."""
+        """The counters of each loop."""
         return [statistics([table]) for table in self._counters]
 
     def __str__(self) -> str:
-        return f"{self.endpoint} ({self.plan.how})"
+        return f"{self.endpoint} ({self.plan.description})"
 
     def __enter__(self) -> Server:
         return self
@@ -249,7 +256,7 @@ class Server:
 
 
 def join_all(threads: list[threading.Thread], timeout_s: float | None) -> bool:
-    """Join threads within one time-out for all. True if all have ended."""
+    """Join threads within one timeout for all. Returns whether all have ended."""
     import time
 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s

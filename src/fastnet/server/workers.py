@@ -1,11 +1,11 @@
-"""Several loops at once, a process each, watched and replaced.
+"""Worker processes: one event loop each, monitored and restarted.
 
 Facts. The GIL lets one thread of a process run Python at a time, and a descriptor limit is that of
-a process. A listener stays open as long as any process holds it, and connections queued on it wait.
-Decision: the parent makes all listeners and keeps them, each worker serves one. When a worker dies
-(kill -9, out of memory) the parent counts its connections as killed and forks a successor on the
-same listener, so what was queued is served. A worker whose parent has died drains and ends: it
-reads end-of-file on a pipe that only the parent could write.
+a process. A listener stays open as long as any process holds it, and connections stay queued on it.
+Decision: the parent opens all listeners and keeps them, each worker serves one. When a worker dies
+(kill -9, out of memory) the parent counts its connections as killed and forks a new worker on the
+same listener, so queued connections are served. A worker whose parent has died drains and ends: it
+reads end of file on a pipe whose write end only the parent has.
 Cost: one thread of the parent that sleeps in poll(2).
 """
 
@@ -29,12 +29,12 @@ from fastnet.metrics.counters import CLOSED, CLOSED_REASONS, KILLED, WRITE_BUFFE
 
 log = logging.getLogger("fastnet")
 
-LAST_WORDS_BYTES = select.PIPE_BUF
-"""Of a dying worker: as many as a pipe takes in one piece."""
+DEATH_NOTE_BYTES_MAX = select.PIPE_BUF
+"""Error text of a failed worker; up to this size a write to a pipe is atomic (pipe(7))."""
 
 
 class WorkerProcesses:
-    """One process for each work, until all have ended after a stop."""
+    """One process for each loop context, until all have ended after a stop."""
 
     def __init__(
         self,
@@ -42,14 +42,12 @@ class WorkerProcesses:
         works: Sequence[LoopContext],
         ended: Callable[[], None],
     ) -> None:
-        """ended: called when the last worker has ended."""
+        """Args: the loop of an engine, its contexts, and a callback for the end of the last one."""
         self._run = run
-        self._tell_ended = ended
+        self._on_all_ended = ended
         self._works = works
         self._alive: dict[int, tuple[int, int, float, int]] = {}
-        """By pidfd: index of the work, pid, time of the fork, and where it writes what it
-        died of.
-        """
+        """By pidfd: index of the context, pid, time of the fork, read end of the death note."""
         self._lifeline_out, self._lifeline = os.pipe2(os.O_CLOEXEC)
         self._watcher = threading.Thread(target=self._watch, name="fastnet-workers", daemon=True)
 
@@ -70,24 +68,24 @@ class WorkerProcesses:
         return not self._watcher.is_alive()
 
     def _spawn(self, index: int) -> None:
-        # Blocked until the child has left the parent's handlers: it shares the pipe they write to,
-        # and a Ctrl-C that arrives in between would reach the parent twice.
-        last_words, to_parent = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # Signals are blocked until the child has reset the parent's handlers: it shares the pipe
+        # they write to, and a Ctrl-C in between would be delivered to the parent twice.
+        death_note_fd, to_parent = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()
             if pid == 0:
                 self._be_worker(self._works[index], to_parent)
         except BaseException:
-            os.close(last_words)
+            os.close(death_note_fd)
             raise
         finally:
             os.close(to_parent)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self._alive[os.pidfd_open(pid)] = (index, pid, time.monotonic(), last_words)
+        self._alive[os.pidfd_open(pid)] = (index, pid, time.monotonic(), death_note_fd)
 
     def _be_worker(self, context: LoopContext, to_parent: int) -> None:
-        """Serve one work in the new process. Does not return."""
+        """Run the loop in the new process. Does not return."""
         status = 1
         try:
             become_child()
@@ -99,7 +97,7 @@ class WorkerProcesses:
                 to_parent,
             }
             keep_only({*kept, *(listener.fileno() for listener in context.listeners)})
-            say_on_standard_error()
+            log_to_standard_error()
             threading.Thread(target=self._end_with_parent, args=(context,), daemon=True).start()
             affinity.bind(context.cpu)
             if context.reloader is not None:
@@ -107,10 +105,10 @@ class WorkerProcesses:
             self._run(context)
             status = 0
         except BaseException as error:
-            # Its log files are closed, and not its own to write: the parent says it.
+            # the log files are closed in a worker; the parent logs the error
             os.write(
                 to_parent,
-                f"{type(error).__name__}: {error}".encode(errors="replace")[:LAST_WORDS_BYTES],
+                f"{type(error).__name__}: {error}".encode(errors="replace")[:DEATH_NOTE_BYTES_MAX],
             )
         finally:
             os._exit(status)
@@ -120,9 +118,7 @@ class WorkerProcesses:
         context.stop.drain()
 
     def _watch(self) -> None:
-        """The whole life of the watching thread: see workers out and replace those that died too
-        early.
-        """
+        """Body of the monitoring thread: reap workers, and restart those that died."""
         while self._alive:
             poll = select.poll()
             for pidfd in self._alive:
@@ -131,34 +127,32 @@ class WorkerProcesses:
                 self._ended(pidfd)
         os.close(self._lifeline)
         os.close(self._lifeline_out)
-        self._tell_ended()
+        self._on_all_ended()
 
     def _ended(self, pidfd: int) -> None:
-        index, pid, born_s, last_words = self._alive.pop(pidfd)
+        index, pid, born_s, death_note_fd = self._alive.pop(pidfd)
         os.close(pidfd)
         reap(pid)
-        words = read_last(last_words)
+        note = read_death_note(death_note_fd)
         context = self._works[index]
-        write_off(context)
+        count_killed(context)
         if context.stop.state != RUN:
             return
         log.error(
             "worker %d (pid %d) died%s; starting another",
             index,
             pid,
-            f" of {words}" if words else "",
+            f" of {note}" if note else "",
         )
         if time.monotonic() - born_s < WORKER_RESTART_S:
-            # Died at birth: do not fork in a tight loop. A stop request ends the wait.
+            # It died right after its start: do not fork in a tight loop. A stop ends the wait.
             select.select([context.stop.drain_fd], [], [], WORKER_RESTART_S)
         if context.stop.state == RUN:
             self._spawn(index)
 
 
-def say_on_standard_error() -> None:
-    """In a worker: descriptors of log files are closed, and their numbers may soon be those of
-    sockets.
-    """
+def log_to_standard_error() -> None:
+    """In a worker: remove the handlers of log files, whose descriptors are closed and reused."""
     for handler in log.handlers[:]:
         if getattr(handler, "stream", None) is not sys.stderr:
             log.removeHandler(handler)
@@ -167,18 +161,18 @@ def say_on_standard_error() -> None:
     log.propagate = False
 
 
-def read_last(last_words: int) -> str:
-    """What a dead worker wrote, or "" if it had no time to."""
+def read_death_note(death_note_fd: int) -> str:
+    """The error that a failed worker wrote, or ""."""
     try:
-        return os.read(last_words, LAST_WORDS_BYTES).decode(errors="replace")
+        return os.read(death_note_fd, DEATH_NOTE_BYTES_MAX).decode(errors="replace")
     except BlockingIOError:
         return ""
     finally:
-        os.close(last_words)
+        os.close(death_note_fd)
 
 
-def write_off(context: LoopContext) -> None:
-    """Count the connections a dead worker still had as killed, so that the sums stay true."""
+def count_killed(context: LoopContext) -> None:
+    """Count the open connections of a dead worker as killed, so that the sums stay right."""
     for index in range(context.counters.rows):
         context.counters.row(index)[WRITE_BUFFER_BYTES] = 0
     total = context.counters.total()

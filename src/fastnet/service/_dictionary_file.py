@@ -131,7 +131,7 @@ class Format:
 
 
 def before_colon(character: str) -> Callable[[str], bool]:
-    """Whether a line has the character before its first colon; translations may have all of them."""
+    """Matches lines that have the character before their first colon."""
     return lambda line: character in line.strip(BLANKS).partition(":")[0]
 
 
@@ -168,7 +168,7 @@ def load_dictionary(settings: Mapping[str, Any]) -> Content:
 
 
 def load(path: str, format: str = AUTO) -> DictionaryFile:
-    """Read and parse a file. Raises ConfigError with the numbers of the lines that are no entries."""
+    """Read and parse a file. Raises ConfigError with the numbers of its invalid lines."""
     text = decode(read(path), path)
     lines = ["" if line.startswith("#") else line for line in text.split("\n")]
     name = detect_format(lines, path) if format == AUTO else format

@@ -1,4 +1,4 @@
-"""How a socket is made and named: one row a transport."""
+"""Transports: the socket families, one row each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fastnet.registry import Registry, Row
 
 @dataclass(frozen=True)
 class TransportRow(Row):
-    """datagrams: it has no connections. shared: its port may be bound once for each loop.
-
-    datagram_bytes_max: the longest datagram a server of it takes and sends. forgeable: its senders
-    may not be who they say.
-    """
+    """A transport."""
 
     datagrams: bool = False
+    """Whether it is connectionless."""
     shared: bool = True
+    """Whether each loop can bind a listener of its own to one address."""
     datagram_bytes_max: int = 0
+    """The longest datagram that a server receives and sends."""
     forgeable: bool = False
+    """Whether a source address may be forged."""
 
 
 TRANSPORTS: Registry[TransportRow] = Registry(

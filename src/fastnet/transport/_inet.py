@@ -22,8 +22,10 @@ from fastnet.transport.resolve import bind_address
 HINTS = {
     errno.EADDRINUSE: "Another program has it (`ss -lntup 'sport = :{port}'` shows which); "
     "stop that one, or take another port (0 is any free one)",
-    errno.EACCES: "Ports below 1024 need root or CAP_NET_BIND_SERVICE; take a higher port, such as 8080",
-    errno.EADDRNOTAVAIL: "No interface of this host has that address; `ip address` lists those that do",
+    errno.EACCES: "Ports below 1024 need root or CAP_NET_BIND_SERVICE; "
+    "try a higher port, such as 8080",
+    errno.EADDRNOTAVAIL: "No interface of this host has that address; "
+    "`ip address` lists those that do",
     errno.EAFNOSUPPORT: "This host has no support for that address family",
     errno.ENODEV: "A link-local address needs its interface: fe80::1%eth0",
     errno.EINVAL: "A link-local address needs its interface: fe80::1%eth0",

@@ -1,11 +1,11 @@
-"""Who may connect: networks to allow and to deny, as `--allow CIDR` and `--deny CIDR` name them.
+"""Access list: networks of peers to accept (`--allow`) and to reject (`--deny`).
 
-The rule: a peer in a denied network is turned away; if any network is allowed, a peer must be in
-one of those; otherwise everybody may. The order of the options does not matter. Peers on Unix
-sockets have no address; file permissions guard them. An IPv4 peer of a dual-stack listener appears
-as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2), so every network is kept in that form and one comparison
-serves both families. IPv6 networks shorter than that prefix, ::/0 above all, hold no IPv4 peer: who
-writes them means IPv6. The native twin is csrc/fn_access.h.
+A peer in a denied network is rejected; if any network is allowed, a peer must be in one of those;
+otherwise every peer is accepted. The order of the options does not matter. Peers on Unix sockets
+have no address; file permissions guard them.
+Facts. An IPv4 peer of a dual-stack listener appears as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
+Decision: every network is kept in that form, so one comparison serves both families. IPv6 networks
+shorter than that prefix, above all ::/0, contain no IPv4 peer. The native twin is csrc/fn_access.h.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ V4_PREFIX_BITS = 8 * len(V4_PREFIX)
 
 @dataclass(frozen=True)
 class AccessList:
-    """Networks as (address as an integer, prefix bits of 128, allowed)."""
+    """Allowed and denied networks."""
 
     networks: tuple[tuple[int, int, bool], ...] = ()
+    """Address as an integer, prefix bits of 128, whether it is allowed."""
 
     @classmethod
     def parse(cls, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> AccessList:
-        """Read CIDR texts such as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7. Raises ConfigError."""
+        """Parse CIDR texts such as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7. Raises ConfigError."""
         return cls(
             (*(network(text, True) for text in allow), *(network(text, False) for text in deny))
         )
@@ -52,7 +53,7 @@ class AccessList:
         return allowed
 
     def packed(self) -> bytes:
-        """All networks as an array of struct fn_network."""
+        """The networks as an array of struct fn_network."""
         return b"".join(
             RECORD.pack(value.to_bytes(16), bits, allow) for value, bits, allow in self.networks
         )

@@ -1,9 +1,9 @@
-"""Which congestion control a transfer uses.
+"""Congestion control of a transfer's connection (TCP_CONGESTION).
 
 Facts. bbr paces what it sends, even over loopback, where there is no queue to protect: on one host
 cubic carried 7.0 GB/s where bbr carried 2.0 to 2.6 (docs/benchmarks.md). Over a real network the
 administrator's choice is the better guess.
-Decision: "auto" takes cubic, or else reno, when both ends have the same address, and leaves the
+Decision: "auto" selects cubic, or else reno, when both ends have the same address, and keeps the
 kernel's default otherwise.
 """
 
@@ -18,16 +18,15 @@ NAME_BYTES = 16
 """TCP_CA_NAME_MAX (tcp.h of the kernel)."""
 
 
-def settle(sock: socket.socket, wanted: str = "auto") -> str:
-    """Set it on a connection; `wanted` is "auto" or an algorithm. Returns the one in use, "" for a
-    Unix socket.
+def set_congestion_control(sock: socket.socket, algorithm: str = "auto") -> str:
+    """Set the algorithm of a connection. Returns the one in use, "" for a Unix socket.
 
-    Raises ConfigError for an algorithm asked for by name and absent.
+    Raises ConfigError for an algorithm that was requested by name and is absent.
     """
     if sock.family == socket.AF_UNIX:
         return ""
-    if wanted != "auto":
-        set_congestion(sock, wanted)
+    if algorithm != "auto":
+        set_congestion(sock, algorithm)
     elif in_use(sock) not in UNPACED and is_same_host(sock):
         for name in UNPACED:
             try:
@@ -38,11 +37,11 @@ def settle(sock: socket.socket, wanted: str = "auto") -> str:
     return in_use(sock)
 
 
-def check(wanted: str) -> None:
-    """Raises ConfigError, before anybody connects, for an algorithm that `settle` could not set."""
-    if wanted != "auto":
+def check(algorithm: str) -> None:
+    """Raise ConfigError for an algorithm that `set_congestion_control` could not set."""
+    if algorithm != "auto":
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-            set_congestion(sock, wanted)
+            set_congestion(sock, algorithm)
 
 
 def in_use(sock: socket.socket) -> str:
@@ -54,7 +53,7 @@ def in_use(sock: socket.socket) -> str:
 
 
 def is_same_host(sock: socket.socket) -> bool:
-    """Whether both ends have one address. A peer that is gone already has none."""
+    """Whether both ends have the same address; a closed peer has none."""
     try:
         return bool(sock.getsockname()[0] == sock.getpeername()[0])
     except OSError:

@@ -19,7 +19,7 @@ from time import monotonic
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
 from fastnet.limits import CONNECT_TIMEOUT_S, UNIXGRAM_BYTES_MAX
-from fastnet.transport.connect_errors import Failure, cannot_connect, hint_of, silence
+from fastnet.transport.connect_errors import Failure, cannot_connect, hint_of, no_answer
 from fastnet.transport.happy_eyeballs import HappyEyeballs
 from fastnet.transport.resolve import KINDS, Address, resolve, unix_address
 
@@ -82,7 +82,7 @@ def dial_unix(endpoint: Endpoint, timeout_s: float) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(0))
     except OSError as error:
         sock.close()
-        why = silence(timeout_s) if error.errno == errno.EAGAIN else reason(error)
+        why = no_answer(timeout_s) if error.errno == errno.EAGAIN else reason(error)
         raise NetworkError(
             f"cannot connect to {endpoint}: {why}", hint_of(endpoint, error.errno), error.errno
         ) from error

@@ -12,10 +12,12 @@ from fastnet.transport.resolve import Address
 
 HINTS = {
     errno.ECONNREFUSED: "Nothing listens there: check host and port, or start the server first",
-    errno.ETIMEDOUT: "The host is down, a firewall drops the packets, or it needs a longer --timeout",
+    errno.ETIMEDOUT: "The host is down, a firewall drops the packets, "
+    "or it needs a longer --timeout",
     errno.EHOSTUNREACH: "Check the address and the route to it: ip route get ADDRESS",
     errno.ENETUNREACH: "Check the address and the route to it: ip route get ADDRESS",
-    errno.EACCES: "A firewall or the address forbids it; a broadcast address cannot be connected to",
+    errno.EACCES: "A firewall or the address forbids it; "
+    "connecting to a broadcast address is not possible",
     errno.EPERM: "A firewall of this host forbids it",
     errno.EADDRNOTAVAIL: "This host has no address or no free port to connect from",
     errno.EAFNOSUPPORT: "This host does not have that address family; try the other IP version",
@@ -24,13 +26,18 @@ HINTS = {
 }
 
 UNIX_HINTS = {
-    errno.ENOENT: "The server makes the socket file when it starts: check the path, or start the server first",
-    errno.ECONNREFUSED: "No server has it open: the file is a left-over, or not a socket; start the server",
-    errno.EACCES: "It takes write permission on the socket file and search permission on its folders",
-    errno.EPROTOTYPE: "It is a socket of the other kind: unix:PATH is for streams, unixgram:PATH for datagrams",
-    errno.EPERM: "That socket takes datagrams of one peer only",
+    errno.ENOENT: "The server creates the socket file when it starts: "
+    "check the path, or start the server first",
+    errno.ECONNREFUSED: "No server has it open: the file is stale, or not a socket; "
+    "start the server",
+    errno.EACCES: "It needs write permission on the socket file and search permission "
+    "on its folders",
+    errno.EPROTOTYPE: "It is a socket of the other kind: unix:PATH is for streams, "
+    "unixgram:PATH for datagrams",
+    errno.EPERM: "That socket accepts datagrams of one peer only",
     errno.EMSGSIZE: "A datagram over a Unix socket must fit SO_SNDBUF; net.core.wmem_max bounds it",
-    errno.EAGAIN: "The server does not accept: it is stopped or overloaded; try again or give a longer --timeout",
+    errno.EAGAIN: "The server does not accept: it is stopped or overloaded; "
+    "try again or set a longer --timeout",
 }
 
 
@@ -44,19 +51,17 @@ class Failure(NamedTuple):
 def cannot_connect(
     endpoint: Endpoint, failures: Sequence[Failure], timeout_s: float = 0
 ) -> NetworkError:
-    """One sentence for all addresses that failed. The hint is that of the last one, which had the
-    most time.
-    """
-    said = {
-        str(address): silence(timeout_s) if timed_out(error) else reason(error)
+    """One sentence for all addresses that failed; the hint is that of the last one."""
+    causes = {
+        str(address): no_answer(timeout_s) if timed_out(error) else reason(error)
         for address, error in failures
     }
-    if len(set(said.values())) == 1:
-        why = next(iter(said.values()))
-        if len(said) > 1:
-            why = f"{why} (tried {', '.join(said)})"
+    if len(set(causes.values())) == 1:
+        why = next(iter(causes.values()))
+        if len(causes) > 1:
+            why = f"{why} (tried {', '.join(causes)})"
     else:
-        why = ", ".join(f"{address}: {each}" for address, each in said.items())
+        why = ", ".join(f"{address}: {each}" for address, each in causes.items())
     code = failures[-1].error.errno if failures else None
     return NetworkError(
         f"cannot connect to {endpoint}: {why or 'no address'}", hint_of(endpoint, code), code
@@ -71,5 +76,5 @@ def timed_out(error: OSError) -> bool:
     return error.errno == errno.ETIMEDOUT
 
 
-def silence(timeout_s: float) -> str:
+def no_answer(timeout_s: float) -> str:
     return f"no answer within {timeout_s:g} s" if timeout_s else "no answer"

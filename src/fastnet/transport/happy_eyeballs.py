@@ -101,9 +101,9 @@ def timed_out_error() -> OSError:
 
 
 def connected_to_itself(sock: socket.socket) -> bool:
-    """Whether the kernel chose the destination as the local port (RFC 9293, 3.5: simultaneous open).
+    """Whether the kernel chose the destination as the local port (simultaneous open).
 
-    That can happen with a port of the ephemeral range of this host on which no server listens.
+    That can happen with an ephemeral port of this host on which no server listens (RFC 9293, 3.5).
     """
     try:
         return bool(sock.getsockname() == sock.getpeername())

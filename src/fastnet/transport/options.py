@@ -1,6 +1,4 @@
-"""Socket options by name, set with an error that names the option (socket(7), tcp(7), ip(7),
-ipv6(7)).
-"""
+"""Socket options by name, with errors that name them (socket(7), tcp(7), ip(7), ipv6(7))."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ CONGESTION_FILE = "/proc/sys/net/ipv4/tcp_available_congestion_control"
 
 
 def set_buffers(sock: socket.socket, options: SocketOptions) -> None:
-    """SO_RCVBUF and SO_SNDBUF, before listen: the window scale is fixed by the handshake
-    (tcp(7)).
-    """
+    """Set SO_RCVBUF and SO_SNDBUF; before listen(2), as the handshake fixes the window scale."""
     if options.rcvbuf is not None:
         set_option(sock, socket.SOL_SOCKET, socket.SO_RCVBUF, options.rcvbuf, "rcvbuf")
     if options.sndbuf is not None:
@@ -23,7 +19,7 @@ def set_buffers(sock: socket.socket, options: SocketOptions) -> None:
 
 
 def set_tcp(sock: socket.socket, options: SocketOptions) -> None:
-    """Everything a TCP listener hands down to its connections."""
+    """Set every option that the connections of a TCP listener inherit."""
     set_buffers(sock, options)
     set_option(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, int(options.nodelay), "nodelay")
     set_option(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(options.keepalive), "keepalive")
@@ -33,13 +29,13 @@ def set_tcp(sock: socket.socket, options: SocketOptions) -> None:
 
 
 def set_udp(sock: socket.socket, options: SocketOptions) -> None:
-    """What means something for datagrams."""
+    """Set the options that apply to datagrams."""
     set_buffers(sock, options)
     set_shared(sock, options)
 
 
 def set_shared(sock: socket.socket, options: SocketOptions) -> None:
-    """What TCP and UDP have in common."""
+    """Set the options of TCP and UDP alike."""
     if options.reuse_port:
         set_option(sock, socket.SOL_SOCKET, socket.SO_REUSEPORT, 1, "reuse-port")
     if options.ttl is not None:
@@ -53,7 +49,7 @@ def set_option(sock: socket.socket, level: int, option: int, value: int, name: s
         sock.setsockopt(level, option, value)
     except OSError as error:
         raise ConfigError(
-            f"cannot set --{name} {value}: {reason(error)}", "See socket(7) for what it takes"
+            f"cannot set --{name} {value}: {reason(error)}", "See socket(7) for the values"
         ) from error
 
 

@@ -24,7 +24,7 @@ def listen(endpoint: Endpoint, options: SocketOptions) -> Listener:
 
 
 def await_room(sock: socket.socket) -> bool:
-    """Wait up to DATAGRAM_SEND_TIMEOUT_S for room in a full send buffer. Returns whether there is room."""
+    """Wait up to DATAGRAM_SEND_TIMEOUT_S for room in the send buffer; False if there is none."""
     room = select.poll()  # select(2) cannot watch descriptors above 1023
     room.register(sock, select.POLLOUT)
     return bool(room.poll(DATAGRAM_SEND_TIMEOUT_S * 1000))

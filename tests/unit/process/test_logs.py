@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fastnet.config.process import ProcessConfig
 from fastnet.errors import ConfigError, printable
-from fastnet.process.logs import TOLD, JsonFormat, Logs, TextFormat, log
+from fastnet.process.logs import PRINTED, JsonFormat, Logs, TextFormat, log
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (\w+) \[\d+\] (.*)")
 
@@ -92,10 +92,10 @@ def test_what_the_terminal_was_told_is_logged_only_in_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Logs(ProcessConfig(error_log=str(tmp_path / "errors"))):
-        log.error("told", extra=TOLD)
+        log.error("printed", extra=PRINTED)
         log.info("news")
-    assert "told" not in capsys.readouterr().err
-    assert "told" in (tmp_path / "errors").read_text()
+    assert "printed" not in capsys.readouterr().err
+    assert "printed" in (tmp_path / "errors").read_text()
 
 
 def test_closing_leaves_logging_as_it_was() -> None:

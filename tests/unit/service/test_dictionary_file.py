@@ -152,9 +152,9 @@ def test_many_broken_lines_are_counted_not_listed(file) -> None:
 def test_of_a_word_that_stands_twice_the_first_counts_and_both_lines_are_told(file) -> None:
     found = load(file("cat:one\n# \ncat:two\ndog:three\ncat:four\n"))
     assert found.entries == {b"cat": b"one", b"dog": b"three"}
-    assert found.twice == [("cat", 3, 1), ("cat", 5, 1)]
+    assert found.duplicates == [("cat", 3, 1), ("cat", 5, 1)]
     found = load(file("cat:x\n" * 100))
-    assert (len(found.twice), found.twice_count) == (DICTIONARY_REPORTED_MAX, 99)
+    assert (len(found.duplicates), found.duplicate_count) == (DICTIONARY_REPORTED_MAX, 99)
 
 
 def test_a_fifo_a_folder_and_a_missing_file_are_errors_and_not_a_wait(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from fastnet.apps.connect.stdio import Input, Output
+from fastnet.apps.connect.stdio import StandardInput, StandardOutput
 from fastnet.apps.connect.stream import StreamPump
 from fastnet.endpoint import Endpoint
 from tests.support.connect_peers import DEADLINE_S, swallow
@@ -19,7 +19,7 @@ def test_an_input_whose_bytes_another_reader_took_is_not_at_its_end() -> None:
     source, sink = os.pipe()
     try:
         os.set_blocking(source, False)
-        assert Input(source).read_into(memoryview(bytearray(10))) is None
+        assert StandardInput(source).read_into(memoryview(bytearray(10))) is None
     finally:
         os.close(source)
         os.close(sink)
@@ -32,7 +32,7 @@ def test_a_terminal_that_gives_input_errors_is_at_its_end(monkeypatch: pytest.Mo
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     try:
-        source = Input(fd)
+        source = StandardInput(fd)
         monkeypatch.setattr(os, "readv", readv)
         assert source.read_into(memoryview(bytearray(10))) == 0
     finally:
@@ -42,7 +42,7 @@ def test_a_terminal_that_gives_input_errors_is_at_its_end(monkeypatch: pytest.Mo
 
 def test_a_pipe_takes_what_fits_and_never_waits() -> None:
     back, target = os.pipe()
-    output = Output(target)
+    output = StandardOutput(target)
     try:
         taken = output.write(memoryview(bytes(1_000_000)))
         assert 0 < taken <= 65536
@@ -62,7 +62,7 @@ def test_an_end_of_input_that_comes_with_its_last_bytes_waits_until_they_are_sen
     (source_fd, sink), (back, target) = os.pipe(), os.pipe()
     text = b"x" * 50_000 + b"\n"
     os.write(sink, text + b"q\n")
-    source = Input(source_fd)
+    source = StandardInput(source_fd)
     source.is_terminal = True  # one in raw mode, where a read may hold several lines
     heard: list[bytes] = []
 
@@ -71,10 +71,10 @@ def test_an_end_of_input_that_comes_with_its_last_bytes_waits_until_they_are_sen
         far.close()
 
     hearer = threading.Thread(target=hear)
-    output = Output(target)
+    output = StandardOutput(target)
     conversation = StreamPump(near, Endpoint("unix", path="@x"), source, output)
     near.setblocking(False)
-    conversation.turn()  # fills the socket before anybody reads from it
+    conversation.run_once()  # fills the socket before anybody reads from it
     hearer.start()
     try:
         assert conversation.run().ended_by == "both"

@@ -21,8 +21,8 @@ import select
 import socket
 from collections import deque
 
-from fastnet.apps.connect.pump import InactivityTimer, Poller, PumpResult
-from fastnet.apps.connect.stdio import Input, Output, ReaderGone
+from fastnet.apps.connect.pump import InactivityTimer, PollSet, PumpResult
+from fastnet.apps.connect.stdio import ReaderGone, StandardInput, StandardOutput
 from fastnet.apps.connect.stream import Q_LINES
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
@@ -36,7 +36,7 @@ NOTHING = memoryview(b"")
 
 
 class LineBuffer:
-    """Splits input into lines, in any segmentation; holds the longest line and one read at most."""
+    """Splits input into lines; holds at most the longest line and one read."""
 
     def __init__(self, line_bytes_max: int) -> None:
         self.line_bytes_max = line_bytes_max
@@ -58,8 +58,9 @@ class LineBuffer:
         self._start = 0
 
     def next_line(self) -> bytes | None:
-        """The next line with its newline, or None. Raises NetworkError when it does not fit a
-        datagram.
+        """The next line with its newline, or None.
+
+        Raises NetworkError when it does not fit a datagram.
         """
         start = self._start
         end = self._text.find(b"\n", start, start + self.line_bytes_max) + 1
@@ -91,10 +92,10 @@ class DatagramPump:
         self,
         endpoint: Endpoint,
         addresses: deque[Address],
-        source: Input,
-        target: Output,
+        source: StandardInput,
+        target: StandardOutput,
         last_replies_s: float = LAST_REPLIES_S,
-        poller: Poller | None = None,
+        poller: PollSet | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.addresses = addresses
@@ -113,7 +114,7 @@ class DatagramPump:
         self.received_bytes = 0
         self.replies = 0
         self.inactivity = InactivityTimer(last_replies_s)
-        self.poller = poller or Poller()
+        self.poller = poller or PollSet()
 
     def run(self) -> PumpResult:
         """Send line by line and write replies, until the input has ended and no reply follows.
@@ -142,7 +143,7 @@ class DatagramPump:
         return self.has_ended and self.outgoing is None and not self.write_buffer
 
     def run_once(self) -> None:
-        """Wait once and transfer what can be; replies and refusals are read before a line is sent."""
+        """Wait once; read replies and refusals before a line is sent."""
         if not self.awaits_replies():
             self.inactivity.reset()
         ready = self.poller.wait(

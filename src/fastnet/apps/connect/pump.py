@@ -17,7 +17,7 @@ class PumpResult:
     """"both" ends, the "server" alone, or the "reader" of our output."""
 
 
-class Poller:
+class PollSet:
     """poll(2) whose registrations are updated by difference.
 
     Args:

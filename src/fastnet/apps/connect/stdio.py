@@ -7,10 +7,12 @@ also after we are gone. A pipe that poll(2) calls writable takes PIPE_BUF bytes 
 refuses them.
 Consequence: blocking descriptors, read once per POLLIN, and written in portions that cannot block.
 Decision, by what standard output is:
-    pipe          PIPE_BUF bytes per POLLOUT. Measured against 64 KiB to a pipe reopened with O_NONBLOCK through
-                  /proc/self/fd/1: 1.0 to 1.5 against 0.8 to 1.0 GB/s, and there is no permission to ask for
-    terminal      reopened through /proc/self/fd/1 with O_NONBLOCK: that description is ours; where it cannot be,
-                  PIPE_BUF bytes per POLLOUT, and a stopped terminal (Ctrl-S) may stop the input too
+    pipe          PIPE_BUF bytes per POLLOUT. Measured against 64 KiB to a pipe reopened with
+                  O_NONBLOCK through /proc/self/fd/1: 1.0 to 1.5 against 0.8 to 1.0 GB/s, and it
+                  needs no permission
+    terminal      reopened through /proc/self/fd/1 with O_NONBLOCK: that description is ours; where
+                  that fails, PIPE_BUF bytes per POLLOUT, and a stopped terminal (Ctrl-S) may stop
+                  the input too
     socket        send(2) with MSG_DONTWAIT, which is a flag of the call and not of the socket
     anything else written whole: a file or device that is always ready
 Cost: a reader that shares our input and is quicker than our read(2) makes that one read wait; so it
@@ -39,7 +41,7 @@ class ReaderGone(Exception):
     """The reader of our standard output has closed it."""
 
 
-class Input:
+class StandardInput:
     """Source of bytes: a descriptor that is polled for POLLIN and then read once."""
 
     def __init__(self, fd: int = STDIN) -> None:
@@ -64,7 +66,7 @@ class Input:
             raise FastnetError(f"cannot read standard input: {reason(error)}", hint) from error
 
 
-class Output:
+class StandardOutput:
     """Sink of bytes: a descriptor that is polled for POLLOUT and written without blocking."""
 
     def __init__(self, fd: int = STDOUT) -> None:
@@ -131,8 +133,9 @@ def full(error: OSError) -> str:
 
 
 def occupy_standard_descriptors() -> None:
-    """Open something on descriptors 0, 1 and 2 if they are closed, so that no socket gets the number.
+    """Open something on descriptors 0, 1 and 2 if they are closed.
 
+    Otherwise a socket could get the number and be used as standard input or output.
     A closed input reads as empty. Writing to a closed output stays an error: the running program's
     file cannot be written, nor reopened for writing as /dev/null could.
     """
@@ -157,11 +160,11 @@ def occupy_standard_descriptors() -> None:
 
 @contextmanager
 def interruptible() -> Iterator[int]:
-    """A descriptor that becomes readable when a signal with a Python handler arrives, for poll(2).
+    """A descriptor that a signal with a Python handler makes readable, for poll(2).
 
-    Such a handler runs between bytecodes, so a signal that arrives right before poll(2) starts would
-    not end it. The C handler writes to this descriptor immediately, the poll returns, and the
-    handler then raises KeyboardInterrupt.
+    Such a handler runs between bytecodes, so a signal right before poll(2) would not end it. The C
+    handler writes to this descriptor immediately, the poll returns, and the handler then raises
+    KeyboardInterrupt.
     """
     fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)

@@ -1,4 +1,4 @@
-"""Full-duplex stream pump: an input to a connection and the connection to an output, concurrently.
+"""Full-duplex stream pump between an input, a connection and an output.
 
 Facts. A program that reads its input, sends it, and then reads the reply deadlocks with an echo
 server as soon as both socket buffers are full. A stream has two directions that end one by one:
@@ -21,8 +21,8 @@ import select
 import socket
 from contextlib import suppress
 
-from fastnet.apps.connect.pump import InactivityTimer, Poller, PumpResult
-from fastnet.apps.connect.stdio import Input, Output, ReaderGone
+from fastnet.apps.connect.pump import InactivityTimer, PollSet, PumpResult
+from fastnet.apps.connect.stdio import ReaderGone, StandardInput, StandardOutput
 from fastnet.endpoint import Endpoint
 from fastnet.errors import NetworkError, reason
 from fastnet.limits import READ_BYTES
@@ -89,10 +89,10 @@ class StreamPump:
         self,
         sock: socket.socket,
         endpoint: Endpoint,
-        source: Input,
-        target: Output,
+        source: StandardInput,
+        target: StandardOutput,
         timeout_s: float | None = None,
-        poller: Poller | None = None,
+        poller: PollSet | None = None,
     ) -> None:
         self.sock = sock
         self.endpoint = endpoint
@@ -104,7 +104,7 @@ class StreamPump:
         self.has_ended = False
         self.refusal: OSError | None = None
         self.inactivity = InactivityTimer(timeout_s)
-        self.poller = poller or Poller()
+        self.poller = poller or PollSet()
 
     def run(self) -> PumpResult:
         """Pump until both directions have ended, or one end is gone.
@@ -200,7 +200,7 @@ class StreamPump:
             self.upstream.is_open = False
 
     def half_close(self) -> None:
-        """Send FIN. If the connection is gone (ENOTCONN), the receiving direction gets the error."""
+        """Send FIN. After ENOTCONN the receiving direction gets the error."""
         self.upstream.is_open = False
         self.inactivity.reset()
         with suppress(OSError):
@@ -220,7 +220,7 @@ class StreamPump:
             self.downstream.consume(self.target.write(self.downstream.write_buffer))
 
     def on_hang_up(self) -> None:
-        """Both directions of the connection are closed while the input is idle: stop reading it."""
+        """Stop reading the input: both directions of the connection are closed."""
         self.upstream.is_open = False
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
@@ -230,12 +230,12 @@ class StreamPump:
         return PumpResult(self.upstream.moved_bytes, self.downstream.moved_bytes, ended_by)
 
     def counts(self) -> str:
-        return f"after {self.upstream.moved_bytes} bytes sent and {self.downstream.moved_bytes} received"
+        sent, received = self.upstream.moved_bytes, self.downstream.moved_bytes
+        return f"after {sent} bytes sent and {received} received"
 
     def connection_error(self, error: OSError) -> NetworkError:
         if error.errno in (errno.ECONNRESET, errno.EPIPE):
-            # Never EPIPE in `errno`: click takes that for a closed standard output and exits without
-            # a message.
+            # never EPIPE in `errno`: click takes that for a closed standard output and exits silently
             hint = "The server went away or did not want all of the input; its log may say why"
             return NetworkError(
                 f"{self.endpoint} reset the connection {self.counts()}", hint, errno.ECONNRESET

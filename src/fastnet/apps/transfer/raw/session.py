@@ -43,7 +43,7 @@ from fastnet.limits import (
 )
 from fastnet.mover import MoverChoice, choose
 from fastnet.mover.contract import Mover
-from fastnet.transport.congestion import check, settle
+from fastnet.transport.congestion import check, set_congestion_control
 
 PEER_FAULTS = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ESHUTDOWN)
 NETWORK_FAULTS = (
@@ -102,7 +102,7 @@ class RawSession:
         self._on_event = on_event
         self._on_slice = on_slice
         self._since, self._cpu_since = monotonic(), process_time()
-        self.congestion = settle(sock, options.congestion)
+        self.congestion = set_congestion_control(sock, options.congestion)
 
     def tell(self, event: TransferEvent) -> None:
         self._on_event(event)

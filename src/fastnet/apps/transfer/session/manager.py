@@ -37,7 +37,7 @@ from fastnet.limits import (
     STREAMS_MAX,
     TRANSFER_CLIENTS_MAX,
 )
-from fastnet.transport.congestion import settle
+from fastnet.transport.congestion import set_congestion_control
 
 if TYPE_CHECKING:
     from fastnet.transport import tls
@@ -263,7 +263,7 @@ class SessionManager:
         """
         is_client = host is not None
         try:
-            congestion = settle(connection.sock, self.options.congestion)
+            congestion = set_congestion_control(connection.sock, self.options.congestion)
             if self.tls_context is not None:
                 from fastnet.transport import tls
 
