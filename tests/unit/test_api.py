@@ -17,15 +17,15 @@ from tools import write_serve_options
 
 import fastnet
 from fastnet import aio, api
+from fastnet.config.fields import option_types, options
 from fastnet.config.serve_options import ServeOptions
-from fastnet.config.fields import annotations, options
 from fastnet.config.server import ServerConfig
 from tests.support.tree import ROOT
 
 
 def test_serve_options_are_those_of_the_server_configuration() -> None:
     chosen = {each.name for each in options(ServerConfig)} - write_serve_options.GIVEN_BY_ENDPOINT
-    types = annotations(ServerConfig)
+    types = option_types(ServerConfig)
     assert typing.get_type_hints(ServeOptions) == {name: types[name] for name in chosen}
 
 

@@ -237,13 +237,13 @@ def own_options(config: type[Any]) -> list[dataclasses.Field[Any]]:
 
 def kind_of(config: type[Any], each: dataclasses.Field[Any]) -> Kind:
     """The kind of an option of a config class."""
-    return kinds(config)[each.name]
+    return kinds(config)[each.name]  # type: ignore[arg-type]
 
 
 @functools.cache
 def kinds(config: type[Any]) -> dict[str, Kind]:
     """The kind of each option of a config class, by name."""
-    hints = annotations(config)
+    hints = option_types(config)
     return {
         each.name: each.metadata["kind"] or inferred_kind(each, hints[each.name])
         for each in options(config)
@@ -270,7 +270,7 @@ def inferred_kind(each: dataclasses.Field[Any], hint: Any) -> Kind:
     return by_type.get(typing.get_origin(hint) or hint, lambda: Kind(unit))()
 
 
-def annotations(config: type[Any]) -> dict[str, Any]:
+def option_types(config: type[Any]) -> dict[str, Any]:
     """The type of each option of a config class, None included where it may be unset."""
     hints = typing.get_type_hints(config)
     by_name = {"str": str, "str | None": str | None}

@@ -12,83 +12,85 @@ from typing import TypedDict
 class ServeOptions(TypedDict, total=False):
     """Keyword options of :func:`fastnet.serve`; each is also an option of the command line."""
 
-    engine: str
-    """Who waits; auto takes the best that works here. One of auto, uring, epoll, select,
-    thread, pool, fork, iterative, mmsg, single. Default: 'auto'.
-    """
-
-    backend: str
-    """Native or pure-Python loops. One of auto, native, python. Default: 'auto'."""
-
-    workers: int | str
-    """Loops that share the port; auto is one a processor. Default: 1."""
-
-    worker_processes: bool
-    """Make workers processes, with a descriptor limit each; pure-Python ones always are.
-    Default: False.
-    """
-
-    cpu_affinity: str | None
-    """Keep each loop on one of these processors, in turn, as 0-3,6; auto is every usable one.
-    Value: CPUS. Default: None.
-    """
-
-    pool_size: int
-    """Threads of the pool engine. Value: N. Default: 16."""
+    suffix: str
+    """Text appended to each reply (echo only). Value: TEXT. Default: ''."""
 
     file: str | None
     """File of the dictionary; it is read again when it changes. Value: FILE. Default: None."""
 
     format: str
-    """How entries are written there; auto looks. One of auto, cedict, tab, csv, colon.
+    """Format of the entries; auto detects it. One of auto, cedict, tab, csv, colon. Default:
+    'auto'.
+    """
+
+    engine: str
+    """Concurrency model; auto picks the fastest supported one. One of auto, uring, epoll,
+    select, thread, pool, fork, iterative, mmsg, single. Default: 'auto'.
+    """
+
+    backend: str
+    """Compiled or pure-Python loops; auto prefers compiled ones. One of auto, native, python.
     Default: 'auto'.
     """
 
-    suffix: str
-    """Text appended to each reply (echo only). Value: TEXT. Default: ''."""
+    workers: int | str
+    """Event loops that share the port; auto is one for each CPU. Default: 1."""
+
+    worker_processes: bool
+    """Run each worker in a process; pure-Python workers always are processes. Default: False."""
+
+    cpu_affinity: str | None
+    """Bind loops to these CPUs in turn, such as 0-3,6; auto is every usable one. Value: CPUS.
+    Default: None.
+    """
+
+    pool_size: int
+    """Threads of the pool engine. Value: N. Default: 16."""
 
     max_connections: int | None
-    """Most connections of one loop at once. Value: N. Default: None."""
+    """Most open connections of one loop. Value: N. Default: None."""
 
     idle_timeout: float
-    """Close a connection silent for so long; 0 never does. Value: SECONDS. Default: 300.0."""
+    """Close connections idle for SECONDS; 0 disables the timeout. Value: SECONDS. Default:
+    300.0.
+    """
 
     drain: float
-    """Time for connections to finish after SIGTERM. Value: SECONDS. Default: 5.0."""
+    """Time for open connections to finish after SIGTERM. Value: SECONDS. Default: 5.0."""
 
     max_write_buffer: int
-    """Most bytes of one loop that wait for slow readers. Value: BYTES. Default: 268435456."""
+    """Most bytes that one loop buffers for slow readers. Value: BYTES. Default: 268435456."""
 
     busy_poll: int
-    """Look so long for input before sleeping: latency for a core. Value: USEC. Default: 0."""
+    """Busy-poll up to USEC before blocking; trades a CPU for latency. Value: USEC. Default: 0."""
 
     allow: tuple[str, ...]
-    """Let in this network only; may be given again. Value: CIDR. Default: ()."""
+    """Accept only peers in this network (repeatable). Value: CIDR. Default: ()."""
 
     deny: tuple[str, ...]
-    """Turn this network away; may be given again. Value: CIDR. Default: ()."""
+    """Reject peers in this network (repeatable). Value: CIDR. Default: ()."""
 
     answer_any_port: bool
-    """UDP: answer ports below 1024 and its own number too, though these may answer back for
-    ever. Default: False.
+    """UDP: also reply to source ports below 1024 and to the server's own port number, which
+    risks reply loops. Default: False.
     """
 
     answer_any_size: bool
-    """UDP: send replies over 512 bytes to shorter requests too, whoever forged these. Default:
-    False.
+    """UDP: also send replies over 512 bytes to shorter requests of unvalidated addresses.
+    Default: False.
     """
 
     backlog: int
-    """Connections the kernel holds until they are accepted. Value: N. Default: 4096."""
+    """Connections that the kernel queues until they are accepted. Value: N. Default: 4096."""
 
     reuse_port: bool
     """Share the port with other servers (SO_REUSEPORT); implied by --workers. Default: False."""
 
     nodelay: bool
-    """Send small replies at once (TCP_NODELAY). Default: True."""
+    """Send small segments immediately (TCP_NODELAY). Default: True."""
 
     keepalive: bool
-    """Probe silent peers (SO_KEEPALIVE). Default: False."""
+    """Probe idle peers (SO_KEEPALIVE). Default: False."""
 
     rcvbuf: int | None
     """Receive buffer (SO_RCVBUF). Value: BYTES. Default: None."""

@@ -46,7 +46,7 @@ def setting_option(setting: Setting) -> dataclasses.Field[Any]:
         kind=setting_kind(setting),
     )
     made.name = setting.name
-    made.type = "str | None" if setting.default is None else "str"  # type: ignore[assignment]
+    made.type = "str | None" if setting.default is None else "str"
     return made
 
 
