@@ -222,7 +222,7 @@ def test_an_interrupt_ends_with_130_and_no_traceback() -> None:
         (
             ["unix:/no/such/socket"],
             4,
-            "no such file or directory. The server makes the socket file",
+            "no such file or directory. The server creates the socket file",
         ),
     ],
     ids=lambda value: "-".join(value) or "none" if isinstance(value, list) else "",

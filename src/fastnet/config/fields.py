@@ -298,7 +298,7 @@ C = TypeVar("C")
 
 
 def build(config: type[C], values: Mapping[str, Any], source: str) -> C:
-    """A config object from names and typed values, as a TOML file or the command line has them.
+    """A config object from names and typed values of a TOML file or the command line.
 
     source: where the values are from, for the message; "" for none. Raises ConfigError.
     """

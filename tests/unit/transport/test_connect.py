@@ -186,7 +186,7 @@ def test_an_unreachable_network_is_said_with_its_hint(monkeypatch: pytest.Monkey
 
 def test_a_missing_socket_file_is_said_with_its_hint(tmp_path: Path) -> None:
     with pytest.raises(
-        NetworkError, match=r"no such file or directory\. The server makes the socket file"
+        NetworkError, match=r"no such file or directory\. The server creates the socket file"
     ):
         dial(Endpoint("unix", path=str(tmp_path / "none.sock")))
 
@@ -204,7 +204,7 @@ def test_a_forbidden_socket_file_is_said_with_its_hint(monkeypatch: pytest.Monke
 
     # root may do everything, so no file mode would do
     monkeypatch.setattr(socket.socket, "connect", connect)
-    with pytest.raises(NetworkError, match=r"permission denied\. It takes write permission"):
+    with pytest.raises(NetworkError, match=r"permission denied\. It needs write permission"):
         dial(Endpoint("unix", path="/run/any.sock"))
 
 

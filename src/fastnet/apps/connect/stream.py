@@ -235,7 +235,7 @@ class StreamPump:
 
     def connection_error(self, error: OSError) -> NetworkError:
         if error.errno in (errno.ECONNRESET, errno.EPIPE):
-            # never EPIPE in `errno`: click takes that for a closed standard output and exits silently
+            # never EPIPE in `errno`: click takes that for a closed standard output
             hint = "The server went away or did not want all of the input; its log may say why"
             return NetworkError(
                 f"{self.endpoint} reset the connection {self.counts()}", hint, errno.ECONNRESET

@@ -49,7 +49,8 @@ FILES = {
         {"cat": "Katze", "a, b": 'c "d": e', "x": "y"},
     ),
     "cedict": (
-        "# CC-CEDICT\n貓 猫 [mao1] /cat/CL:隻|只[zhi1]/\n好 好 [hao3] /good/\n好 好 [hao4] /to be fond of/\n",
+        "# CC-CEDICT\n貓 猫 [mao1] /cat/CL:隻|只[zhi1]/\n好 好 [hao3] /good/\n"
+        "好 好 [hao4] /to be fond of/\n",
         {
             "貓": "[mao1] cat; CL:隻|只[zhi1]",
             "猫": "[mao1] cat; CL:隻|只[zhi1]",
@@ -73,7 +74,7 @@ def test_a_file_is_read_in_its_form_asked_for_or_by_its_looks(format, file) -> N
     [
         ("cat:Katze\tund Kater\n", "colon"),
         ("cat:Katze, Kater\n", "colon"),
-        ("a:b\nhello, world:greeting\nc:d\n", "colon"),
+        ("a:b\nhello, world:welcome\nc:d\n", "colon"),
         ("cat\tKatze: das Tier, auch Kater\n", "tab"),
         ("cat,Katze: das Tier\n", "csv"),
         ('"12:30","half past twelve"\n', "csv"),
@@ -149,7 +150,7 @@ def test_many_broken_lines_are_counted_not_listed(file) -> None:
         load(file("broken\n" * 1000 + "cat:Katze\n"), "colon")
 
 
-def test_of_a_word_that_stands_twice_the_first_counts_and_both_lines_are_told(file) -> None:
+def test_first_entry_of_a_word_counts_and_later_ones_are_reported(file) -> None:
     found = load(file("cat:one\n# \ncat:two\ndog:three\ncat:four\n"))
     assert found.entries == {b"cat": b"one", b"dog": b"three"}
     assert found.duplicates == [("cat", 3, 1), ("cat", 5, 1)]
