@@ -33,7 +33,7 @@ recvmmsg(2).
 """
 
 DATAGRAM_DRAIN_BATCHES_MAX = 64
-"""Batches in which a stopping server still answers what is queued; a flood does not keep it alive."""
+"""Batches in which a stopping server still serves queued datagrams, even during a flood."""
 
 DATAGRAM_SEND_TIMEOUT_S = 0.01
 """How long a reply waits for room in the send buffer before it is dropped."""

@@ -21,7 +21,7 @@ from fastnet.errors import EXIT_OK, FastnetError, NetworkError, reason
 from fastnet.limits import DESCRIPTORS_WANTED
 from fastnet.process.daemon import launch
 from fastnet.process.supervisor import Event, OnEvents, supervise
-from fastnet.server.plan import Plan, describe, make_plan
+from fastnet.server.plan import ServerPlan, describe, make_plan
 from fastnet.server.server import Server
 from fastnet.transport import TRANSPORTS
 
@@ -72,7 +72,7 @@ def from_root(config: Any, *names: str) -> Any:
     return dataclasses.replace(config, **absolute)
 
 
-def serve_plans(plans: Sequence[Plan], process: ProcessConfig, on_events: OnEvents) -> int:
+def serve_plans(plans: Sequence[ServerPlan], process: ProcessConfig, on_events: OnEvents) -> int:
     """Open everything, serve, close everything. Returns the exit code."""
     with supervise(process, format_event, on_events) as supervisor:
         trace = trace_fd(supervisor.stack)
@@ -96,7 +96,7 @@ def trace_fd(stack: ExitStack) -> int:
     return trace.fd
 
 
-def start_servers(plans: Sequence[Plan], trace_fd: int) -> list[Server]:
+def start_servers(plans: Sequence[ServerPlan], trace_fd: int) -> list[Server]:
     """Start all servers; if one fails, close the others and raise its error."""
     started: list[Server] = []
     try:

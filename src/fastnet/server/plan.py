@@ -19,7 +19,7 @@ from fastnet.transport.access import AccessList
 
 
 @dataclass(frozen=True)
-class Plan:
+class ServerPlan:
     """The decisions about one server."""
 
     config: ServerConfig
@@ -73,7 +73,7 @@ def describe(engine: str, backend: str, workers: int, worker_processes: bool, re
     return f"{text}; {reason}" if reason else text
 
 
-def make_plan(config: ServerConfig) -> Plan:
+def make_plan(config: ServerConfig) -> ServerPlan:
     """Make the plan of a config. Raises UnsupportedError."""
     transport = config.endpoint.transport
     way = TRANSPORTS[transport]
@@ -101,7 +101,7 @@ def make_plan(config: ServerConfig) -> Plan:
     )
     most = config.max_connections or default_connections(row, limits, 1 if processes else workers)
     limits = replace(limits, max_connections=most)
-    return Plan(
+    return ServerPlan(
         config, config.endpoint, choice, limits, config.access, workers, processes, tuple(cpus)
     )
 

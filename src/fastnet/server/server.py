@@ -24,7 +24,7 @@ from fastnet.engine import affinity
 from fastnet.engine.context import LoopContext
 from fastnet.engine.stop import NOW, StopSignal
 from fastnet.metrics.counters import CounterTable, Statistics, statistics
-from fastnet.server.plan import Plan
+from fastnet.server.plan import ServerPlan
 from fastnet.server.reload import Reloader
 from fastnet.server.workers import WorkerProcesses
 from fastnet.service import SERVICES
@@ -40,7 +40,7 @@ class Server:
         trace_fd: The write end of a pipe for records of closed connections, or -1.
     """
 
-    def __init__(self, plan: Plan, trace_fd: int = -1) -> None:
+    def __init__(self, plan: ServerPlan, trace_fd: int = -1) -> None:
         self.plan = plan
         self.endpoint: Endpoint = plan.endpoint
         """Where it listens; the port is known after start."""
