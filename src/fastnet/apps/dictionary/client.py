@@ -157,7 +157,7 @@ class Lookup:
         self._client = DatagramClient(endpoint, addresses)
         self._stream = StreamExchange(endpoint)
 
-    def ask(self, word: str) -> Answer:
+    def look_up(self, word: str) -> Answer:
         """The translation of a word. Raises NetworkError when none has come in time."""
         began_s = time.monotonic()
         question = word.encode("utf-8", "surrogateescape")
@@ -230,7 +230,7 @@ def no_answer(
     )
 
 
-def unfit(word: str) -> str:
+def invalid_word(word: str) -> str:
     """Why a text cannot be asked for, or ""."""
     if not word.strip():
         return "it is empty"
