@@ -53,7 +53,7 @@ class PeerFailed(Exception):
 class Peer:
     """command: how to start it; empty when it cannot run here, and `note` says why.
 
-    connections_max: how many it serves at once; None: as many as it has descriptors. spins: it
+    connections_max: how many it serves concurrently; None: as many as it has descriptors. spins: it
     knows --busy-poll. transport: what it serves.
     """
 
@@ -233,9 +233,7 @@ GROUPS = {
 def running(
     peer: Peer, cpu: int | None = None, busy_poll_us: int = 0
 ) -> Iterator[tuple[int, Endpoint]]:
-    """Start a peer, bound to a processor, spinning if it is to, and yield its process id and
-    endpoint
-    once it listens.
+    """Start a peer on a processor; yield its process id and endpoint once it listens.
 
     Raises PeerFailed when it does not.
     """
@@ -266,7 +264,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_S)
     with suppress(ProcessLookupError):
-        # its session is its own, so this reaches nobody else
+        # its session is its own, so this reaches no other process
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()

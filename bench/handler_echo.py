@@ -1,4 +1,4 @@
-"""An echo of datagrams by a Python function on fastnet's loops, to be put beside uvloop's protocol.
+"""An echo of datagrams by a Python function, to compare with uvloop's protocol.
 
 python -m bench.handler_echo BACKEND RCVBUF_BYTES
 """

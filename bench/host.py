@@ -41,7 +41,7 @@ def processor_model() -> str:
 
 
 def cpu_ns(pid: int) -> int:
-    """Processor time of a process with all its threads and living descendants, user and system.
+    """Processor time of a process, its threads and living descendants, user and system.
 
     /proc/PID/stat counts in ticks of 10 ms; the process's own clock (clock_getcpuclockid(3)) in
     nanoseconds. A descendant that ended between two readings is missing from the second one.

@@ -17,12 +17,12 @@ from fastnet.endpoint import Endpoint
 
 IP_BIND_ADDRESS_NO_PORT = 24
 SAMPLED = 100
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def connect(endpoint: Endpoint, source: str) -> socket.socket:
     sock = socket.socket()
-    sock.settimeout(PATIENCE_S)
+    sock.settimeout(TIMEOUT_S)
     sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
     sock.bind((source, 0))
     sock.connect((endpoint.host, endpoint.port))

@@ -1,4 +1,4 @@
-"""What very many idle connections cost one server, and whether it still answers under them.
+"""The cost of very many idle connections, and whether the server still answers.
 
     python -m bench.idle_connections                                        as many as one process can hold, epoll
     python -m bench.idle_connections --engine uring
@@ -88,7 +88,7 @@ def parse() -> argparse.Namespace:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = min(hard, 1_000_000) - SPARE_DESCRIPTORS - ACTIVE
     parser.add_argument(
-        "--connections", type=int, default=most, help="idle ones at once [%(default)s]"
+        "--connections", type=int, default=most, help="idle ones, all open [%(default)s]"
     )
     parser.add_argument("--engine", default="epoll", help="[%(default)s]")
     parser.add_argument("--backend", default="native", help="[%(default)s]")
@@ -139,7 +139,9 @@ def echo(endpoint: Endpoint) -> LoadReport:
 
 
 def settle() -> None:
-    """Let the kernel give back what closed connections held (RCU), so that it is not counted as a
+    """Let the kernel free what closed connections held (RCU).
+
+    Otherwise it would be counted as a
     saving.
     """
     time.sleep(2)

@@ -3,7 +3,7 @@
 Run it as root: python -m bench.lossy_wan.
 
 Two network namespaces, a TUN device in each, and between them this process, which holds every
-packet back for half the round trip and drops one in so many. It is Python, so it carries some tens
+packet back for half the round trip and drops one in N. It is Python, so it carries some tens
 of thousands of packets a second and no more: what is compared is 1 stream with N, not this link
 with another.
 """

@@ -175,7 +175,7 @@ def empty_cell(row: str, name: str, peer: Peer) -> Cell:
     if SCENARIOS[row].busy_poll_us and not peer.spins:
         return Cell(row, name, [], "cannot spin")
     if most is not None and SCENARIOS[row].connections > most:
-        return Cell(row, name, [], f"serves {most} at once")
+        return Cell(row, name, [], f"serves {most} concurrently")
     return Cell(row, name, [])
 
 

@@ -12,7 +12,7 @@ from fastnet.limits import KIB, MIB
 
 @dataclass(frozen=True)
 class Scenario:
-    """connections: open at once.
+    """connections: open concurrently.
 
     in_flight: messages of message_bytes that each keeps on their way.
 

@@ -217,7 +217,9 @@ def take_turn(cell: Cell, case: Case, folder: Path, counts: bool) -> None:
 
 
 def warm(size: int) -> None:
-    """Touch so much memory and give it back, so that no way pays for what the host had not given us
+    """Touch and free memory before a turn.
+
+    So no way pays for what the host had not given us
     yet.
     """
     if size:
@@ -277,7 +279,9 @@ def start(part: Part, said: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def wait_listening(process: subprocess.Popen[bytes], port: int, name: str) -> None:
-    """The kernel's table is asked, because a connection made to find out would be the one that is
+    """Read the kernel's table of listeners.
+
+    A connection made to find out would be the one that is
     served.
     """
     end_s = time.monotonic() + READY_S

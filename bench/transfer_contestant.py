@@ -1,4 +1,6 @@
-"""Ways to get a file, or a folder, from one process to another on this host, and how each is
+"""Ways to move a file or a folder between two processes of one host.
+
+How each is
 started.
 
 Facts. Every way is one or two commands; all but the last listen and are ready when the kernel shows

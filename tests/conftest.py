@@ -6,8 +6,8 @@ Facts. A row of a table is a claim that something works; a row that cannot work 
 (Table.why_not).
 Decision: `engine`, `backend`, `transport` and `service` are parametrised from the tables, so a new
 row is tested the day it is added; a service that has to be given something has tests of its own.
-Whoever parametrises them by hand makes the same claim, so every test is looked at once all are
-there: a hole in a table is no test, and a row that cannot work here is a test skipped with the
+A test that parametrises them by hand makes the same claim, so all tests are checked after
+collection: a hole in a table is no test, and a row that cannot work here is a test skipped with the
 row's own reason. The mark `native` alone is the claim that the native epoll engine works.
 FASTNET_BACKEND narrows the run to one backend.
 """
@@ -145,7 +145,9 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
-    """Start a server of this test's engine, backend and transport on a port or path of its own,
+    """Start a server of this test's engine, backend and transport.
+
+    It has a port or path of its own,
     closed at the end.
     """
     callspec = getattr(request.node, "callspec", None)
@@ -188,9 +190,7 @@ def dial(serve: Serve) -> Iterator[Dial]:
 
 @pytest.fixture
 def at_once(engine: str) -> Callable[[Server], int]:
-    """How many connections an engine really serves at the same time, by the attributes of its
-    row.
-    """
+    """Connections that an engine really serves concurrently, by its row."""
 
     def count(server: Server) -> int:
         row, limits = ENGINES[engine], server.plan.limits

@@ -1,4 +1,4 @@
-"""Run the native tests with extensions built under AddressSanitizer and UBSan (`make sanitize`).
+"""Run the native tests under AddressSanitizer and UBSan: `make sanitize`.
 
 The interpreter itself is not instrumented, so the sanitizer's runtime is preloaded, and leaks are
 not looked for: CPython keeps memory for ever on purpose. What the extensions do to memory is

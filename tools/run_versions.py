@@ -1,5 +1,6 @@
-"""Run the suite on every CPython from 3.11 up that this machine has, and once without extensions
-(`make test-versions`).
+"""Run the suite on every CPython from 3.11 up and once without extensions.
+
+This is `make test-versions`.
 
 Each runs against an installed wheel in an environment of its own, so what is tested is what a user
 would get.

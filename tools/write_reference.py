@@ -1,4 +1,4 @@
-"""Write the pages of docs/reference that come from the code: public names, options, commands.
+"""Write the pages of docs/reference that are made from the code.
 
 `make docs` calls it before Sphinx reads the folder; what it writes is not kept in the repository.
 """

@@ -25,7 +25,7 @@ from tests.support.connect_peers import free_port
 SIZES = (0, 1, 29, 30, 31, 1_000_003)
 LARGE = 384 * 1024 * 1024
 HUGE = 5 * 1024 * 1024 * 1024 + 17
-PATIENCE_S = 1500.0
+TIMEOUT_S = 1500.0
 
 Ways = dict[str, Callable[[int, Path], list[str]]]
 
@@ -107,38 +107,38 @@ def same(source: Path, target: Path) -> bool:
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
 def fastnet_listens_and_sends(tool: str, source: Path, target: Path) -> None:
     with running("send", source, "--listen", 0, "--raw") as command:
         done = run(RECEIVES_BY_CONNECTING[tool](command.endpoint().port, target))
         assert done.returncode == 0, done.stderr
-        assert command.process.wait(PATIENCE_S) == 0, command.end(None)
+        assert command.process.wait(TIMEOUT_S) == 0, command.end(None)
 
 
 def fastnet_listens_and_receives(tool: str, source: Path, target: Path) -> None:
     with running("recv", "--listen", 0, "--raw", "--output", target) as command:
         done = run(SENDS_BY_CONNECTING[tool](command.endpoint().port, source))
         assert done.returncode == 0, done.stderr
-        assert command.process.wait(PATIENCE_S) == 0, command.end(None)
+        assert command.process.wait(TIMEOUT_S) == 0, command.end(None)
 
 
 def fastnet_connects_and_sends(tool: str, source: Path, target: Path) -> None:
     port = free_port()
     with listening(*RECEIVES_BY_LISTENING[tool](port, target), port=port) as process:
-        done = finish("send", source, f"127.0.0.1:{port}", "--raw", timeout=PATIENCE_S)
+        done = finish("send", source, f"127.0.0.1:{port}", "--raw", timeout=TIMEOUT_S)
         assert done.returncode == 0, done.stderr
-        assert process.wait(PATIENCE_S) == 0
+        assert process.wait(TIMEOUT_S) == 0
 
 
 def fastnet_connects_and_receives(tool: str, source: Path, target: Path) -> None:
     port = free_port()
     with listening(*SENDS_BY_LISTENING[tool](port, source), port=port) as process:
-        done = finish("recv", f"127.0.0.1:{port}", "--raw", "--output", target, timeout=PATIENCE_S)
+        done = finish("recv", f"127.0.0.1:{port}", "--raw", "--output", target, timeout=TIMEOUT_S)
         assert done.returncode == 0, done.stderr
         process.stdin.close()
-        assert process.wait(PATIENCE_S) == 0
+        assert process.wait(TIMEOUT_S) == 0
 
 
 DIRECTIONS = (

@@ -50,7 +50,7 @@ def made(row: tuple[str, str]) -> Iterator[Mover]:
 def pair(buffer_bytes: int = 0) -> Iterator[tuple[socket.socket, socket.socket]]:
     """Two ends of a TCP connection: ours, non-blocking, and the peer's.
 
-    buffer_bytes: how little they take at once.
+    buffer_bytes: how little they hold.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.socket()
