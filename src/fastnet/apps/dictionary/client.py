@@ -1,4 +1,4 @@
-"""Dictionary client: looks words up over UDP with retransmission, or in lines over a connection.
+"""Dictionary client: UDP with retransmission, or lines over a connection.
 
 Facts. A datagram may be lost, either way, and a reply does not name its word. A late reply to one
 word, taken for the reply to the next, would shift every further translation.
@@ -60,7 +60,7 @@ class Answer:
         }
 
 
-class Exchange(Protocol):
+class LookupExchange(Protocol):
     """A way to send a question and receive its reply."""
 
     addresses: int
@@ -178,7 +178,7 @@ class Lookup:
         return Answer(word, found, attempts, seconds)
 
     def _ask(
-        self, exchange: Exchange, word: str, question: bytes, began_s: float
+        self, exchange: LookupExchange, word: str, question: bytes, began_s: float
     ) -> tuple[bytes, int]:
         """The answer to a question, and how many attempts it took."""
         deadline_s = began_s + self._timeout_s
