@@ -38,7 +38,9 @@ from fastnet.errors import (
 from fastnet.limits import EXEC_CLOCK_S, EXEC_TIMEOUT_S
 from fastnet.security.keys import KEYS_FILE, new_line, read_keys
 
-HELP = """Remote commands over UDP: only those the server's allow file names, only for clients with a key.
+HELP = """Remote commands over UDP, only for clients with a key.
+
+Only commands that the server's allow file names run.
 
 \b
 Examples:
@@ -51,7 +53,8 @@ docs/exec.md has the allow file, key by key, and the wire format, byte by byte.
 
 SERVE_HELP = """Run commands for authenticated clients.
 
-Nothing runs that the allow file does not name, and nothing runs through a shell. Every execution is a line of the log.
+Nothing runs that the allow file does not name, and nothing runs through a shell.
+Every execution is a line of the log.
 
 \b
 Signals: INT and TERM refuse new commands and let running ones end for
@@ -150,7 +153,7 @@ def new_key(name: str) -> None:
     default=EXEC_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
-    help="Longest time without a reply. The time limit of the command is in the server's allow file.",
+    help="Longest time without a reply; the allow file limits the command's own time.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 @click.argument("name")

@@ -76,7 +76,8 @@ def secret(text: str, where: str) -> bytes:
             f"{where}: the secret is not hexadecimal", "Make one with fastnet exec key NAME"
         ) from None
     if len(found) < SECRET_BYTES:
-        hint = f"At least {SECRET_BYTES} bytes, {2 * SECRET_BYTES} digits; make one with fastnet exec key NAME"
+        least = f"At least {SECRET_BYTES} bytes, {2 * SECRET_BYTES} digits"
+        hint = f"{least}; make one with fastnet exec key NAME"
         raise ConfigError(f"{where}: the secret has {len(found)} bytes", hint)
     return found
 

@@ -173,7 +173,8 @@ def refusal_error(
     if refusal.code == "clock":
         ahead_s = time.time() - refusal.number / 1e6
         side = "ahead of" if ahead_s > 0 else "behind"
-        text = f"this host's clock is {abs(ahead_s):.0f} s {side} the server's, and {EXEC_CLOCK_S:g} s are allowed"
+        text = f"this host's clock is {abs(ahead_s):.0f} s {side} the server's"
+        text += f", and {EXEC_CLOCK_S:g} s are allowed"
     hint = REFUSED_HINTS.get(refusal.code, "")
     return ExecDenied(f"{endpoint} refused: {text}", hint, refusal.code)
 

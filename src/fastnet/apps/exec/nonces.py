@@ -106,7 +106,8 @@ class Nonces:
         latest_us = max(self.timestamp_us.values(), default=0)
         if latest_us > now_us + 2 * WINDOW_US:
             ahead_s = (latest_us - now_us) / 1e6
-            hint = f"Set the clock right; if it was wrong before, remove the file {EXEC_CLOCK_S:g} s after the last request"
+            hint = "Set the clock right; if it was wrong before, remove the file "
+            hint += f"{EXEC_CLOCK_S:g} s after the last request"
             raise ConfigError(f"{self.path} has a request from {ahead_s:.0f} s in the future", hint)
         self._rewrite(now_us)
 

@@ -143,7 +143,8 @@ class Command:
                             f"argument {number} of {self.name} does not match {pattern.pattern}",
                         )
         except TimeoutError:
-            what = f"argument {number} of {self.name} takes too long to match {pattern.pattern if pattern else ''}"
+            shown = pattern.pattern if pattern else ""
+            what = f"argument {number} of {self.name} takes too long to match {shown}"
             raise MatchTimeout(Refusal("arguments", what)) from None
 
 

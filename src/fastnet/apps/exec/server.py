@@ -160,7 +160,8 @@ def format_event(event: Event) -> str:
             return f"listening on {event['endpoint']} (commands: {commands}; keys: {keys}{metrics})"
         case "draining":
             count = "1 command" if event["open"] == 1 else f"{event['open']} commands"
-            return f"waiting for {count} for up to {event['seconds']:g} s; interrupt again to kill them"
+            limit = f"for up to {event['seconds']:g} s"
+            return f"waiting for {count} {limit}; interrupt again to kill them"
     state = "stopped exec" if event["event"] == "stopped" else "exec"
     return f"{state} on {event['endpoint']}: {format_statistics(event['statistics'])}"
 

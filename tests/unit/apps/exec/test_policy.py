@@ -1,6 +1,4 @@
-"""The files that say who may run what: what they mean, and that each mistake is named with its
-place.
-"""
+"""Allow file and keys file: their meaning, and errors that name the place."""
 
 from __future__ import annotations
 
