@@ -1,5 +1,5 @@
-/* Ask a dictionary server for words over UDP and check every answer: a closed loop of `sockets`
- * times `window` questions.
+/* Closed-loop load of a dictionary server over UDP, which checks every answer: `sockets` times
+ * `window` questions in flight.
  *
  * usage: words_load PORT ENTRIES SOCKETS WINDOW SECONDS
  * output: answers, lost, wrong, seconds
@@ -18,15 +18,20 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { SOCKETS_MAX = 64, WINDOW_MAX = 64, ROOM = 128, PATIENCE_MS = 3000 };
+enum { SOCKETS_MAX = 64, WINDOW_MAX = 64, ROOM = 128, TIMEOUT_MS = 3000 };
 
 static struct mmsghdr message[WINDOW_MAX];
 static struct iovec part[WINDOW_MAX];
-static char question[SOCKETS_MAX][WINDOW_MAX][ROOM], expected[SOCKETS_MAX][WINDOW_MAX][ROOM], heard[WINDOW_MAX][ROOM];
-static uint64_t random_state = 88172645463325252u, answers, lost, wrong;
+static char question[SOCKETS_MAX][WINDOW_MAX][ROOM];
+static char expected[SOCKETS_MAX][WINDOW_MAX][ROOM];
+static char received[WINDOW_MAX][ROOM];
+static uint64_t random_state = 88172645463325252u;
+static uint64_t answers, lost, wrong;
 
 static uint64_t next_random(void) {
-    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
     return random_state;
 }
 
@@ -63,18 +68,19 @@ static void ask(int fd, int socket, int window, unsigned entries) {
     }
 }
 
-static void hear(int fd, int socket, int window) {
+static void receive(int fd, int socket, int window) {
     for (int have = 0; have < window;) {
         struct pollfd wait = {.fd = fd, .events = POLLIN};
-        fill(heard, window - have, 1);
+        fill(received, window - have, 1);
         int n = recvmmsg(fd, message, (unsigned)(window - have), MSG_DONTWAIT, NULL);
-        if (n < 0 && poll(&wait, 1, PATIENCE_MS) == 0) {
+        if (n < 0 && poll(&wait, 1, TIMEOUT_MS) == 0) {
             lost += (uint64_t)(window - have);
             return;
         }
         for (int i = 0; i < n; i++, have++) {
             const char *want = expected[socket][have];
-            wrong += message[i].msg_len != strlen(want) || memcmp(heard[i], want, message[i].msg_len) != 0;
+            size_t got = message[i].msg_len;
+            wrong += got != strlen(want) || memcmp(received[i], want, got) != 0;
             answers++;
         }
     }
@@ -93,9 +99,9 @@ int main(int argc, char **argv) {
     double began_s = now_s(), ends_s = began_s + atof(argv[5]);
     while (now_s() < ends_s) {
         for (int i = 0; i < sockets; i++) ask(fd[i], i, window, (unsigned)atoi(argv[2]));
-        for (int i = 0; i < sockets; i++) hear(fd[i], i, window);
+        for (int i = 0; i < sockets; i++) receive(fd[i], i, window);
     }
-    printf("%llu %llu %llu %f\n", (unsigned long long)answers, (unsigned long long)lost, (unsigned long long)wrong,
-           now_s() - began_s);
+    printf("%llu %llu %llu %f\n", (unsigned long long)answers, (unsigned long long)lost,
+           (unsigned long long)wrong, now_s() - began_s);
     return 0;
 }

@@ -1,7 +1,7 @@
 /* Looks up the words of a batch of datagrams; the pure twin is service/dictionary_py.py.
  *
- * Facts. The lookups of a batch do not depend on each other, so their waits for memory can overlap.
- * Decision: a first pass hashes all words and prefetches their slots, a second one looks them up. */
+ * Facts. The lookups of a batch do not depend on each other, so their cache misses can overlap.
+ * Decision: a first pass hashes all words and prefetches their slots, a second looks them up. */
 #ifndef FN_DICTIONARY_LOOKUP_H
 #define FN_DICTIONARY_LOOKUP_H
 

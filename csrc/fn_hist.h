@@ -8,7 +8,7 @@
  * Consequence: the slot is found with one clz and two shifts, and two histograms are merged by
  * adding their slots.
  * Decision: the slots belong to the caller, which is fastnet/metrics/histogram.py; it also gives
- * the numbers. A value beyond the last slot is counted in the last slot; max stays exact. / */
+ * the numbers. A value beyond the last slot is counted in the last slot; max stays exact. */
 #ifndef FN_HIST_H
 #define FN_HIST_H
 
@@ -18,28 +18,33 @@
 #include <string.h>
 
 struct fn_hist {
-    uint64_t *counts;
-    uint64_t total;
-    uint64_t sum;
-    uint64_t max;
+    uint64_t *counts; /* one number a slot */
+    uint64_t total;   /* values recorded */
+    uint64_t sum;     /* of all values, exact */
+    uint64_t max;     /* exact */
     size_t slots;
-    unsigned sub_bits;
+    unsigned sub_bits; /* values below 2^sub_bits have a slot each */
 };
 
-/* Forget everything that was recorded. */
+/* Clear all counts. */
 static inline void fn_hist_reset(struct fn_hist *h) {
     memset(h->counts, 0, h->slots * sizeof h->counts[0]);
-    h->total = h->sum = h->max = 0;
+    h->total = 0;
+    h->sum = 0;
+    h->max = 0;
 }
 
 /* Use the caller's slots, cleared. Returns 0, or -EINVAL when they are no whole number of half
  * buckets, at least two. */
-static inline int fn_hist_open(struct fn_hist *h, uint64_t *counts, size_t slots, unsigned sub_bits) {
-    if (sub_bits < 1 || sub_bits > 31)
+static inline int fn_hist_open(struct fn_hist *h, uint64_t *counts, size_t slots,
+                               unsigned sub_bits) {
+    if (sub_bits < 1 || sub_bits > 31) {
         return -EINVAL;
+    }
     size_t half = (size_t)1 << (sub_bits - 1);
-    if (slots < 2 * half || slots % half)
+    if (slots < 2 * half || slots % half) {
         return -EINVAL;
+    }
     h->counts = counts;
     h->slots = slots;
     h->sub_bits = sub_bits;
@@ -59,8 +64,9 @@ static inline void fn_hist_record(struct fn_hist *h, uint64_t value, uint64_t n)
     h->counts[fn_hist_index(h, value)] += n;
     h->total += n;
     h->sum += value * n;
-    if (value > h->max)
+    if (value > h->max) {
         h->max = value;
+    }
 }
 
 #endif

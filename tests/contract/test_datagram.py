@@ -1,6 +1,4 @@
-"""What every datagram loop keeps (engine/datagram/contract.py), native and pure, and that both
-count the same.
-"""
+"""Contract of every datagram engine (engine/datagram/contract.py), native and pure."""
 
 from __future__ import annotations
 
@@ -114,9 +112,7 @@ def test_both_families_are_served(engine, backend, udp, host) -> None:
 
 @each_way
 def test_a_burst_comes_back_whole_in_order_and_with_its_boundaries(engine, backend, udp) -> None:
-    """D2, D3. Sizes repeat, shrink, grow and vanish, so trains are joined, ended and broken in
-    every way.
-    """
+    """D2, D3. Sizes repeat, shrink, grow and vanish: trains are joined, ended and broken."""
     server = udp()
     sizes = [100] * 70 + [
         100,
@@ -152,7 +148,7 @@ def test_a_burst_comes_back_whole_in_order_and_with_its_boundaries(engine, backe
 
 @each_way
 @pytest.mark.parametrize("suffix", ["", "!"])
-def test_a_train_that_was_joined_on_the_way_is_so_many_datagrams(
+def test_a_train_joined_on_the_way_is_handled_datagram_by_datagram(
     engine, backend, udp, suffix
 ) -> None:
     """D2. The sender hands the kernel 1,050 bytes to be cut by a hundred."""
@@ -169,7 +165,7 @@ def test_a_train_that_was_joined_on_the_way_is_so_many_datagrams(
 
 
 @each_way
-def test_peers_that_speak_at_once_each_get_their_own(engine, backend, udp) -> None:
+def test_concurrent_peers_each_get_their_own_replies(engine, backend, udp) -> None:
     """D2. Replies to different peers are never joined."""
     server = udp()
     clients = [Client(server) for _ in range(40)]
@@ -251,7 +247,7 @@ def test_a_denied_peer_is_not_answered(engine, backend, udp) -> None:
 
 @each_way
 def test_a_peer_that_is_gone_costs_nothing_but_its_reply(engine, backend, udp) -> None:
-    """D6. The kernel hears of the closed port by ICMP."""
+    """D6. The kernel learns of the closed port by ICMP."""
     server = udp()
     for _ in range(20):
         with Client(server) as gone:
@@ -286,9 +282,7 @@ def test_workers_share_the_port_and_each_peer_stays_with_one(engine, backend, ud
 
 
 @each_way
-def test_a_stopping_server_answers_what_is_queued_and_a_flood_does_not_keep_it_alive(
-    engine, backend, udp
-) -> None:
+def test_a_stopping_server_answers_its_queue_even_under_a_flood(engine, backend, udp) -> None:
     """D1."""
     server = udp()
     with Client(server) as client:
@@ -306,7 +300,7 @@ def test_busy_polling_serves_and_counts(engine, backend, udp) -> None:
     with Client(server) as client:
         for _ in range(5):
             assert client.ask(b"spin") == b"spin"
-    # Which of the two depends on who has the processor when an answer wakes the client.
+    # Hit or miss depends on which thread runs when an answer wakes the client.
     eventually(
         lambda: server.statistics().busy_poll_hits + server.statistics().busy_poll_misses,
         why=server.statistics,

@@ -1,6 +1,4 @@
-"""What may be lost over UDP and what may not, for every row: nothing the receive buffer holds, and
-the rest is counted.
-"""
+"""Losses over UDP, for every engine: nothing the receive buffer holds, the rest counted."""
 
 from __future__ import annotations
 
@@ -30,8 +28,9 @@ CLIENT_RCVBUF = 212_992
 
 
 def tell(sock: socket.socket) -> int:
-    """Send until an answer to what was sent after the flood shows that the flood is over. Returns
-    how many that took.
+    """Send until an answer to a datagram sent after the flood shows that it is over.
+
+    Returns how many that took.
     """
     sock.settimeout(0.2)
     for attempt in range(1, 100):
@@ -45,8 +44,9 @@ def tell(sock: socket.socket) -> int:
 
 @contextmanager
 def stopped(command: Running) -> Iterator[None]:
-    """Nothing of a server runs until the block ends: what comes meanwhile has its receive buffers
-    to wait in.
+    """Nothing of a server runs until the block ends.
+
+    What comes meanwhile waits in its receive buffers.
     """
     os.killpg(command.pid, signal.SIGSTOP)
     try:
@@ -94,12 +94,10 @@ def test_what_the_socket_had_no_room_for_is_counted_and_nothing_else_is_lost(
 
 @each_way
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_burst_that_the_receive_buffer_holds_is_answered_whole_and_in_order(
+def test_a_burst_within_the_receive_buffer_is_answered_whole_in_order(
     engine, backend, workers
 ) -> None:
-    """Zero loss, though nobody reads while it comes. Linux grants twice what --rcvbuf asks for
-    (socket(7)).
-    """
+    """Zero loss without a reader while it comes. Linux doubles --rcvbuf (socket(7))."""
     rcvbuf = 100_000
     burst = [b"%03d" % i + bytes(497) for i in range(2 * rcvbuf // KERNEL_BYTES)]
     with serving(engine, backend, "--rcvbuf", rcvbuf, "--workers", workers) as (command, sock):
@@ -151,8 +149,9 @@ def test_the_empty_and_the_longest_datagram_come_back_from_every_worker(
 def test_a_datagram_longer_than_any_over_ipv4_is_counted_and_never_cut(
     engine, backend, serve: Serve
 ) -> None:
-    """D3, D5. IPv6 spares the 20 bytes of IPv4's header: 65,527 arrive, fit the buffer, and are not
-    sent back short.
+    """D3, D5. IPv6 saves the 20 bytes of IPv4's header: 65,527 arrive and fit the buffer.
+
+    They are not sent back short.
     """
     server, size = serve("echo", "udp://[::1]:0"), DATAGRAM_BYTES_MAX + 20
     assert size < READ_BYTES

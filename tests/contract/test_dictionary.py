@@ -1,6 +1,4 @@
-"""The dictionary: over datagrams native and pure, over lines on every pure engine; and that the
-twins say the same.
-"""
+"""Dictionary service: datagrams native and pure, lines on every pure engine."""
 
 from __future__ import annotations
 
@@ -120,7 +118,7 @@ def test_an_echo_server_is_no_partner_for_ever(engine, backend, udp, serve) -> N
 
 
 @each_way
-def test_a_long_answer_is_cut_between_characters_unless_the_question_was_as_long(
+def test_a_long_answer_is_cut_between_characters_unless_the_request_is_long(
     engine, backend, udp
 ) -> None:
     """Never more bytes than came, or 512, to an address that has not proven itself."""
@@ -144,10 +142,10 @@ def test_a_long_answer_is_cut_between_characters_unless_the_question_was_as_long
 @each_way
 @pytest.mark.parametrize("question", [b"long", b"long\n"])
 @pytest.mark.parametrize("proof", ["unixgram", "any size"])
-def test_a_long_answer_is_whole_where_nobody_forges_or_any_size_is_asked_for(
+def test_a_long_answer_is_whole_over_unix_sockets_or_with_answer_any_size(
     engine, backend, serve, file, tmp_path, proof, question
 ) -> None:
-    where = f"unixgram:{tmp_path}/desk" if proof == "unixgram" else "udp://127.0.0.1:0"
+    where = f"unixgram:{tmp_path}/dictionary" if proof == "unixgram" else "udp://127.0.0.1:0"
     options = {
         "file": file,
         "engine": engine,
@@ -194,9 +192,7 @@ def test_several_workers_answer_from_one_file(engine, backend, udp, workers) -> 
 def test_words_are_replaced_in_one_step_while_batches_are_answered(
     engine, backend, serve, tmp_path
 ) -> None:
-    """Eight files; the answers to one burst are of one version or of two that follow each other,
-    and all are whole.
-    """
+    """Eight files; one burst is answered from one version or two consecutive ones."""
     path, size, version = tmp_path / "words", 500, 0
 
     def put() -> None:

@@ -1,6 +1,4 @@
-"""A Python function as a service of datagrams (S10, D8, D9), on native and pure loops; both do and
-count the same.
-"""
+"""A Python function as a datagram service (S10, D8, D9), on native and pure loops."""
 
 from __future__ import annotations
 
@@ -74,7 +72,7 @@ def test_a_handler_is_told_the_address_that_recvfrom_would_give(engine, backend,
 
 
 @each_way
-def test_a_handler_that_raises_loses_only_that_datagram_and_is_logged_at_a_bounded_rate(
+def test_a_handler_error_loses_one_datagram_and_is_logged_at_a_bounded_rate(
     engine, backend, udp, caplog
 ) -> None:
     """D9. SystemExit and a text instead of bytes are its failures like any other."""
@@ -145,8 +143,8 @@ def test_a_reply_longer_than_a_datagram_is_counted_and_not_fatal(engine, backend
 
 
 @each_way
-def test_an_unproven_address_gets_no_more_than_it_sent_or_512_bytes(engine, backend, udp) -> None:
-    """D8. Who asks may have forged the sender."""
+def test_an_unvalidated_address_gets_at_most_its_request_or_512_bytes(engine, backend, udp) -> None:
+    """D8. The source address may be forged."""
     answer = {"bytes": UNVALIDATED_REPLY_BYTES_MAX}
     server = udp(lambda data, peer: bytes(answer["bytes"]))
     with Client(server) as client:
@@ -209,8 +207,8 @@ def test_replies_and_handler_are_let_go(engine, backend, udp) -> None:
 
 
 @each_way
-def test_a_train_that_was_joined_on_the_way_is_so_many_calls(engine, backend, udp) -> None:
-    """D2, D9. More datagrams than a native loop gives the service at once, from one peer."""
+def test_a_train_joined_on_the_way_is_one_call_per_datagram(engine, backend, udp) -> None:
+    """D2, D9. More datagrams than a native loop gives the service in one call, from one peer."""
     sizes: list[int] = []
     server = udp(
         lambda data, peer: (
@@ -267,7 +265,8 @@ FAILING = """
 import socket, sys, fastnet
 def failing(data, peer):
     raise KeyError("in a process")
-with fastnet.serve(failing, "udp://127.0.0.1:0", backend=sys.argv[1], workers=2, worker_processes=True) as server:
+options = dict(backend=sys.argv[1], workers=2, worker_processes=True)
+with fastnet.serve(failing, "udp://127.0.0.1:0", **options) as server:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"x", (server.endpoint.host, server.endpoint.port))
     sys.stdin.readline()

@@ -1,6 +1,4 @@
-"""Datagrams over Unix sockets: what every datagram loop keeps there (engine/datagram/contract.py),
-and what differs from UDP.
-"""
+"""Contract of every datagram engine over Unix sockets, and what differs from UDP."""
 
 from __future__ import annotations
 
@@ -53,7 +51,7 @@ class Client(datagram.Client):
 
 
 def sum_is_whole(now: Statistics) -> bool:
-    """Whether every datagram that was heard has been answered or has not."""
+    """Whether every datagram received is counted as answered or as unsent."""
     return now.messages == now.replies + now.unsent
 
 
@@ -80,7 +78,7 @@ def test_a_datagram_of_any_size_comes_back_as_one(engine, backend, gram, size) -
 
 @each_way
 def test_datagrams_that_follow_each_other_are_never_joined(engine, backend, gram) -> None:
-    """D2. The kernel would send a train over a Unix socket as one long datagram and not say so."""
+    """D2. The kernel would send a train over a Unix socket as one long datagram."""
     server = gram(suffix="!")
     sizes = [100, 100, 100, 50, 0, 0, 100, 7, 7][: QUEUE - 1]
     with Client(server) as client:
@@ -107,9 +105,7 @@ def test_a_datagram_that_no_buffer_holds_is_counted_and_not_answered(engine, bac
 
 
 @each_way
-def test_a_reply_that_does_not_fit_the_send_buffer_is_counted_and_nothing_else_is_lost(
-    engine, backend, gram
-) -> None:
+def test_a_reply_longer_than_the_send_buffer_is_the_only_one_lost(engine, backend, gram) -> None:
     """D5, D6."""
     server = gram(sndbuf=4608)
     with Client(server) as client:
@@ -131,10 +127,8 @@ def test_every_kind_of_name_is_served_and_answered(
 
 
 @each_way
-def test_a_peer_without_a_name_is_heard_and_not_answered(engine, backend, gram) -> None:
-    """D4. It is counted only if there was something to say, and nobody is taken for the peer
-    before.
-    """
+def test_a_peer_without_a_name_is_received_and_not_answered(engine, backend, gram) -> None:
+    """D4. Counted only if there was a reply, which no earlier peer receives instead."""
     echo, discard = gram(), gram("discard")
     for _ in range(3):
         with Client(echo, None) as nameless, Client(echo) as named:
@@ -149,7 +143,7 @@ def test_a_peer_without_a_name_is_heard_and_not_answered(engine, backend, gram) 
 
 
 @each_way
-def test_a_peer_that_does_not_read_loses_its_replies_and_holds_nobody_up(
+def test_a_peer_that_does_not_read_loses_its_replies_and_delays_no_other(
     engine, backend, gram
 ) -> None:
     """D5. Its queue is full, and the kernel says EAGAIN for it alone."""
@@ -164,9 +158,10 @@ def test_a_peer_that_does_not_read_loses_its_replies_and_holds_nobody_up(
 
 
 @each_way
-def test_many_peers_that_do_not_read_hold_nobody_up(engine, backend, gram) -> None:
-    """D5. What they do not read counts against our send buffer, a thousand datagrams where the host
-    grants 4 MiB.
+def test_many_peers_that_do_not_read_delay_no_other(engine, backend, gram) -> None:
+    """D5. What they do not read counts against our send buffer.
+
+    It holds a thousand datagrams where the host grants 4 MiB.
     """
     server = gram()
     room = server._listeners[0].sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
@@ -184,11 +179,12 @@ def test_many_peers_that_do_not_read_hold_nobody_up(engine, backend, gram) -> No
 
 
 @each_way
-def test_a_send_buffer_full_of_what_nobody_reads_costs_replies_and_never_time(
+def test_a_send_buffer_full_of_unread_replies_costs_replies_and_no_time(
     engine, backend, gram
 ) -> None:
-    """D5. A thousand replies that find no room would take DATAGRAM_SEND_TIMEOUT_S each; and it ends with
-    those who do not read.
+    """D5. A thousand replies without room would take DATAGRAM_SEND_TIMEOUT_S each.
+
+    It ends when the peers that do not read are gone.
     """
     server = gram(sndbuf=4608)
     silent = [Client(server) for _ in range(10)]
@@ -254,8 +250,9 @@ def test_a_peer_that_is_gone_costs_nothing_but_its_reply(
 def test_a_peer_with_the_servers_own_name_is_not_answered_unless_asked_to(
     engine, backend, gram, tmp_path, monkeypatch
 ) -> None:
-    """D4. Two relative paths may read alike; the reply would go to whatever has that name where the
-    server runs.
+    """D4. Two relative paths may read alike.
+
+    The reply would go to the socket of that name in the folder where the server runs.
     """
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
@@ -283,15 +280,15 @@ def test_the_other_services_answer_too(engine, backend, gram, service) -> None:
 
 
 @each_way
-def test_a_handler_is_told_the_name_as_recvfrom_gives_it(engine, backend, gram, tmp_path) -> None:
-    """S10. And no rule of 512 bytes: nobody can forge a name here."""
-    heard: list[object] = []
+def test_a_handler_gets_the_name_as_recvfrom_returns_it(engine, backend, gram, tmp_path) -> None:
+    """S10. And no rule of 512 bytes: a name cannot be forged here."""
+    peers: list[object] = []
 
-    def note(data: memoryview, peer: object) -> bytes:
-        heard.append(peer)
+    def record(data: memoryview, peer: object) -> bytes:
+        peers.append(peer)
         return bytes(10_000)
 
-    server, path = gram(note), str(tmp_path / "grüße")
+    server, path = gram(record), str(tmp_path / "grüße")
     abstract = b"\0fastnet-peer-%d\0\xff" % os.getpid()
     alike = [
         b"\0%-13d" % (10**12 + 1000 * os.getpid() + i) for i in range(3)
@@ -301,14 +298,14 @@ def test_a_handler_is_told_the_name_as_recvfrom_gives_it(engine, backend, gram, 
             with Client(server, name) as client:
                 assert len(client.ask(b"?")) == 10_000
                 if name == "":
-                    assert heard[-1] == client.sock.getsockname()
+                    assert peers[-1] == client.sock.getsockname()
             if name == path:
                 os.unlink(path)
     with Client(server, None) as nameless:
         nameless.send(b"?")
     statistics_reach(server, messages=13, replies=12, unanswered=1, amplification_blocked=0)
-    assert heard[:5] == heard[6:11] == [path, abstract, *alike]
-    assert heard[-1] is None
+    assert peers[:5] == peers[6:11] == [path, abstract, *alike]
+    assert peers[-1] is None
 
 
 @each_way
@@ -321,8 +318,9 @@ def test_a_failing_handler_names_whom_it_failed(
     with Client(server, path if named else None) as client:
         client.send(b"?")
         statistics_reach(server, handler_errors=1, replies=0)
-    said = f"failed on a datagram from {path if named else 'a socket without a name'}: ZeroDivisionError"
-    eventually(lambda: said in caplog.text, why=lambda: caplog.text)
+    sender = path if named else "a socket without a name"
+    line = f"failed on a datagram from {sender}: ZeroDivisionError"
+    eventually(lambda: line in caplog.text, why=lambda: caplog.text)
 
 
 @each_way

@@ -1,6 +1,4 @@
-"""The native and the pure load that make a connection for each message report the same
-(load/contract.py, 9).
-"""
+"""Churn load: native and pure report the same (load/contract.py, 9)."""
 
 from __future__ import annotations
 
@@ -103,9 +101,7 @@ def test_a_dishonest_peer_is_reported_by_its_fault(backend: str, fault: str) -> 
 
 
 def test_a_peer_that_goes_away_ends_the_run(backend: str) -> None:
-    """The listener is closed after ten connections; each visitor is refused once and makes no
-    other.
-    """
+    """The listener closes after ten connections; each client is refused once and stops."""
     left = threading.Semaphore(10)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

@@ -32,7 +32,7 @@ FAULT_AT = 1000
 
 RIGHT_MESSAGES = FAULT_AT // MESSAGE_BYTES
 STALL_S = 0.3
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 
 Peer = Callable[[socket.socket, threading.Event], None]
 """Serves one connection; the event is set when the load is over."""
@@ -64,7 +64,7 @@ def serving(peer: Peer, listener: socket.socket) -> Iterator[Endpoint]:
         over.set()
         listener.shutdown(socket.SHUT_RDWR)
         for thread in threads:
-            thread.join(PATIENCE_S)
+            thread.join(TIMEOUT_S)
             assert not thread.is_alive(), "a peer outlived its load"
         listener.close()
 
@@ -108,7 +108,7 @@ def crossing() -> Peer:
 
     def peer(accepted: socket.socket, over: threading.Event) -> None:
         sent[threading.get_ident()] = accepted.recv(MESSAGE_BYTES)
-        meeting.wait(PATIENCE_S)
+        meeting.wait(TIMEOUT_S)
         (other,) = (data for thread, data in sent.items() if thread != threading.get_ident())
         accepted.sendall(other)
 
@@ -133,12 +133,12 @@ def silent(accepted: socket.socket, over: threading.Event) -> None:
 
 
 def deaf(accepted: socket.socket, over: threading.Event) -> None:
-    over.wait(PATIENCE_S)
+    over.wait(TIMEOUT_S)
 
 
 def withholding_the_end(accepted: socket.socket, over: threading.Event) -> None:
     honest(accepted, over)
-    over.wait(PATIENCE_S)
+    over.wait(TIMEOUT_S)
 
 
 def adding_after_the_end(accepted: socket.socket, over: threading.Event) -> None:
@@ -321,7 +321,7 @@ def test_ipv6_endpoints_are_loaded_too(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_nobody_listening_is_an_error_with_the_reason(backend: str) -> None:
+def test_no_listener_is_an_error_with_the_reason(backend: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = Endpoint("tcp", "127.0.0.1", listener.getsockname()[1])
     with pytest.raises(NetworkError, match="connection refused"):

@@ -1,6 +1,4 @@
-"""The native and the pure load of datagrams report the same of the same peer (load/contract.py,
-10).
-"""
+"""Datagram load: native and pure report the same (load/contract.py, 10)."""
 
 from __future__ import annotations
 
@@ -97,7 +95,7 @@ def test_a_liar_is_one_mismatch_a_socket(backend, lie) -> None:
     assert (report.messages, report.mismatches) == (0, 2)
 
 
-def test_what_is_lost_is_counted_and_the_rest_goes_on(backend) -> None:
+def test_lost_datagrams_are_counted_and_the_rest_continues(backend) -> None:
     """Every tenth datagram vanishes."""
     with serving(lambda n, data: [] if n % 10 == 9 else [data]) as endpoint:
         report = load(endpoint, backend, 100)
@@ -119,7 +117,7 @@ def test_doubles_and_late_ones_are_counted_once_and_are_no_lie(backend) -> None:
     assert report.messages == 200
 
 
-def test_a_port_where_nobody_listens_ends_the_run(backend) -> None:
+def test_a_port_without_a_listener_ends_the_run(backend) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]

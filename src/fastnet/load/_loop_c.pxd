@@ -1,7 +1,7 @@
-"""Event loop shared by the native load generators: warm-up, window, drain, epoll(7), the tally.
+"""Event loop shared by the native load generators: phases, epoll(7), tally.
 
-Facts. The generators differ in what one readable connection means, and in nothing else that a loop
-does.
+Facts. The phases of a load are warm-up, window and drain. The generators differ in what one
+readable connection means, and in nothing else that a loop does.
 Decision: a generator is a struct that begins with a LoadLoop, and a handful of hooks; phases,
 waiting, busy polling and ticks stand here once. The functions are inline, so each extension holds
 its own compiled copy and its hooks are called once an event. The loop returns to Python once in

@@ -1,7 +1,7 @@
-"""Event loop shared by the pure load generators: warm-up, window, drain, epoll(7), the tally.
+"""Event loop shared by the pure load generators: phases, epoll(7), tally.
 
-Facts. The generators differ in what one readable connection means, and in nothing else that a loop
-does.
+Facts. The phases of a load are warm-up, window and drain. The generators differ in what one
+readable connection means, and in nothing else that a loop does.
 Decision: a generator is a subclass with a handful of hooks; phases, waiting, busy polling and ticks
 stand here once. The native twin is load/_loop_c.pxd, function for function.
 Cost: Python's own few microseconds a message.

@@ -1,5 +1,5 @@
 # cython: cdivision=True
-"""A connection per message: connect, send, half-close, read the echo to its end, close. Native.
+"""Churn load: a connection per message. Native.
 
 Facts, decision and cost are those of churn_py, function for function; here a connection costs its
 system calls and little else. The address is the model's peer name, copied as the kernel gave it, so

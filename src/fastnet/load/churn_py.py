@@ -1,4 +1,6 @@
-"""A connection per message: connect, send, half-close, read the echo to its end, close. Pure.
+"""Churn load: a connection per message. Pure Python.
+
+A connection is made, sends one message, half-closes, reads the echo to its end and closes.
 
 Facts. The side that closes first keeps the connection in TIME_WAIT for a minute (RFC 9293, 3.6.1),
 and here that is the load: a source address has some 28,000 ports, fewer than a fast server serves

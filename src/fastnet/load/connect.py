@@ -129,8 +129,9 @@ class Connector:
         return status
 
     def outcomes(self, poll: select.epoll) -> Iterator[tuple[socket.socket, int]]:
-        """Wait until at least one connect is decided or its deadline passes; yields each with its
-        error number, 0 for none.
+        """Wait for at least one connect to be decided or to time out.
+
+        Yields each with its error number, 0 for none.
         """
         if not self.pending:
             return

@@ -96,8 +96,9 @@ NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """What to send. At least one of seconds and messages is given; with both, the first one reached
-    ends the window.
+    """What to send.
+
+    At least one of seconds and messages is given; with both, the first one reached ends the window.
     """
 
     endpoint: Endpoint
@@ -130,7 +131,7 @@ class LoadPlan:
     """Processor that the loading thread is pinned to; None: wherever the kernel puts it."""
 
     busy_poll_us: int = 0
-    """Busy-poll up to so many microseconds before blocking; 0 blocks immediately."""
+    """Microseconds to busy-poll before blocking; 0 blocks immediately."""
 
     def __post_init__(self) -> None:
         within("connections", self.connections, CONNECTIONS_MAX)

@@ -1,5 +1,5 @@
 # cython: cdivision=True
-"""Closed-loop load of datagrams: one is sent when another has come back or is lost. Native.
+"""Closed-loop load of datagrams: one is sent when one is back or lost. Native.
 
 Facts and decision are those of datagrams_py, function for function. Decision of its own: what one
 recvmmsg(2) brought is started again with one sendmmsg(2). Neither joins nor cuts datagrams, so the

@@ -1,4 +1,4 @@
-"""Closed-loop load of datagrams: one is sent when another has come back or is lost. Pure Python.
+"""Closed-loop load of datagrams: one is sent when one is back or lost. Pure.
 
 Facts. A datagram may be lost, duplicated or late, and no error reports it; a connected socket
 receives datagrams of its peer alone.

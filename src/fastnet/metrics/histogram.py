@@ -1,5 +1,4 @@
-"""A log-linear histogram: any number of values in constant memory, each kept to three significant
-digits.
+"""A log-linear histogram: values to three significant digits in constant memory.
 
 Facts. Values below 2**SUB_BUCKET_BITS have a slot each; every further doubling shares half as many
 slots. So a slot is never wider than 1/1024 of its value. This is the layout of HdrHistogram
@@ -45,11 +44,16 @@ def slot_range(slot: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Bar:
-    """One slot with something in it: `count` values from `lowest` to `highest`, both included."""
+    """A slot that is not empty."""
 
     lowest: int
+    """Lowest value that the slot counts."""
+
     highest: int
+    """Highest value that the slot counts, included."""
+
     count: int
+    """Values counted in it."""
 
 
 class Histogram:
@@ -76,7 +80,7 @@ class Histogram:
             self.max = value
 
     def reset(self) -> None:
-        """Forget everything, keep the memory."""
+        """Clear all counts, keep the memory."""
         self.counts[:] = array("Q", bytes(8 * SLOTS))
         self.total = self.sum = self.max = 0
 
@@ -101,10 +105,12 @@ class Histogram:
         return self.sum / self.total if self.total else 0.0
 
     def percentile(self, percent: float) -> int:
-        """The value that `percent` of all values do not exceed, rounded up to the end of its slot,
-        never above max.
+        """The value that `percent` of all values do not exceed.
 
-        percent: from 0 to 100. Returns 0 when nothing was recorded.
+        Args:
+            percent: From 0 to 100.
+        Returns:
+            The end of the value's slot, never above max; 0 when nothing was recorded.
         """
         if not self.total:
             return 0

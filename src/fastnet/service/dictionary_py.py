@@ -1,4 +1,6 @@
-"""Dictionary service: a word in, its translation out, or `unknown`; a datagram or a line a word.
+"""Dictionary service: a word in, its translation or `unknown` out.
+
+Each word is one datagram, or over connections one line.
 
 Facts. Textbook clients send padded buffers, `nc` a line. A peer that gets a reply may reply in
 turn: an echo server sends it back as a request, and `unknown` is no word either, so two servers

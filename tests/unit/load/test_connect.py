@@ -1,6 +1,4 @@
-"""Connections are opened a bounded number at a time, and each refusal is counted with its
-reason.
-"""
+"""Connections are opened a bounded number at a time; each refusal is counted."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from fastnet.errors import NetworkError
 from fastnet.load.connect import open_connections
 
 
-def test_more_connections_than_the_dialler_has_on_their_way_at_once_all_open() -> None:
+def test_more_connections_than_may_be_pending_all_open() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
         opened = open_connections(Endpoint("tcp", *listener.getsockname()), 700, 5.0)
         for connection in opened.connections:

@@ -1,6 +1,4 @@
-"""A plan that makes no sense is refused before a connection is opened, and one that does is shared
-out evenly.
-"""
+"""Load plans: invalid ones are refused early, messages are divided evenly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The histogram keeps three digits, in the layout of HdrHistogram, the same in C and in Python."""
+"""The histogram keeps three digits, as HdrHistogram does, in C and in Python."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def record_natively(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
 
 
 @given(TRACKED)
-def test_every_value_lies_in_its_slot_and_the_slot_is_narrower_than_a_thousandth(
+def test_every_value_lies_in_a_slot_narrower_than_a_thousandth_of_it(
     value: int,
 ) -> None:
     lowest, highest = slot_range(slot_of(value))

@@ -111,8 +111,9 @@ class DatagramLoop:
             self.answer_datagram(datagram, peer)
 
     def ignores(self, peer: Address) -> bool:
-        """Whether a peer gets no reply: the access list denies it, or it replies by itself and the
-        exchange would never end.
+        """Whether a peer gets no reply.
+
+        The access list denies it, or it replies by itself and the exchange would never end.
         """
         limits = self.context.limits
         if not isinstance(peer, tuple):
@@ -160,7 +161,7 @@ class DatagramLoop:
         return True
 
     def await_room(self) -> bool:
-        """Wait up to DATAGRAM_SEND_TIMEOUT_S for room in the send buffer. Returns whether there is.
+        """Wait for room in the send buffer. Returns whether there is some.
 
         Never for that of a Unix socket: it is the one peer's queue that is full, or all is held by
         peers that do not read.
