@@ -100,9 +100,7 @@ def test_a_closed_standard_input_reads_as_empty() -> None:
 @pytest.mark.parametrize(
     ("behaviour", "code"), [(swallow, 0), (echo, 1)], ids=["nothing-to-write", "bytes-to-write"]
 )
-def test_a_closed_standard_output_is_an_error_only_when_there_is_something_to_write(
-    behaviour, code
-) -> None:  # type: ignore[no-untyped-def]
+def test_closed_standard_output_is_an_error_only_on_a_write(behaviour, code) -> None:  # type: ignore[no-untyped-def]
     with peer(behaviour) as server:
         done = subprocess.run(
             ["sh", "-c", f"exec {shlex.join(command(server.endpoint))} >&-"],

@@ -104,7 +104,7 @@ def test_a_reset_is_exit_code_4_with_both_counts() -> None:
     assert error.count(b"\n") == 1
 
 
-def test_a_reset_while_the_reader_is_slow_neither_spins_nor_loses_what_had_come() -> None:
+def test_reset_during_a_slow_reader_neither_spins_nor_loses_received_bytes() -> None:
     # more than the pipe and the client hold together, so a part waits in the socket
     said = b"x" * 160_000
 
@@ -130,7 +130,7 @@ def test_a_reset_while_the_reader_is_slow_neither_spins_nor_loses_what_had_come(
     assert received == said
 
 
-def test_a_server_that_refuses_the_rest_of_the_input_is_exit_code_4_and_was_heard() -> None:
+def test_refused_input_is_exit_code_4_after_the_reply_was_received() -> None:
     with peer(say(b"no, thank you\n")) as server, client(server.endpoint) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -83,7 +83,7 @@ def test_a_daemon_that_cannot_start_says_so_in_json_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("--daemon",)], ids=["foreground", "daemon"])
-def test_a_second_process_with_the_same_pidfile_is_refused_and_told_whose_it_is(
+def test_a_locked_pidfile_refuses_a_second_process_and_names_the_first(
     tmp_path: Path, more: tuple[str]
 ) -> None:
     with daemon(tmp_path / "pid", "echo") as (pid, _):
@@ -237,7 +237,7 @@ def test_a_name_with_control_characters_cannot_forge_a_log_line(tmp_path: Path) 
     assert all(f"[{server.pid}]" in line for line in text.splitlines())
 
 
-def test_a_launcher_that_is_killed_before_the_daemon_listens_leaves_no_daemon(
+def test_a_launcher_killed_before_the_daemon_listens_leaves_no_daemon(
     tmp_path: Path,
 ) -> None:
     """Its pipe breaks; a daemon nobody heard of must not stay. Shown with an output that is closed

@@ -115,7 +115,7 @@ def serving(
 
 
 @each_way
-def test_no_answer_is_missed_or_half_while_the_file_is_replaced_and_hup_comes(
+def test_no_reply_is_missing_or_partial_during_reloads(
     backend: str, transport: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "words"
@@ -225,7 +225,7 @@ def test_a_file_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_worker_processes_read_it_too_and_one_that_is_replaced_starts_with_the_newest(
+def test_worker_processes_reload_too_and_a_restarted_one_has_the_newest(
     backend: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "words"

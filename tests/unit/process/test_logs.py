@@ -105,7 +105,7 @@ def test_closing_leaves_logging_as_it_was() -> None:
     assert (log.level, log.propagate, list(log.handlers)) == before
 
 
-def test_a_file_that_cannot_be_written_is_a_config_error_and_leaves_no_handler(
+def test_an_unwritable_log_file_is_a_config_error_and_leaves_no_handler(
     tmp_path: Path,
 ) -> None:
     before = list(log.handlers)
