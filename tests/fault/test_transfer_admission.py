@@ -70,10 +70,10 @@ STRANGERS: dict[str, Callable[[socket.socket], object]] = {
 def test_a_transfer_that_runs_is_not_disturbed(
     tmp_path: Path, stranger: Callable[[socket.socket], object]
 ) -> None:
-    with receiving(tmp_path) as side, Forger(side.dial(), "send").greeted() as forger:
+    with receiving(tmp_path) as side, Forger(side.dial(), "send").after_hello() as forger:
         forger.manifest(file_row("big", BIG))
-        forger.hear_until(FrameKind.PLAN)
-        forger.say(extent(0, 0, BIG[:HALF]))
+        forger.receive_until(FrameKind.PLAN)
+        forger.send_bytes(extent(0, 0, BIG[:HALF]))
         with crowd((side.where.host, side.where.port), 5) as strangers:
             for sock in strangers:
                 stranger(sock)
@@ -93,12 +93,12 @@ def finish_big(forger: Forger) -> None:
         digest.add(start, HALF, digest_of(BIG[start : start + HALF]))
     whole = digest.of_size(len(BIG))
     proof.add(0, len(BIG), whole)
-    forger.say(
+    forger.send_bytes(
         extent(0, HALF, BIG[HALF:]),
         pack_json(FrameKind.END, {"entry": 0, "size": len(BIG), "digest": whole.hex()}),
     )
     forger.frame(FrameKind.FINISH, {"transcript": proof.digest().hex(), "files": 1})
-    forger.hear_until(FrameKind.ACK)
+    forger.receive_until(FrameKind.ACK)
     forger.frame(FrameKind.FINISH, {})
 
 
@@ -121,13 +121,13 @@ def test_a_listener_that_waits_goes_on_waiting(
 
 
 def test_a_second_peer_is_told_that_the_listener_is_busy(tmp_path: Path) -> None:
-    with receiving(tmp_path) as side, Forger(side.dial(), "send").greeted() as forger:
+    with receiving(tmp_path) as side, Forger(side.dial(), "send").after_hello() as forger:
         forger.manifest(file_row("a"))
-        forger.hear_until(FrameKind.PLAN)
-        with Forger(side.dial(), "send").greeted() as second:
-            assert b"busy" in second.hear_until(FrameKind.ERROR)
+        forger.receive_until(FrameKind.PLAN)
+        with Forger(side.dial(), "send").after_hello() as second:
+            assert b"busy" in second.receive_until(FrameKind.ERROR)
             second.drain()
-        forger.say(finish())
+        forger.send_bytes(finish())
         forger.drain()
         assert isinstance(side.end(), TransferError)
 
@@ -226,10 +226,10 @@ def test_a_listening_sender_tells_a_stranger_nothing(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"x")
     with sending([tmp_path / "secret"], token=b"a token of sixteen bytes") as side:
         for hello in ({}, {"has_token": True}):
-            with Forger(side.dial(), "recv", **hello).greeted() as forger:
+            with Forger(side.dial(), "recv", **hello).after_hello() as forger:
                 if hello:
                     forger.frame(FrameKind.TOKEN, {"mac": "00" * 32})
-                kind, payload = forger.hear()
+                kind, payload = forger.receive_frame()
                 assert kind == FrameKind.ERROR
                 assert b"secret" not in payload
                 forger.drain()
@@ -255,8 +255,8 @@ def test_a_peer_that_sends_our_own_proof_back_is_not_let_in(tmp_path: Path) -> N
                     peek += sock.recv(4096)
                 nonce = peek[peek.index(b'"nonce":"') + 9 :][:64].decode()
                 forger = Forger(sock, "recv", nonce=nonce, has_token=True)
-                proof = forger.hear_until(FrameKind.TOKEN)
-                forger.say(HEAD.pack(FrameKind.TOKEN, len(proof)), proof)
+                proof = forger.receive_until(FrameKind.TOKEN)
+                forger.send_bytes(HEAD.pack(FrameKind.TOKEN, len(proof)), proof)
                 forger.drain()
             error = victim.end()
     assert isinstance(error, TransferError)
@@ -270,10 +270,10 @@ def test_strangers_that_use_up_the_descriptors_end_no_transfer(tmp_path: Path) -
     with running("recv", "--listen", 0, "--into", tmp_path, preexec_fn=few) as receiver:
         where = receiver.endpoint()
         sock = socket.create_connection((where.host, where.port), DEADLINE_S)
-        with Forger(sock, "send").greeted() as forger:
+        with Forger(sock, "send").after_hello() as forger:
             forger.manifest(file_row("big", BIG))
-            forger.hear_until(FrameKind.PLAN)
-            forger.say(extent(0, 0, BIG[:HALF]))
+            forger.receive_until(FrameKind.PLAN)
+            forger.send_bytes(extent(0, 0, BIG[:HALF]))
             with crowd((where.host, where.port), 60):
                 finish_big(forger)
                 forger.drain()

@@ -147,11 +147,11 @@ def test_a_link_that_leads_out_is_not_made_and_the_rest_is(
     inside: Path, outside: Path, target: str
 ) -> None:
     with receiving(inside) as side:
-        with Forger(side.dial(), "send").greeted() as forger:
+        with Forger(side.dial(), "send").after_hello() as forger:
             forger.manifest(link_row("bad", target), link_row("here", "."), file_row("a"))
-            forger.hear_until(FrameKind.PLAN)
-            forger.say(pack((2, b"x")), finish((2, b"x")))
-            forger.hear_until(FrameKind.ACK)
+            forger.receive_until(FrameKind.PLAN)
+            forger.send_bytes(pack((2, b"x")), finish((2, b"x")))
+            forger.receive_until(FrameKind.ACK)
         assert isinstance(side.end(), TransferError)
     assert tree(inside) == {"here": ".", "a": b"x"}
 
@@ -167,7 +167,7 @@ def test_a_link_that_is_there_already_is_not_followed(
     with receiving(inside, overwrite=overwrite) as side:
         with Forger(side.dial(), "send") as forger:
             forger.manifest(*rows)
-            forger.say(pack((index, b"x")), finish((index, b"x")))
+            forger.send_bytes(pack((index, b"x")), finish((index, b"x")))
             forger.drain()
         side.end()
         assert side.error is None or isinstance(side.error, FastnetError), side.error
@@ -180,12 +180,12 @@ def test_a_folder_that_exists_is_opened_to_nobody(inside: Path, overwrite: str) 
     (inside / "shared").mkdir(mode=0o700)
     (inside / "shared").chmod(0o750)
     with receiving(inside, overwrite=overwrite) as side:
-        with Forger(side.dial(), "send").greeted() as forger:
+        with Forger(side.dial(), "send").after_hello() as forger:
             forger.manifest(
                 folder_row("private", 0o777), folder_row("shared", 0o007), folder_row("new", 0o707)
             )
-            forger.say(finish())
-            forger.hear_until(FrameKind.ACK)
+            forger.send_bytes(finish())
+            forger.receive_until(FrameKind.ACK)
         assert side.end() is None
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in inside.iterdir()} == {
         "private": 0o700,
@@ -196,12 +196,12 @@ def test_a_folder_that_exists_is_opened_to_nobody(inside: Path, overwrite: str) 
 
 def test_no_entry_brings_a_privilege(inside: Path) -> None:
     with receiving(inside) as side:
-        with Forger(side.dial(), "send").greeted() as forger:
+        with Forger(side.dial(), "send").after_hello() as forger:
             forger.manifest(
                 folder_row("d", 0o7777), file_row("f", mode=0o6755), file_row("g", mode=-1)
             )
-            forger.say(pack((1, b"x"), (2, b"x")), finish((1, b"x"), (2, b"x")))
-            forger.hear_until(FrameKind.ACK)
+            forger.send_bytes(pack((1, b"x"), (2, b"x")), finish((1, b"x"), (2, b"x")))
+            forger.receive_until(FrameKind.ACK)
         assert side.end() is None
     assert [path for path in inside.iterdir() if path.stat().st_mode & 0o7000] == []
 
@@ -209,11 +209,11 @@ def test_no_entry_brings_a_privilege(inside: Path) -> None:
 def test_a_file_and_the_number_that_another_one_would_get_both_arrive(inside: Path) -> None:
     (inside / "a.jpg").write_bytes(b"old")
     with receiving(inside, overwrite="rename") as side:
-        with Forger(side.dial(), "send").greeted() as forger:
+        with Forger(side.dial(), "send").after_hello() as forger:
             forger.manifest(file_row("a.jpg", b"one"), file_row("a (2).jpg", b"two"))
             files = (0, b"one"), (1, b"two")
-            forger.say(pack(*files), finish(*files))
-            forger.hear_until(FrameKind.ACK)
+            forger.send_bytes(pack(*files), finish(*files))
+            forger.receive_until(FrameKind.ACK)
         assert side.end() is None
     assert tree(inside) == {"a.jpg": b"old", "a (3).jpg": b"one", "a (2).jpg": b"two"}
 
@@ -242,7 +242,7 @@ def test_what_somebody_put_where_our_unfinished_file_would_be_is_not_written_to(
     big = bytes(200_000)
     with receiving(inside) as side, Forger(side.dial(), "send") as forger:
         forger.manifest(file_row("big", big))
-        forger.say(extent(0, 0, big))
+        forger.send_bytes(extent(0, 0, big))
         forger.drain()
         assert isinstance(side.end(), TransferError)
     assert (outside / "kept").read_bytes() == b"kept"
@@ -260,7 +260,7 @@ def test_a_receiver_killed_while_it_gave_a_file_its_name_does_not_write_to_that_
     (inside / ".big.fastnet-part").hardlink_to(inside / "big")
     with receiving(inside, overwrite="always") as side, Forger(side.dial(), "send") as forger:
         forger.manifest(file_row("big", new))
-        forger.say(extent(0, 0, new[:100_000]))
+        forger.send_bytes(extent(0, 0, new[:100_000]))
         forger.drain()
         assert isinstance(side.end(), TransferError)
     assert (inside / "big").read_bytes() == old

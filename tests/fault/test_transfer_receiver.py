@@ -92,7 +92,7 @@ def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(
                 forger = Forger(sock, "send")
                 if when == "data":
                     forger.manifest(file_row("a"))
-                forger.say(frame)
+                forger.send_bytes(frame)
             began_s = monotonic()
             with contextlib.suppress(ConnectionError):
                 while sock.recv(1 << 16):
@@ -120,9 +120,9 @@ def test_a_peer_that_floods_with_signs_of_life_instead_of_a_manifest_is_left(ins
 
 
 def test_a_transfer_that_is_flooded_with_signs_of_life_can_be_stopped(inside: Path) -> None:
-    with receiving(inside) as side, Forger(side.dial(), "send").greeted() as forger:
+    with receiving(inside) as side, Forger(side.dial(), "send").after_hello() as forger:
         forger.manifest(file_row("a"))
-        forger.hear_until(FrameKind.PLAN)
+        forger.receive_until(FrameKind.PLAN)
         with flooding(forger, KEEPALIVE):
             side.stop()
             refused(side.end(), ErrorCode.INTERRUPTED)
@@ -140,7 +140,7 @@ def test_a_manifest_that_comes_byte_by_byte_is_not_waited_for(inside: Path) -> N
     with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send") as forger:
         waited = threading.Event()
         for i in range(len(frame)):
-            forger.say(frame[i : i + 1])
+            forger.send_bytes(frame[i : i + 1])
             if side.is_over() or waited.wait(0.05):
                 break
         assert i < len(frame) - 1
@@ -148,10 +148,13 @@ def test_a_manifest_that_comes_byte_by_byte_is_not_waited_for(inside: Path) -> N
 
 
 def test_a_sender_that_has_our_word_and_never_ends_does_not_hold_us(inside: Path) -> None:
-    with receiving(inside, stall_s=1.0) as side, Forger(side.dial(), "send").greeted() as forger:
+    with (
+        receiving(inside, stall_s=1.0) as side,
+        Forger(side.dial(), "send").after_hello() as forger,
+    ):
         forger.manifest(file_row("a"))
-        forger.say(pack((0, b"x")), finish((0, b"x")))
-        forger.hear_until(FrameKind.ACK)
+        forger.send_bytes(pack((0, b"x")), finish((0, b"x")))
+        forger.receive_until(FrameKind.ACK)
         with flooding(forger, KEEPALIVE):
             assert side.end() is None
     assert tree(inside) == {"a": b"x"}
@@ -267,7 +270,7 @@ JSON = {
 def test_a_control_frame_that_is_no_such_object_is_refused(inside: Path, payload: bytes) -> None:
     with receiving(inside) as side:
         with Forger(side.dial(), "send") as forger:
-            forger.say(head(FrameKind.MANIFEST, len(payload)), payload)
+            forger.send_bytes(head(FrameKind.MANIFEST, len(payload)), payload)
             forger.drain()
         refused(side.end())
     assert tree(inside) == {}
@@ -319,10 +322,10 @@ def test_data_that_is_not_what_was_announced_is_refused_and_nothing_has_its_name
     inside: Path, frames: bytes
 ) -> None:
     with receiving(inside) as side:
-        with Forger(side.dial(), "send").greeted() as forger:
+        with Forger(side.dial(), "send").after_hello() as forger:
             forger.manifest(BIG_ROW, file_row("small"))
-            forger.hear_until(FrameKind.PLAN)
-            forger.say(frames)
+            forger.receive_until(FrameKind.PLAN)
+            forger.send_bytes(frames)
             forger.drain()
         refused(side.end())
     assert set(tree(inside)) <= {".big.fastnet-part", ".big.fastnet-journal"}
@@ -347,9 +350,9 @@ WRONG = {
 @pytest.mark.parametrize(("row", "frames"), WRONG.values(), ids=WRONG.keys())
 def test_bytes_with_another_digest_get_no_name(inside: Path, row: Row, frames: bytes) -> None:
     with receiving(inside) as side:
-        with Forger(side.dial(), "send").greeted() as forger:
+        with Forger(side.dial(), "send").after_hello() as forger:
             forger.manifest(row)
-            forger.say(
+            forger.send_bytes(
                 frames,
                 pack_json(
                     FrameKind.END, {"entry": 0, "size": row[4], "digest": digest_of(BIG).hex()}
@@ -363,14 +366,14 @@ def test_bytes_with_another_digest_get_no_name(inside: Path, row: Row, frames: b
 def test_reasons_for_files_that_do_not_come_are_kept_short(inside: Path) -> None:
     many = 200
     with receiving(inside) as side:
-        with Forger(side.dial(), "send").greeted() as forger:
+        with Forger(side.dial(), "send").after_hello() as forger:
             forger.manifest(*(file_row(f"{i}") for i in range(many)))
             for i in range(many):
                 forger.frame(
                     FrameKind.END, {"entry": i, "code": "source", "text": "\x1b[2J" + "x" * 100_000}
                 )
-            forger.say(finish())
-            forger.hear_until(FrameKind.ACK)
+            forger.send_bytes(finish())
+            forger.receive_until(FrameKind.ACK)
         error = side.end()
     assert isinstance(error, TransferError)
     assert f"and {many - 1} more" in str(error)
@@ -393,11 +396,11 @@ def test_a_stream_whose_reader_reads_nothing_holds_nobody(tmp_path: Path, how: s
     try:
         with (
             receiving(None, output=tmp_path / "fifo") as side,
-            Forger(side.dial(), "send").greeted() as forger,
+            Forger(side.dial(), "send").after_hello() as forger,
         ):
             forger.manifest(["s", "stdin", 0o600, 1, 0, ""])
-            forger.hear_until(FrameKind.PLAN)
-            forger.say(extent(0, 0, bytes(1 << 20))[: 1 << 20])
+            forger.receive_until(FrameKind.PLAN)
+            forger.send_bytes(extent(0, 0, bytes(1 << 20))[: 1 << 20])
             eventually(
                 lambda: (
                     struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, bytes(4)))[0] > 60_000

@@ -37,8 +37,8 @@ def source(tmp_path: Path) -> Path:
 @contextmanager
 def asked(source: Path, **given: Any) -> Iterator[tuple[Victim, Forger]]:
     """A sender that has said what it would send, and waits for a plan."""
-    with sending([source], **given) as side, Forger(side.dial(), "recv").greeted() as forger:
-        forger.hear_until(FrameKind.MANIFEST)
+    with sending([source], **given) as side, Forger(side.dial(), "recv").after_hello() as forger:
+        forger.receive_until(FrameKind.MANIFEST)
         yield side, forger
 
 
@@ -100,7 +100,7 @@ NO_PLANS = {
 @pytest.mark.parametrize("frame", NO_PLANS.values(), ids=NO_PLANS.keys())
 def test_what_is_no_plan_is_refused_before_more_of_it_is_read(source: Path, frame: bytes) -> None:
     with asked(source) as (side, forger):
-        forger.say(frame)
+        forger.send_bytes(frame)
         forger.drain()
         refused(side.end())
 
@@ -125,7 +125,7 @@ def test_a_word_that_comes_before_the_data_is_no_confirmation(source: Path) -> N
 def taken(forger: Forger) -> str:
     """Give the right plan, take everything to its end, and return the sender's proof."""
     forger.frame(FrameKind.PLAN, PLAN)
-    proof: str = json.loads(forger.hear_until(FrameKind.FINISH))["transcript"]
+    proof: str = json.loads(forger.receive_until(FrameKind.FINISH))["transcript"]
     return proof
 
 
@@ -177,7 +177,7 @@ def test_without_a_word_everything_sent_is_unconfirmed(source: Path, how: str) -
         elif how == "ends":
             forger.sock.close()
         elif how == "says nonsense":
-            forger.say(b"\0" * 100)
+            forger.send_bytes(b"\0" * 100)
         error = side.end()
     if how == "says nonsense":
         refused(error)
@@ -200,7 +200,7 @@ def test_a_receiver_that_says_nothing_is_left_at_the_time_out(source: Path) -> N
 def test_a_receiver_that_begins_a_frame_and_stops_is_left_at_the_time_out(source: Path) -> None:
     with asked(source, stall_s=1.0) as (side, forger):
         forger.frame(FrameKind.PLAN, PLAN)
-        forger.say(HEAD.pack(FrameKind.ERROR, 100)[:3])
+        forger.send_bytes(HEAD.pack(FrameKind.ERROR, 100)[:3])
         reading = threading.Thread(target=forger.drain)
         reading.start()
         try:
@@ -214,7 +214,7 @@ def test_a_receiver_that_floods_while_it_takes_does_not_stop_the_transfer(source
     with asked(source) as (side, forger):
         forger.frame(FrameKind.PLAN, PLAN)
         with flooding(forger, alive):
-            forger.hear_until(FrameKind.FINISH)
+            forger.receive_until(FrameKind.FINISH)
             side.stop()
             refused(side.end(), ErrorCode.INTERRUPTED)
 
@@ -246,6 +246,6 @@ def test_an_error_that_is_badly_told_is_an_error_all_the_same(
     source: Path, fields: dict[str, Any]
 ) -> None:
     with asked(source) as (side, forger):
-        forger.say(pack_json(FrameKind.ERROR, fields))
+        forger.send_bytes(pack_json(FrameKind.ERROR, fields))
         forger.drain()
         assert isinstance(side.end(), TransferError)

@@ -39,9 +39,9 @@ class Liar(Forger):
     def __init__(self, victim: Victim, *rows: list[object], streams: int = STREAMS_MAX) -> None:
         super().__init__(victim.dial(), "send", streams=streams)
         assert self.exactly(len(MAGIC)) == MAGIC
-        self.session_id = json.loads(self.hear_until(FrameKind.HELLO))["session_id"]
+        self.session_id = json.loads(self.receive_until(FrameKind.HELLO))["session_id"]
         self.manifest(*(rows or [file_row(NAME, DATA)]), data_bytes=FILE_BYTES)
-        self.hear_until(FrameKind.PLAN)
+        self.receive_until(FrameKind.PLAN)
 
     def end(self, extents: int) -> None:
         self.frame(
@@ -50,14 +50,14 @@ class Liar(Forger):
 
     def finish(self, *files: tuple[int, bytes]) -> None:
         """An honest end."""
-        self.say(finish(*files))
-        self.hear_until(FrameKind.ACK)
+        self.send_bytes(finish(*files))
+        self.receive_until(FrameKind.ACK)
         self.frame(FrameKind.FINISH, {})
 
 
 def lane(victim: Victim, session_id: str) -> Forger:
     """A further connection."""
-    return Forger(victim.dial(), "send", joins_session=session_id).greeted()
+    return Forger(victim.dial(), "send", joins_session=session_id).after_hello()
 
 
 def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(
@@ -67,8 +67,8 @@ def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(
     with receiving(tmp_path / "in") as victim, Liar(victim, file_row(NAME, data)) as liar:
         for session_id in ("no session_id", liar.session_id[:-1], liar.session_id + "0"):
             with lane(victim, session_id) as stranger:
-                assert b"no such transfer" in stranger.hear_until(FrameKind.ERROR)
-        liar.say(pack((0, data)))
+                assert b"no such transfer" in stranger.receive_until(FrameKind.ERROR)
+        liar.send_bytes(pack((0, data)))
         liar.finish((0, data))
         assert victim.end() is None
     assert tree(tmp_path / "in") == {NAME: data}
@@ -77,7 +77,7 @@ def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(
 def test_one_that_comes_before_the_transfer_has_begun_belongs_to_it(tmp_path: Path) -> None:
     with receiving(tmp_path / "in") as victim, Forger(victim.dial(), "send", streams=2) as one:
         assert one.exactly(len(MAGIC)) == MAGIC
-        with lane(victim, json.loads(one.hear_until(FrameKind.HELLO))["session_id"]) as other:
+        with lane(victim, json.loads(one.receive_until(FrameKind.HELLO))["session_id"]) as other:
             kind, _ = HEAD.unpack(other.exactly(HEAD.size))
             assert kind == FrameKind.KEEPALIVE
 
@@ -86,7 +86,7 @@ def test_connections_beyond_the_most_are_closed(tmp_path: Path) -> None:
     with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
         lanes = [lane(victim, liar.session_id) for _ in range(STREAMS_MAX - 1)]
         with lane(victim, liar.session_id) as one_more, pytest.raises((EOFError, ConnectionError)):
-            one_more.hear()
+            one_more.receive_frame()
         for each in lanes:
             each.sock.close()
 
@@ -118,7 +118,7 @@ def test_what_no_further_connection_may_say_ends_the_transfer(what, tmp_path: Pa
         Liar(victim) as liar,
         lane(victim, liar.session_id) as other,
     ):
-        other.say(what)
+        other.send_bytes(what)
         assert isinstance(victim.end(), ProtocolError)
     assert NAME not in tree(tmp_path / "in")
 
@@ -130,7 +130,7 @@ def test_a_wrong_digest_in_a_further_connection_is_found(tmp_path: Path) -> None
         lane(victim, liar.session_id) as other,
     ):
         right = extent(0, 0, DATA[:1000])
-        other.say(right[:-1], b"!")
+        other.send_bytes(right[:-1], b"!")
         error = victim.end()
     assert isinstance(error, TransferError)
     assert "digests differ" in str(error)
@@ -143,8 +143,8 @@ def test_extents_that_overlap_in_two_connections_are_found(tmp_path: Path) -> No
         Liar(victim) as liar,
         lane(victim, liar.session_id) as other,
     ):
-        liar.say(extent(0, 0, DATA[: EXTENT_BYTES + 1]))
-        other.say(extent(0, EXTENT_BYTES, DATA[EXTENT_BYTES:]))
+        liar.send_bytes(extent(0, 0, DATA[: EXTENT_BYTES + 1]))
+        other.send_bytes(extent(0, EXTENT_BYTES, DATA[EXTENT_BYTES:]))
         liar.end(2)
         error = victim.end()
     assert isinstance(error, ProtocolError)
@@ -160,7 +160,7 @@ def test_an_extent_that_is_promised_and_never_comes_is_not_waited_for_longer_tha
         Liar(victim) as liar,
         lane(victim, liar.session_id),
     ):
-        liar.say(extent(0, 0, DATA))
+        liar.send_bytes(extent(0, 0, DATA))
         liar.end(2)
         error = victim.end()
     assert isinstance(error, TransferError)
@@ -170,7 +170,9 @@ def test_an_extent_that_is_promised_and_never_comes_is_not_waited_for_longer_tha
 
 def test_more_extents_than_the_sender_counts_are_no_file(tmp_path: Path) -> None:
     with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
-        liar.say(extent(0, 0, DATA[:EXTENT_BYTES]), extent(0, EXTENT_BYTES, DATA[EXTENT_BYTES:]))
+        liar.send_bytes(
+            extent(0, 0, DATA[:EXTENT_BYTES]), extent(0, EXTENT_BYTES, DATA[EXTENT_BYTES:])
+        )
         liar.end(1)
         assert isinstance(victim.end(), ProtocolError)
     assert NAME not in tree(tmp_path / "in")
@@ -182,7 +184,7 @@ def test_a_further_connection_that_says_nothing_holds_nobody_up(tmp_path: Path) 
         Liar(victim) as liar,
         lane(victim, liar.session_id),
     ):
-        liar.say(extent(0, 0, DATA))
+        liar.send_bytes(extent(0, 0, DATA))
         liar.frame(
             FrameKind.END,
             {"entry": 0, "size": FILE_BYTES, "digest": digest_of(DATA).hex(), "extents": 1},
@@ -198,10 +200,10 @@ def test_a_further_connection_needs_the_token_too(tmp_path: Path) -> None:
         Forger(victim.dial(), "send", has_token=True) as one,
     ):
         assert one.exactly(len(MAGIC)) == MAGIC
-        session_id = json.loads(one.hear_until(FrameKind.HELLO))["session_id"]
+        session_id = json.loads(one.receive_until(FrameKind.HELLO))["session_id"]
         with Forger(victim.dial(), "send", joins_session=session_id) as other:
             assert other.exactly(len(MAGIC)) == MAGIC
-            assert b"token" in other.hear_until(FrameKind.ERROR)
+            assert b"token" in other.receive_until(FrameKind.ERROR)
 
 
 def test_a_receiver_that_gives_up_resets_and_does_not_merely_end(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-"""A peer of fastnet/1 that says whatever it is told to, and a real side of a transfer for it to say
-it to.
-"""
+"""Forged peer of fastnet/1 that sends arbitrary frames, and a real side of a transfer."""
 
 from __future__ import annotations
 
@@ -99,17 +97,17 @@ class Forger:
             "nonce": nonce().hex(),
             "has_token": False,
         }
-        self.say(
+        self.send_bytes(
             MAGIC + pack_json(FrameKind.HELLO, mine | {"digest": digest, "dry_run": False} | hello)
         )
 
-    def say(self, *data: bytes) -> None:
+    def send_bytes(self, *data: bytes) -> None:
         """Send, as far as the other side lets us: one that has had enough resets."""
         with contextlib.suppress(ConnectionError):
             self.sock.sendall(b"".join(data))
 
     def frame(self, kind: FrameKind, fields: dict[str, Any]) -> None:
-        self.say(pack_json(kind, fields))
+        self.send_bytes(pack_json(kind, fields))
 
     def manifest(self, *rows: Row, **more: Any) -> None:
         self.frame(FrameKind.MANIFEST, {"entries": list(rows), "last": True} | more)
@@ -123,26 +121,26 @@ class Forger:
             data += part
         return data
 
-    def hear(self) -> tuple[int, bytes]:
-        """The next frame but signs of life. Raises EOFError and ConnectionError."""
+    def receive_frame(self) -> tuple[int, bytes]:
+        """Receive the next frame, skipping KEEPALIVE. Raises EOFError and ConnectionError."""
         while True:
             kind, length = HEAD.unpack(self.exactly(HEAD.size))
             payload = self.exactly(length)
             if kind != FrameKind.KEEPALIVE:
                 return kind, payload
 
-    def hear_until(self, wanted: FrameKind) -> bytes:
+    def receive_until(self, wanted: FrameKind) -> bytes:
         """The payload of the next frame of that kind, which must come."""
         while True:
-            kind, payload = self.hear()
+            kind, payload = self.receive_frame()
             assert kind != FrameKind.ERROR or wanted == FrameKind.ERROR, payload
             if kind == wanted:
                 return payload
 
-    def greeted(self) -> Forger:
+    def after_hello(self) -> Forger:
         """Read the other side's hello."""
         assert self.exactly(len(MAGIC)) == MAGIC
-        self.hear_until(FrameKind.HELLO)
+        self.receive_until(FrameKind.HELLO)
         return self
 
     def drain(self) -> bool:
@@ -199,11 +197,13 @@ def extent(entry: int, offset: int, data: bytes) -> bytes:
 
 
 def finish(*files: tuple[int, bytes]) -> bytes:
-    """The end of a transfer of these files, with the right proof."""
-    proof = Transcript(Algorithm("xxh3-128"))
+    """The end of a transfer of these files, with the right transcript."""
+    transcript = Transcript(Algorithm("xxh3-128"))
     for entry, data in files:
-        proof.add(entry, len(data), digest_of(data))
-    return pack_json(FrameKind.FINISH, {"transcript": proof.digest().hex(), "files": len(files)})
+        transcript.add(entry, len(data), digest_of(data))
+    return pack_json(
+        FrameKind.FINISH, {"transcript": transcript.digest().hex(), "files": len(files)}
+    )
 
 
 def tree(folder: Path) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def offer(side: Victim, *rows: Row, files: bytes = b"") -> BaseException | None:
     """
     with Forger(side.dial(), "send") as forger:
         forger.manifest(*rows)
-        forger.say(files)
+        forger.send_bytes(files)
         forger.drain()
     return side.end()
 

@@ -1,12 +1,11 @@
-"""What happens during a transfer, as values: one class for the library, the progress bar and
-`--json`.
+"""Events of a transfer: one class for the library, the progress bar and `--json`.
 
     listening   endpoint
     start       peer, endpoint, name, total_bytes
     progress    bytes, total_bytes, files, total_files
     file        name, bytes: one file is whole and under its final name, or sent
-    message     text, peer: last words of a raw peer
-    ack         bytes, files: the receiver has said that it has them
+    message     text, peer: a notice, or the final message of a raw peer
+    ack         bytes, files: the receiver has acknowledged them
     error       code, text: the end of one transfer; code is a word of ErrorCode
     report      report: the end of one transfer, good or bad
 
@@ -33,19 +32,19 @@ EventKind = Literal["listening", "start", "progress", "file", "message", "ack", 
 class ErrorCode(enum.StrEnum):
     """Why a transfer ended badly; stable words for programs."""
 
-    REFUSED = "refused"  # the other side said no
+    REFUSED = "refused"  # the other side declined
     EXISTS = "exists"  # the target is there and may not be replaced
     RESET = "reset"  # the other side broke the connection
-    STALLED = "stalled"  # nothing moved for the time-out
+    STALLED = "stalled"  # nothing moved for the idle timeout
     SHRANK = "shrank"  # the source became shorter while it was sent
     CHANGED = "changed"  # the source was changed while it was sent
     DISK_FULL = "disk_full"  # no space, quota or file size left at the target
     SOURCE = "source"  # the source cannot be read
     TARGET = "target"  # the target cannot be written
     MISMATCH = "mismatch"  # digests differ
-    PROTOCOL = "protocol"  # the other side does not speak this, or lies
+    PROTOCOL = "protocol"  # the other side violates the protocol
     LIMIT = "limit"  # more than was allowed
-    UNCONFIRMED = "unconfirmed"  # all was sent, nobody said that it arrived
+    UNCONFIRMED = "unconfirmed"  # all was sent, no acknowledgement came
     INTERRUPTED = "interrupted"  # stopped from here
     NETWORK = "network"  # any other failure of the connection
     FAILED = "failed"  # anything else
