@@ -65,7 +65,7 @@ def test_a_file_that_is_no_socket_is_left_alone(serve: Serve, tmp_path) -> None:
 
 @pytest.mark.parametrize("before", ["nothing", "stale"])
 @pytest.mark.parametrize("transport", ["unix", "unixgram"])
-def test_of_servers_that_want_one_path_at_once_one_gets_it_and_keeps_it(
+def test_one_of_several_servers_that_bind_one_path_concurrently_gets_it(
     tmp_path, transport, before
 ) -> None:
     """T2. Also in the moment between bind and listen, when a stream socket looks as stale as a file
@@ -101,9 +101,7 @@ def test_of_servers_that_want_one_path_at_once_one_gets_it_and_keeps_it(
                 each.close()
 
 
-def test_a_folder_that_somebody_keeps_locked_is_one_sentence_with_a_hint(
-    tmp_path, monkeypatch
-) -> None:
+def test_a_locked_folder_is_one_sentence_with_a_hint(tmp_path, monkeypatch) -> None:
     """T2."""
     monkeypatch.setattr(unix, "SOCKET_FILE_TURN_S", 0.01)
     folder = os.open(tmp_path, os.O_RDONLY)

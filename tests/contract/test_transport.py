@@ -149,7 +149,7 @@ def test_two_servers_on_port_zero_get_two_ports() -> None:
 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("engine", ["epoll", "uring"])
-def test_a_port_is_bound_again_at_once_after_its_server_closed_first(
+def test_a_port_is_bound_again_while_a_connection_is_in_time_wait(
     engine, serve: Serve, dial: Dial
 ) -> None:
     """T1. Its connection is still in TIME_WAIT, and nothing else of it holds the port."""
