@@ -1,4 +1,7 @@
-"""Options of a transfer: the typed keywords of the library and the one definition behind them."""
+"""Options of a transfer.
+
+The typed keywords of the library and the one definition behind them.
+"""
 
 from __future__ import annotations
 

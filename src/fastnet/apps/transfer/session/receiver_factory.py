@@ -24,7 +24,10 @@ STDOUT_PATH = "-"
 
 
 class ReceiverFactory:
-    """Call it with an authenticated connection for its Receiver. Close it to release the target."""
+    """Call it with an authenticated connection for its Receiver.
+
+    Close it to release the target.
+    """
 
     def __init__(
         self,

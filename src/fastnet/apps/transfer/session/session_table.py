@@ -19,7 +19,10 @@ SESSION_ID_BYTES = 16
 
 
 class SessionTable:
-    """From the session id to the session, or to its promise. Methods may be called in any thread."""
+    """From the session id to the session, or to its promise.
+
+    Methods may be called in any thread.
+    """
 
     def __init__(self) -> None:
         self._sessions: dict[str, Future[TransferSession]] = {}
