@@ -22,7 +22,6 @@
 #include <sys/un.h>
 
 #include "fn_context.h"
-#include "fn_slots.h"
 #include "fn_sys.h"
 
 #ifndef UDP_SEGMENT

@@ -1,5 +1,7 @@
-/* Children of the fork engine: async-signal-safe calls only, for other threads may hold any lock at
- * the fork. */
+/* Child processes of the fork engine: fork(2), signals, descriptors, waitpid(2).
+ *
+ * Only async-signal-safe calls (signal-safety(7)): another thread may hold any lock at the fork.
+ * The pure twin is engine/forked.py. */
 #ifndef FN_CHILD_H
 #define FN_CHILD_H
 
@@ -11,24 +13,26 @@
 #include "fn_sys.h"
 
 /* fork(2). Returns the child's pid, 0 in the child, or -errno. */
-static inline pid_t fn_fork(void) {
+static inline pid_t fn_child_fork(void) {
     pid_t pid = fork();
     return pid < 0 ? -errno : pid;
 }
 
-/* In the child: signals meant for the whole group are the parent's business, and no handler of
- * Python's may run here. */
-static inline void fn_child_signals(void) {
+/* In the child: ignore signals sent to the process group, which are the parent's decision, and run
+ * no signal handler of Python's. */
+static inline void fn_child_reset_signals(void) {
     static const int parents[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
     sigset_t none;
-    for (size_t i = 0; i < sizeof parents / sizeof *parents; i++) signal(parents[i], SIG_IGN);
+    for (size_t i = 0; i < sizeof parents / sizeof *parents; i++) {
+        signal(parents[i], SIG_IGN);
+    }
     sigemptyset(&none);
     pthread_sigmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Wait for a child that has ended or soon will. Returns 1 if it died before it had counted its
- * connection as closed. If somebody else took its status (SIGCHLD ignored, or a waitpid(-1)
- * elsewhere in the process), it counts as ended well. */
+/* Wait for a child that has exited or is about to. Returns 1 if it died before it had counted its
+ * connection as closed. If its status was collected elsewhere (SIGCHLD ignored, or a waitpid(-1) in
+ * the same process), it counts as a clean exit. */
 static inline int fn_child_reap(pid_t pid) {
     int status;
     pid_t got;
@@ -38,19 +42,31 @@ static inline int fn_child_reap(pid_t pid) {
     return got == pid && !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-/* In the child: close every descriptor above standard error but these two (-1 for none). A child
- * keeps a copy of all that the process had open, and a copied connection of another loop would
- * never end for its peer. */
-static inline void fn_child_keep_only(int a, int b) {
-    int low = a < b ? a : b, high = a < b ? b : a, from = STDERR_FILENO + 1;
-    for (int i = 0; i < 3; i++) {
-        int to = i == 0 ? low - 1 : i == 1 ? high - 1 : INT_MAX;
-        if (to >= from && syscall(SYS_close_range, from, to, 0) < 0)
-            for (int fd = from; fd <= to && fd < sysconf(_SC_OPEN_MAX); fd++) close(fd);
-        from = (i == 0 ? low : high) + 1 > from ? (i == 0 ? low : high) + 1 : from;
+/* Close the descriptors from..to; without close_range(2) one by one. */
+static inline void fn_child_close_range(int from, int to) {
+    if (to < from || syscall(SYS_close_range, from, to, 0) == 0) {
+        return;
+    }
+    for (int fd = from; fd <= to && fd < sysconf(_SC_OPEN_MAX); fd++) {
+        close(fd);
     }
 }
 
-static inline void fn_exit(int status) { _exit(status); }
+/* In the child: close every descriptor above standard error except a and b (-1: none). A child has
+ * a copy of every descriptor of the process, and a copied connection of another loop would never
+ * end for its peer. */
+static inline void fn_child_keep_only(int a, int b) {
+    int keep[2] = {a < b ? a : b, a < b ? b : a};
+    int from = STDERR_FILENO + 1;
+    for (int i = 0; i < 2; i++) {
+        fn_child_close_range(from, keep[i] - 1);
+        if (keep[i] + 1 > from) {
+            from = keep[i] + 1;
+        }
+    }
+    fn_child_close_range(from, INT_MAX);
+}
+
+static inline void fn_child_exit(int status) { _exit(status); }
 
 #endif

@@ -1,5 +1,4 @@
-/* Time that never goes backwards (clock_gettime(2)); the wall clock is for people and stays in
- * Python. */
+/* Monotonic clocks (clock_gettime(2)); the wall clock is for display and stays in Python. */
 #ifndef FN_CLOCK_H
 #define FN_CLOCK_H
 
@@ -21,7 +20,7 @@ static inline uint32_t fn_now_ms(void) {
     return (uint32_t)((uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u);
 }
 
-/* Nanoseconds of processor time that the calling thread has used. A system call. */
+/* Nanoseconds of CPU time the calling thread has used. A system call. */
 static inline uint64_t fn_thread_cpu_ns(void) {
     struct timespec used;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);

@@ -101,8 +101,8 @@ def test_discard_drops_and_counts_and_ends_when_the_peer_does(
 class Countdown(Service):
     """Speaks without being asked, from 100 to 0."""
 
-    reads = False
-    speaks = True
+    accepts_input = False
+    produces_output = True
 
     def open(self, conn: Conn) -> Sequence[Item]:
         conn.state = 100
@@ -316,7 +316,7 @@ def test_every_service_of_the_table_answers_or_ends(
     """
     peer = dial(serve())
     peer.half_close()
-    if SERVICES.load(service, "python").create().speaks:
+    if SERVICES.load(service, "python").create().produces_output:
         assert len(peer.read(1000)) == 1000
     else:
         assert len(peer.read_to_end()) < 100

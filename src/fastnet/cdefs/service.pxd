@@ -7,8 +7,8 @@ from fastnet.cdefs.sys cimport sockaddr_storage
 
 cdef extern from "fn_service.h" nogil:
     enum:
-        FN_END
-        FN_STABLE
+        FN_REPLY_END
+        FN_REPLY_STATIC
         FN_SCRATCH_BYTES
     struct fn_reply:
         int parts

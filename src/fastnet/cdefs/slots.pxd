@@ -5,9 +5,9 @@ from fastnet.cdefs.trace cimport fn_trace
 
 cdef extern from "fn_slots.h" nogil:
     enum:
-        FN_PEER_EOF
-        FN_READS
-        FN_WRITES
+        FN_FIN_RECEIVED
+        FN_READ_INTEREST
+        FN_WRITE_INTEREST
     struct fn_conn:
         int fd
         uint32_t generation
@@ -17,12 +17,10 @@ cdef extern from "fn_slots.h" nogil:
     struct fn_slots:
         fn_conn *conn
         fn_trace *trace
-        uint32_t open
         uint32_t capacity
-        uint32_t touched
-    void *fn_map(size_t bytes)
-    void fn_unmap(void *p, size_t bytes)
-    uint32_t fn_slot_take(fn_slots *slots, int fd, uint32_t now_ms)
-    fn_conn *fn_slot_of(fn_slots *slots, uint64_t tag)
-    uint64_t fn_slot_tag(const fn_slots *slots, uint32_t slot)
-    void fn_idle_touch(fn_slots *slots, uint32_t slot, uint32_t now_ms)
+        uint32_t open
+        uint32_t used_max
+    void fn_slots_touch(fn_slots *slots, uint32_t slot, uint32_t now_ms)
+    uint32_t fn_slots_allocate(fn_slots *slots, int fd, uint32_t now_ms)
+    fn_conn *fn_slots_find(fn_slots *slots, uint64_t tag)
+    uint64_t fn_slots_tag(const fn_slots *slots, uint32_t slot)

@@ -22,7 +22,7 @@ cdef extern from "fn_sys.h" nogil:
     int fcntl(int fd, int command, int argument)
     ssize_t fn_recv(int fd, void *p, size_t n, int flags)
     ssize_t fn_send(int fd, const void *p, size_t n, int flags)
-    int fn_peer(int fd, sockaddr_storage *peer)
+    int fn_getpeername(int fd, sockaddr_storage *peer)
     int close(int fd)
     int shutdown(int fd, int how)
     int epoll_create1(int flags)
@@ -30,6 +30,8 @@ cdef extern from "fn_sys.h" nogil:
     int fn_epoll_wait(int epoll, epoll_event *events, int n, int timeout_ms)
     int fn_epoll_set(int epoll, int operation, int fd, uint32_t events, uint64_t tag)
     int fn_pidfd_open(pid_t pid)
+    void *fn_map(size_t bytes)
+    void fn_unmap(void *p, size_t bytes)
 
     enum:
         FD_SETSIZE

@@ -1,10 +1,11 @@
-"""Which processors loops run on.
+"""CPU affinity of loops: parsing of --cpus, assignment, sched_setaffinity(2).
 
-Facts. The kernel moves a thread to whichever processor is free, and a moved thread finds its caches
-cold. Affinity belongs to a thread, and what it starts inherits it (sched_setaffinity(2)).
-Decision: each loop is bound before it starts, so the threads and children it makes stay with it.
-`usable` is what this process may use, by its own affinity or its container's, and not what the
-machine has.
+Facts. The scheduler moves a thread to any free processor, and a moved thread has cold caches.
+Affinity belongs to a thread and is inherited by the threads and children it starts
+(sched_setaffinity(2)).
+Decision: each loop is bound before it starts, so its threads and children share its processor.
+`usable` is what this process may use, by its own affinity or its container's, not what the machine
+has.
 Cost: a loop waits for its own processor even while another one is idle.
 """
 
@@ -51,13 +52,13 @@ def is_number(text: str) -> bool:
 def assign(text: str, loops: int) -> list[int]:
     """A processor for each loop, in turn. Raises ConfigError for one this process may not use."""
     here = usable()
-    wanted = parse(text) or tuple(here)
-    if forbidden := sorted(set(wanted) - set(here)):
+    chosen = parse(text) or tuple(here)
+    if forbidden := sorted(set(chosen) - set(here)):
         names = ", ".join(map(str, forbidden))
         raise ConfigError(
             f"cannot run on processor {names}", f"Usable here: {', '.join(map(str, here))}"
         )
-    return [wanted[i % len(wanted)] for i in range(loops)]
+    return [chosen[i % len(chosen)] for i in range(loops)]
 
 
 def bind(cpu: int | None) -> None:

@@ -1,6 +1,4 @@
-"""LoopContext (engine/stream/contract.py) unpacked into plain numbers and pointers, and the holder
-of
-a native service's table.
+"""LoopContext (engine/context.py) as a struct fn_context, and the holder of a native service.
 
 The structs point into Python objects: the mapping of the stop word, the counter rows, the packed
 networks, a service's text. `keep` holds those objects, so they live as long as the struct.
@@ -16,7 +14,9 @@ from fastnet.transport import access
 from fastnet.metrics import counters
 
 if tuple(fn_counter_names.decode().split()) != counters.FIELDS:
-    raise ImportError("csrc/fn_counters.h and metrics/counters.py differ: build the extensions again")
+    raise ImportError(
+        "csrc/fn_counters.h and metrics/counters.py differ: build the extensions again"
+    )
 
 
 cdef class NativeService:
@@ -30,7 +30,7 @@ cdef class NativeService:
 
 
 cdef class NativeLoopContext:
-    """A struct fn_context."""
+    """A struct fn_context made from a LoopContext."""
 
     def __cinit__(self, context):
         cdef const unsigned char[::1] stop = context.stop.memory
@@ -39,7 +39,7 @@ cdef class NativeLoopContext:
         cdef NativeService service = context.service
         limits = context.limits
         if len(context.listeners) > FN_LISTENERS_MAX:
-            raise ValueError(f"a loop takes at most {FN_LISTENERS_MAX} listeners")
+            raise ValueError(f"a loop has at most {FN_LISTENERS_MAX} listeners")
         for i, listener in enumerate(context.listeners):
             self.c.listener[i] = listener.fileno()
         self.c.listeners = len(context.listeners)
@@ -48,10 +48,13 @@ cdef class NativeLoopContext:
         self.c.access.networks = len(networks) // access.RECORD.size
         self.c.access.any_allow = any(allow for _, _, allow in context.access.networks)
         self.c.stop = <const uint32_t *>&stop[0]
-        self.c.drain_fd, self.c.now_fd, self.c.trace_fd = context.stop.drain_fd, context.stop.now_fd, context.trace_fd
+        self.c.drain_fd = context.stop.drain_fd
+        self.c.now_fd = context.stop.now_fd
+        self.c.trace_fd = context.trace_fd
         self.c.rows = <char *>&rows[0]
         self.c.row_bytes = counters.ROW_BYTES
-        self.c.max_connections, self.c.accept_burst = limits.max_connections, limits.accept_burst
+        self.c.max_connections = limits.max_connections
+        self.c.accept_burst = limits.accept_burst
         self.c.accept_pause_ms = milliseconds(limits.accept_pause_s)
         self.c.accept_drain_max = limits.accept_drain_max
         self.c.answered_port_min = limits.answered_port_min
@@ -59,7 +62,8 @@ cdef class NativeLoopContext:
         self.c.events_per_wait = limits.events_per_wait
         self.c.idle_timeout_ms = milliseconds(limits.idle_timeout_s)
         self.c.tick_ms = milliseconds(limits.tick_s)
-        self.c.pool_size, self.c.pool_queue_max = limits.pool_size, limits.pool_queue_max
+        self.c.pool_size = limits.pool_size
+        self.c.pool_queue_max = limits.pool_queue_max
         self.c.thread_stack_bytes = limits.thread_stack_bytes
         self.c.read_bytes = limits.read_bytes
         self.c.answer_any_port = limits.answer_any_port
@@ -71,5 +75,5 @@ cdef class NativeLoopContext:
 
 
 cdef uint32_t milliseconds(double seconds):
-    """Rounded up, so that a tiny time-out does not become none."""
+    """Rounded up, so that a tiny timeout does not become none."""
     return <uint32_t>(seconds * 1000 + 0.999)

@@ -1,5 +1,6 @@
-"""What a forked child does before anything else, and how its parent sees it out (csrc/fn_child.h is
-the native twin).
+"""A forked child: its signals, objects and descriptors, and the collection of its exit status.
+
+The native twin is csrc/fn_child.h.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ PARENTS_SIGNALS = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-"""Sent to a whole process group by a terminal or a service manager; what follows from them is the
-parent's decision.
+"""Sent to a whole process group by a terminal or a service manager; the parent decides what they
+mean.
 """
 
 
@@ -41,9 +42,10 @@ def keep_only(fds: Iterable[int]) -> None:
 
 
 def reap(pid: int) -> bool:
-    """Wait for a child that has ended or soon will. True if it did not end well. Somebody else may
-    have taken its status (SIGCHLD ignored, or a waitpid(-1) elsewhere in the process); then it
-    counts as ended well."""
+    """Wait for a child that has exited or is about to. True if its exit was not clean. If its status
+    was collected elsewhere (SIGCHLD ignored, or a waitpid(-1) in the same process), it counts as a
+    clean exit.
+    """
     try:
         _, status = os.waitpid(pid, 0)
     except ChildProcessError:

@@ -1,11 +1,10 @@
-"""How every loop of a server is told to stop, whatever thread or process it runs in.
+"""Stop signal of a server: a word in shared memory and two eventfds, for threads and processes.
 
 Facts. A loop that holds no GIL sees no Python signal handler; a forked child shares no Python
 object. Both share an anonymous MAP_SHARED mapping and every descriptor made before the fork.
-Decision: one word in shared memory (RUN, DRAIN, NOW) that blocking loops look at, and two eventfds
-that waiting loops poll. An eventfd is written once and never read, so it stays readable and wakes
-all of them. Two of them, because a loop that drains must stop looking at the first and still notice
-the second.
+Decision: one word (RUN, DRAIN, NOW) that blocking loops read, and two eventfds that waiting loops
+poll. An eventfd is written once and never read, so it stays readable and wakes all of them. Two,
+because a draining loop must stop polling the first and still notice the second.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import mmap
 import os
 
 RUN, DRAIN, NOW = 0, 1, 2
-"""Serve; take no more connections and finish the others; close them all. fn_context.h has the same
-order.
+"""Serve; accept no more and finish established connections; close them all. The order is that of
+enum fn_stop in csrc/fn_context.h.
 """
 
 
@@ -46,6 +45,6 @@ class StopSignal:
         os.eventfd_write(fd, 1)
 
     def close(self) -> None:
-        """Give the descriptors back. Only when no loop runs any more."""
+        """Close the eventfds. Only after every loop has ended."""
         os.close(self.drain_fd)
         os.close(self.now_fd)

@@ -1,13 +1,14 @@
-"""Character generator (RFC 864): lines of 72 printable characters, each line starting one character
-later, without end.
+"""Character generator (RFC 864): lines of 72 printable characters, without end.
+
+Each line starts one character later than the one before.
 
 Facts. The pattern repeats after 95 lines, as there are 95 printable ASCII characters: 95 lines of
 74 bytes are 7030.
 Consequence: a block of whole repetitions joins onto itself, so every block is the same constant.
-Decision: a block of about one READ_BYTES is made once and sent for ever; input is dropped. A
-half-close does not end the stream, for the RFC wants it to go on until the user closes the
-connection. A datagram is answered with one of as many characters as it had, at least a line and at
-most the 512 the RFC allows: a request with a forged sender is not worth sending.
+Decision: a block of about one READ_BYTES is made once and sent for ever; input is discarded. A
+half-close does not end the stream, for by the RFC it lasts until the user closes the connection. A
+datagram is answered with one of the same length, at least a line and at most the 512 characters the
+RFC allows, so that a request with a forged source address gains no amplification.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from fastnet.limits import READ_BYTES
 from fastnet.service.contract import Address, Conn, Item, Service
 
 LINE_CHARACTERS = 72
-DATAGRAM_LEAST = LINE_CHARACTERS + 2
-DATAGRAM_MOST = 512
-"""Bytes of an answer to a datagram."""
+DATAGRAM_BYTES_MIN = LINE_CHARACTERS + 2
+DATAGRAM_BYTES_MAX = 512
+"""Bounds of the reply to a datagram."""
 
 PRINTABLE = bytes(range(0x20, 0x7F))
 
@@ -38,9 +39,9 @@ def block() -> bytes:
 
 
 class Chargen(Service):
-    reads = False
-    speaks = True
-    stable = True
+    accepts_input = False
+    produces_output = True
+    static_output = True
 
     def __init__(self) -> None:
         self.block = block()
@@ -49,7 +50,7 @@ class Chargen(Service):
         return (self.block,)
 
     def datagram(self, view: memoryview, peer: Address) -> Sequence[bytes | memoryview]:
-        return (self.block[: max(DATAGRAM_LEAST, min(len(view), DATAGRAM_MOST))],)
+        return (self.block[: max(DATAGRAM_BYTES_MIN, min(len(view), DATAGRAM_BYTES_MAX))],)
 
     def eof(self, conn: Conn) -> Sequence[Item]:
         return ()

@@ -1,24 +1,25 @@
-"""What a service is: the answer to "what is done with the bytes?".
+"""Contract of a service: bytes in, items out; it never touches a socket.
 
-A service never touches a socket. It is told what happened on a connection and answers with items,
-in order: bytes to send, or END, after which nothing follows and the stream is half-closed.
+A service is called for each event of a connection and returns items, in order: bytes to send, or
+END, after which nothing follows and the stream is half-closed.
 
  S1. `open` is called once, before anything was read.
- S2. `data` is called with bytes in the order they came; the chunks mean nothing. The view is valid
-     only during the call, but items that refer to it may be returned.
- S3. With `reads` false, input is dropped and counted, and `data` is never called.
- S4. With `speaks` true, `sent` is called each time everything ordered so far is out, until END.
- S5. `eof` is called once when the peer half-closes. The default answers END: everything received
-     before is already answered, so the peer gets all of it, then our FIN. With `speaks` false END
-     follows whatever it answers.
- S6. `close` is called once when the connection is over, however it ended.
+ S2. `data` is called with bytes in the order they were received; chunk boundaries mean nothing. The
+     view is valid only during the call, but items that refer to it may be returned.
+ S3. With `accepts_input` false, input is discarded and counted, and `data` is never called.
+ S4. With `produces_output` true, `sent` is called each time all output so far has been sent, until
+     END.
+ S5. `eof` is called once when the peer half-closes. The default returns END: everything received
+     before is already answered, so the peer gets all of it, then our FIN. With `produces_output`
+     false END follows whatever it returns.
+ S6. `close` is called once when the connection is closed, for whatever reason.
  S7. `conn.state` belongs to the service; the rest of `conn` to the engine.
  S8. One service object serves all connections of a loop, and with several loops several threads.
- S9. With `stable` true every item outlives the connection, so what a slow reader parks of it costs
-     nothing and is not counted.
-S10. `datagram` is called with each datagram, by itself, and its peer's address as recvfrom(2) gives
-     it. The pieces it returns go back as one datagram, None as none. If it raises HandlerFailed,
-     somebody else's code failed: counted, not answered.
+ S9. With `static_output` true every item outlives the connection, so what is buffered of it for a
+     slow reader costs nothing and is not counted.
+S10. `datagram` is called with each datagram, by itself, and its peer's address as recvfrom(2) of
+     Python returns it. The pieces it returns are sent as one datagram; None sends none. If it
+     raises HandlerFailed, the user's handler has failed: counted, not answered.
 
 The native form of the same is a struct fn_service (csrc/fn_service.h).
 """
@@ -42,9 +43,9 @@ Item = bytes | bytearray | memoryview | End
 
 
 Address = tuple[str, int] | tuple[str, int, int, int] | str | bytes | None
-"""Of a peer: host and port, and with IPv6 flow and scope; of a Unix socket its path, its abstract
-name
-with the NUL at its front, or None if it has bound neither, and then nothing can go back."""
+"""Of a peer: host and port, with IPv6 also flow and scope; of a Unix socket its path, its abstract
+name with a leading NUL byte, or None if it is not bound, and then no reply can be sent.
+"""
 
 
 class Content(NamedTuple):
@@ -57,32 +58,38 @@ class Content(NamedTuple):
 
 
 class HandlerFailed(Exception):
-    """A handler raised, or returned what is no reply; it has been logged."""
+    """A handler raised, or returned a value that is no reply; it has been logged."""
 
 
 class Conn(Protocol):
-    """What a service may know about a connection."""
+    """What a service may use of a connection."""
 
     state: Any
+    """The service's own."""
 
 
 class Service:
-    """Base with the defaults; a service overrides what it cares about."""
+    """Base with the defaults; a service overrides what it needs."""
 
-    reads = True
-    speaks = False
-    stable = False
+    accepts_input = True
+    """False: input is discarded and `data` never called (S3)."""
+
+    produces_output = False
+    """True: `sent` is called until END (S4)."""
+
+    static_output = False
+    """True: every item outlives the connection (S9)."""
 
     def open(self, conn: Conn) -> Sequence[Item]:
-        """The connection was made."""
+        """A connection was made."""
         return ()
 
     def data(self, conn: Conn, view: memoryview) -> Sequence[Item]:
-        """Bytes arrived."""
+        """Bytes were received."""
         return ()
 
     def sent(self, conn: Conn) -> Sequence[Item]:
-        """All that was ordered is out."""
+        """All output so far has been sent."""
         return ()
 
     def eof(self, conn: Conn) -> Sequence[Item]:
@@ -90,8 +97,8 @@ class Service:
         return (END,)
 
     def datagram(self, view: memoryview, peer: Address) -> Sequence[bytes | memoryview] | None:
-        """A datagram arrived."""
+        """A datagram was received."""
         return None
 
     def close(self, conn: Conn) -> None:
-        """The connection is over."""
+        """The connection is closed."""

@@ -1,4 +1,4 @@
-"""Daytime (RFC 867): one line with the date and time, then the end; input is dropped.
+"""Daytime (RFC 867): one line with the date and time, then FIN; input is discarded.
 
 Facts. The RFC leaves the form open and suggests "Weekday, Month Day, Year Time-Zone". localtime(3)
 takes a lock that a forked child may find held for ever.
@@ -20,16 +20,18 @@ MONTHS = (
 
 
 def line(seconds: int) -> bytes:
-    """The line for so many seconds since 1970: b"Saturday, November 21, 2026
-    09:05:07-UTC\\r\\n".
+    """The line for a time in seconds since 1970.
+
+    Example: b"Saturday, November 21, 2026 09:05:07-UTC\\r\\n".
     """
     now = time.gmtime(seconds)
     clock = f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
-    return f"{WEEKDAYS[now.tm_wday]}, {MONTHS[now.tm_mon - 1]} {now.tm_mday}, {now.tm_year} {clock}-UTC\r\n".encode()
+    date = f"{WEEKDAYS[now.tm_wday]}, {MONTHS[now.tm_mon - 1]} {now.tm_mday}, {now.tm_year}"
+    return f"{date} {clock}-UTC\r\n".encode()
 
 
 class Daytime(Service):
-    reads = False
+    accepts_input = False
 
     def open(self, conn: Conn) -> Sequence[Item]:
         return (line(int(time.time())), END)

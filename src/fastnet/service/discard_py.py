@@ -1,4 +1,4 @@
-"""Discard (RFC 863): reads everything, answers nothing, closes when the peer does."""
+"""Discard (RFC 863): discards all input, sends nothing, closes when the peer does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fastnet.service.contract import Service
 
 
 class Discard(Service):
-    reads = False
+    accepts_input = False
 
 
 def create() -> Service:

@@ -1,5 +1,6 @@
-"""Echo (RFC 862), native: the reply is the buffer the bytes were read into; nothing is copied.
-Twin: echo_py.py.
+"""Echo (RFC 862), native: the reply is the buffer the bytes were read into.
+
+Nothing is copied. The pure twin is echo_py.py.
 """
 
 from fastnet.cdefs.service cimport fn_reply, fn_reply_add, fn_service
@@ -10,7 +11,9 @@ cdef void echo(const fn_service *service, char *bytes, size_t n, fn_reply *reply
     fn_reply_add(reply, bytes, n)
 
 
-cdef void echo_and_suffix(const fn_service *service, char *bytes, size_t n, fn_reply *reply) noexcept nogil:
+cdef void echo_and_suffix(
+    const fn_service *service, char *bytes, size_t n, fn_reply *reply
+) noexcept nogil:
     fn_reply_add(reply, bytes, n)
     fn_reply_add(reply, service.text, service.text_bytes)
 

@@ -1,10 +1,8 @@
-"""Echo (RFC 862): every byte goes back to its sender, after the peer's half-close the rest too,
-then
-ours.
+"""Echo (RFC 862): every byte is sent back; after the peer's FIN the rest, then our FIN.
 
-A suffix is appended to each reply, as the textbook server's "[server echo]" is. TCP has no
-messages: a reply is the answer to one read, so a peer that waits for each answer before it speaks
-again sees one suffix a message, and nobody else should count on it.
+A suffix is appended to each reply, like the textbook server's "[server echo]". TCP has no messages:
+a reply answers one read, so only a peer that waits for each reply before it sends again sees one
+suffix a message.
 """
 
 from __future__ import annotations

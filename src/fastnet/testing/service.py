@@ -48,12 +48,12 @@ class CheckedConnection:
         self.add(self.service.open(self), "S1")
 
     def data(self, chunk: bytes) -> None:
-        if self.service.reads and not self.has_ended:
+        if self.service.accepts_input and not self.has_ended:
             self.add(self.service.data(self, memoryview(chunk)), "S2")
 
     def finish(self) -> bytes:
         """The peer has half-closed. Returns all output, of an endless service its start."""
-        if self.service.speaks:
+        if self.service.produces_output:
             for _ in range(SENT_CALLS_MAX):
                 if self.has_ended:
                     break

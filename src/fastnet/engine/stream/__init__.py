@@ -1,4 +1,4 @@
-"""Who waits: one row an engine. To add one, write its file and its row."""
+"""Registry of stream engines: one row a concurrency model. A new one is a file and a row."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from fastnet.registry import Registry, Row
 
 @dataclass(frozen=True)
 class EngineRow(Row):
-    """when: which job it is for. connections: its own limit unless told otherwise, 0 for the
-    descriptor limit.
-
-    bound: a limit nobody can raise, 0 for none. parts: threads or children that count apart from
-    the loop.
-    """
+    """One concurrency model."""
 
     when: str = ""
+    """Which use it is for."""
+
     connections: int = 0
+    """Default connection limit of a loop; 0: the descriptor limit."""
+
     bound: int = 0
+    """Connection limit that no option can raise; 0: none."""
+
     parts: Callable[[Limits], int] = lambda limits: 0
+    """Threads or children that count apart from the loop, each into its own row."""
 
 
 ENGINES: Registry[EngineRow] = Registry(
@@ -39,13 +41,13 @@ ENGINES: Registry[EngineRow] = Registry(
             "one loop over io_uring, the fewest system calls",
             native="uring_c",
             needs=lambda: probes.why_not(probes.io_uring),
-            when="what `auto` takes; needs Linux 6.0 or newer and permission",
+            when="what `auto` picks; needs Linux 6.0 or newer and permission",
         ),
         "epoll": EngineRow(
             "one loop over epoll(7), any number of connections",
             "epoll_py",
             "epoll_c",
-            when="the reference; what `auto` takes where io_uring is not allowed",
+            when="the reference; what `auto` picks where io_uring is not allowed",
         ),
         "select": EngineRow(
             "one loop over select(2), about a thousand connections",
@@ -76,7 +78,7 @@ ENGINES: Registry[EngineRow] = Registry(
             "fork_py",
             "fork_c",
             needs=lambda: probes.why_not(probes.pidfd),
-            when="connections that must not be able to harm each other",
+            when="connections that must be isolated from each other",
             connections=FORK_CONNECTIONS_MAX,
             parts=lambda limits: limits.max_connections,
         ),
@@ -84,7 +86,7 @@ ENGINES: Registry[EngineRow] = Registry(
             "one connection after another",
             "iterative_py",
             "iterative_c",
-            when="teaching; testing how clients bear a busy server",
+            when="teaching; testing clients against a busy server",
             connections=1,
             bound=1,
         ),

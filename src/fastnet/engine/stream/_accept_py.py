@@ -1,8 +1,6 @@
-"""Taking connections: the access list, the errors that are weather, and the wait of the engines
-that
-block.
+"""accept(2) for stream engines: access list, error classes, accept loop of blocking engines.
 
-The twin of csrc/fn_accept.h, which has the argument, function for function.
+The pure twin of csrc/fn_accept.h, which has the argument, function for function.
 """
 
 from __future__ import annotations
@@ -19,16 +17,16 @@ from fastnet.metrics.counters import ACCEPT_PAUSES, ACCEPTED, CLOSED, DENIED
 from fastnet.transport.accept_errors import ACCEPT_CAPACITY_ERRNOS, ACCEPT_TRANSIENT_ERRNOS
 
 
-class Retry(Exception):
-    """That connection is gone; try again."""
+class AcceptAborted(Exception):
+    """That connection is gone: accept the next one."""
 
 
-class Pause(Exception):
-    """No descriptor or memory for another connection; already counted."""
+class AcceptExhausted(Exception):
+    """No descriptor or memory for another connection: pause; already counted."""
 
 
-def turn_away(context: LoopContext, sock: socket.socket, peer: Any, why: int) -> None:
-    """Count and close a connection that was accepted but gets no service."""
+def reject(context: LoopContext, sock: socket.socket, peer: Any, why: int) -> None:
+    """Close an accepted connection without serving it, and count why."""
     trace = ConnectionRecord(sock, peer) if context.trace_fd >= 0 else None
     sock.close()
     context.counters.row(0)[CLOSED + why] += 1
@@ -36,22 +34,27 @@ def turn_away(context: LoopContext, sock: socket.socket, peer: Any, why: int) ->
         trace.close(why, context.trace_fd)
 
 
-def accept(
+def accept_one(
     context: LoopContext, listener: socket.socket, row: memoryview
 ) -> tuple[socket.socket, Any]:
-    """Accept one connection that the access list lets in. Raises BlockingIOError if none waits,
-    Retry,
-    Pause, or another OSError if the listener is unusable."""
+    """Accept one connection that the access list allows; row: the loop's counters.
+
+    Returns:
+        The connection and its peer's address.
+    Raises:
+        BlockingIOError: the queue is empty.  AcceptAborted: try again.  AcceptExhausted: pause.
+        OSError: the listener is unusable.
+    """
     try:
         sock, peer = listener.accept()
     except BlockingIOError:
         raise
     except OSError as error:
         if error.errno in ACCEPT_TRANSIENT_ERRNOS:
-            raise Retry from None
+            raise AcceptAborted from None
         if error.errno in ACCEPT_CAPACITY_ERRNOS:
             row[ACCEPT_PAUSES] += 1
-            raise Pause from None
+            raise AcceptExhausted from None
         raise
     row[ACCEPTED] += 1
     if (
@@ -59,90 +62,13 @@ def accept(
         and sock.family != socket.AF_UNIX
         and not context.access.allows(peer[0])
     ):
-        turn_away(context, sock, peer, DENIED)
-        raise Retry
+        reject(context, sock, peer, DENIED)
+        raise AcceptAborted
     return sock, peer
 
 
-class Acceptor:
-    """The listeners of an engine that waits for connections and nothing else. extra_fd: also wake
-    for this one, or -1.
-    """
-
-    def __init__(self, context: LoopContext, extra_fd: int = -1) -> None:
-        self.context = context
-        self.row = context.counters.row(0)
-        self.extra_fd = extra_fd
-        self.full = self.was_full = self.draining = self.paused = False
-        self.sweep = 0
-        self.first = 0
-
-    def _try(self) -> tuple[socket.socket, Any]:
-        """Look at every listener once, a different one first each time."""
-        for _ in self.context.listeners:
-            self.first += 1
-            try:
-                return accept(
-                    self.context,
-                    self.context.listeners[self.first % len(self.context.listeners)],
-                    self.row,
-                )
-            except BlockingIOError:
-                continue
-        raise BlockingIOError
-
-    def _wait(self) -> bool:
-        """Sleep until there is something to do. True if extra_fd is readable."""
-        poll = select.poll()
-        poll.register(
-            self.context.stop.now_fd if self.draining else self.context.stop.drain_fd, select.POLLIN
-        )
-        if self.extra_fd >= 0:
-            poll.register(self.extra_fd, select.POLLIN)
-        if not self.full and not self.paused:
-            for listener in self.context.listeners:
-                poll.register(listener, select.POLLIN)
-        ready = poll.poll(self.context.limits.accept_pause_s * 1000 if self.paused else None)
-        self.paused = False
-        return any(fd == self.extra_fd for fd, _ in ready)
-
-    def next(self) -> tuple[socket.socket, Any] | None:
-        """Wait for a connection. None: extra_fd is readable. Raises EOFError when no more will
-        come.
-        """
-        while True:
-            stop = self.context.stop.state
-            if stop == NOW or (self.draining and self.sweep <= 0):
-                raise EOFError
-            if stop == DRAIN and not self.draining:
-                self.draining, self.sweep = True, self.context.limits.accept_drain_max
-            if self.full and not self.was_full:
-                self.row[ACCEPT_PAUSES] += 1
-            self.was_full = self.full
-            if not self.full and not self.paused:
-                try:
-                    sock, peer = self._try()
-                    sock.setblocking(True)
-                    self.sweep -= 1
-                    return sock, peer
-                except Retry:
-                    continue
-                except Pause:
-                    self.paused = True
-                except BlockingIOError:
-                    if self.draining:
-                        shut(self.context)
-                        raise EOFError from None
-                except OSError:
-                    if self.context.stop.state == RUN:
-                        raise
-                    raise EOFError from None  # another loop shut the shared listener down
-            if self._wait():
-                return None
-
-
-def shut(context: LoopContext) -> None:
-    """Stop listening, whatever copies of the descriptors other processes hold."""
+def shutdown_listeners(context: LoopContext) -> None:
+    """Stop listening, whatever copies of the descriptors other loops and processes hold."""
     for listener in context.listeners:
         try:
             listener.shutdown(socket.SHUT_RDWR)
@@ -150,5 +76,94 @@ def shut(context: LoopContext) -> None:
             continue  # another loop was first
 
 
+class Acceptor:
+    """The accept loop of an engine that waits for connections and for nothing else."""
+
+    def __init__(self, context: LoopContext, extra_fd: int = -1) -> None:
+        self.context = context
+        self.row = context.counters.row(0)
+        self.extra_fd = extra_fd
+        """Also wakes the wait when it is readable; -1: none."""
+        self.full = False
+        """Set by the engine: no capacity for another connection."""
+        self.was_full = False
+        """`full` of the previous call, so that a pause is counted once."""
+        self.draining = False
+        """The request to drain has been seen."""
+        self.accepts_left = 0
+        """While draining: connections that may still be accepted."""
+        self.next_listener = 0
+        """Listener to try first."""
+        self.backing_off = False
+        """The next wait is the accept backoff."""
+
+    def try_listeners(self) -> tuple[socket.socket, Any]:
+        """Try every listener once, round robin. Raises like accept_one."""
+        listeners = self.context.listeners
+        for _ in listeners:
+            which = self.next_listener % len(listeners)
+            self.next_listener += 1
+            try:
+                return accept_one(self.context, listeners[which], self.row)
+            except BlockingIOError:
+                continue
+        raise BlockingIOError
+
+    def wait(self) -> bool:
+        """Block until a connection, a stop request or extra_fd. True if extra_fd is readable."""
+        stop = self.context.stop
+        poll = select.poll()
+        poll.register(stop.now_fd if self.draining else stop.drain_fd, select.POLLIN)
+        if self.extra_fd >= 0:
+            poll.register(self.extra_fd, select.POLLIN)
+        if not self.full and not self.backing_off:
+            for listener in self.context.listeners:
+                poll.register(listener, select.POLLIN)
+        ready = poll.poll(self.context.limits.accept_pause_s * 1000 if self.backing_off else None)
+        self.backing_off = False
+        return any(fd == self.extra_fd for fd, _ in ready)
+
+    def stopped(self) -> bool:
+        """Follow the stop word. True once no further connection may be accepted."""
+        stop = self.context.stop.state
+        if stop == NOW or (self.draining and self.accepts_left <= 0):
+            return True
+        if stop == DRAIN and not self.draining:
+            self.draining = True
+            self.accepts_left = self.context.limits.accept_drain_max
+        return False
+
+    def next(self) -> tuple[socket.socket, Any] | None:
+        """Wait for a connection. None: extra_fd is readable. Raises EOFError when stopped, OSError
+        if a listener is unusable.
+        """
+        while not self.stopped():
+            if self.full and not self.was_full:
+                self.row[ACCEPT_PAUSES] += 1
+            self.was_full = self.full
+            if not self.full and not self.backing_off:
+                try:
+                    sock, peer = self.try_listeners()
+                    sock.setblocking(True)
+                    self.accepts_left -= 1
+                    return sock, peer
+                except AcceptAborted:
+                    continue
+                except AcceptExhausted:
+                    self.backing_off = True
+                except BlockingIOError:
+                    if self.draining:
+                        shutdown_listeners(self.context)
+                        raise EOFError from None
+                except OSError:
+                    if self.context.stop.state == RUN:
+                        raise
+                    raise EOFError from None  # another loop shut the shared listener down
+            if self.wait():
+                return None
+        raise EOFError
+
+
 def now_ms() -> int:
+    """Milliseconds of the monotonic clock."""
     return time.monotonic_ns() // 1_000_000

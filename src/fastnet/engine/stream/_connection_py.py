@@ -1,9 +1,7 @@
-"""One turn of one non-blocking connection: read once, ask the service, send, park what the kernel
-did
-not take.
+"""Input and output of non-blocking connections: read once, call the service, send, buffer the rest.
 
-The twin of csrc/fn_stream.h, which has the argument, function for function. A turn that ends the
-connection raises Closed.
+The pure twin of csrc/fn_stream.h and csrc/fn_stream_io.h, which have the argument, function for
+function. A handler that closes the connection raises Closed.
 """
 
 from __future__ import annotations
@@ -31,32 +29,32 @@ from fastnet.metrics.counters import (
 )
 from fastnet.service.contract import END, Conn, Item, Service
 
-READS, WRITES = 1, 2
-"""What a connection is watched for."""
+READ_INTEREST, WRITE_INTEREST = 1, 2
+"""What the engine waits for on a connection."""
 
 IOV_MAX = os.sysconf("SC_IOV_MAX")
 """Pieces that one sendmsg(2) takes."""
 
 
 class Closed(Exception):
-    """The connection is over. why: a reason from metrics/counters.py."""
+    """The connection is to be closed. why: a reason from metrics/counters.py."""
 
     def __init__(self, why: int) -> None:
         self.why = why
 
 
 class Connection:
-    """A slot. parked: ordered but not yet taken by the kernel. state belongs to the service."""
+    """A slot of the table of connections."""
 
     __slots__ = (
-        "ended",
-        "ending",
         "fd",
-        "peer_eof",
+        "fin_queued",
+        "fin_received",
+        "fin_sent",
+        "interest",
         "sock",
         "state",
         "trace",
-        "watched",
         "write_buffer",
     )
 
@@ -64,17 +62,32 @@ class Connection:
         self.sock = sock
         self.fd = sock.fileno()
         self.write_buffer: memoryview | None = None
-        self.ending = self.ended = self.peer_eof = False
-        self.watched = 0
+        """Output the kernel has not taken yet."""
+        self.fin_queued = False
+        """The service has returned END: half-close once the write buffer is empty."""
+        self.fin_sent = False
+        """shutdown(SHUT_WR) was called; further input is discarded."""
+        self.fin_received = False
+        """The peer has half-closed."""
+        self.interest = 0
+        """READ_INTEREST, WRITE_INTEREST, both or 0: what the poller watches for."""
         self.state: Any = None
+        """The service's own."""
         self.trace: ConnectionRecord | None = None
 
 
-def closed_by(error: OSError) -> Closed:
+def stream_error(error: OSError) -> Closed:
+    """The reason for an error of a socket call."""
     return Closed(RESET if isinstance(error, (ConnectionResetError, BrokenPipeError)) else ERROR)
 
 
-def gather(items: Sequence[Item]) -> tuple[list[memoryview], bool]:
+def socket_error(sock: socket.socket) -> Closed:
+    """The pending error of a socket that the poller reports while it is not read."""
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return stream_error(OSError(error, "")) if error else Closed(RESET)
+
+
+def flatten(items: Sequence[Item]) -> tuple[list[memoryview], bool]:
     """The bytes of a reply as flat views, and whether the stream ends after them."""
     parts: list[memoryview] = []
     for item in items:
@@ -86,123 +99,93 @@ def gather(items: Sequence[Item]) -> tuple[list[memoryview], bool]:
     return parts, False
 
 
-def last_words(service: Service, conn: Conn) -> Sequence[Item]:
-    """What it answers to the peer's half-close; all it will ever say, unless it speaks by
-    itself.
-    """
+def eof_reply(service: Service, conn: Conn) -> Sequence[Item]:
+    """The reply to the peer's FIN, with END unless the service produces output by itself."""
     items = service.eof(conn)
-    return items if service.speaks else (*items, END)
+    return items if service.produces_output else (*items, END)
 
 
-class Stream:
-    """The connections of one loop and the buffer they share."""
+class ConnectionSet:
+    """The connections of one loop."""
 
     def __init__(self, context: LoopContext) -> None:
         self.context = context
-        self.service = context.service
+        self.service: Service = context.service
         self.row = context.counters.row(0)
+        """The loop's counters."""
         self.buffer = memoryview(bytearray(context.limits.read_bytes))
+        """Read buffer, shared by all connections."""
         self.connections: dict[int, Connection] = {}
+        """By descriptor."""
         self.idle: OrderedDict[int, int] = OrderedDict()
         """Descriptors in order of their last byte, with its time in ms."""
         self.now_ms = now_ms()
+        """The time, as of the last wait."""
 
     def touch(self, conn: Connection) -> None:
+        """Bytes moved on this connection: it becomes the last to expire."""
         self.idle[conn.fd] = self.now_ms
         self.idle.move_to_end(conn.fd)
 
     def close(self, conn: Connection, why: int) -> None:
-        """Close the descriptor, count why, free the slot."""
+        """Close the descriptor, count why, release the slot."""
         del self.connections[conn.fd], self.idle[conn.fd]
         conn.sock.close()
         self.row[CLOSED + why] += 1
-        if conn.write_buffer is not None and not self.service.stable:
+        if conn.write_buffer is not None and not self.service.static_output:
             self.row[WRITE_BUFFER_BYTES] -= conn.write_buffer.nbytes
         if conn.trace is not None:
             conn.trace.close(why, self.context.trace_fd)
         self.service.close(conn)
 
-    def open(self, conn: Connection) -> None:
-        """The first turn: what the service says before it has read anything."""
-        self.send(conn, self.service.open(conn))
-
-    def drops(self, conn: Connection) -> bool:
-        """Whether input is dropped: nobody wants it, or we have said our last word."""
-        return not self.service.reads or conn.ending
-
-    def read(self, conn: Connection) -> None:
-        """A turn for input: exactly one read."""
-        drops = self.drops(conn)
-        try:
-            # MSG_TRUNC: TCP drops the bytes without copying them (tcp(7)); a Unix socket ignores it
-            # and copies.
-            n = conn.sock.recv_into(self.buffer, 0, socket.MSG_TRUNC if drops else 0)
-        except BlockingIOError:
+    def finish_output(self, conn: Connection) -> None:
+        """Half-close or close, if that was queued behind output that is now out."""
+        if conn.write_buffer is not None or not conn.fin_queued:
             return
-        except OSError as error:
-            raise closed_by(error) from None
-        self.heard(conn, self.buffer[:n], drops)
+        if conn.fin_received:
+            raise Closed(FINISHED)
+        if not conn.fin_sent:
+            # a peer that has disconnected meanwhile: the next read reports it
+            with contextlib.suppress(OSError):
+                conn.sock.shutdown(socket.SHUT_WR)
+        conn.fin_sent = True
 
-    def heard(self, conn: Connection, view: memoryview, drops: bool) -> None:
-        """What one read brought: bytes, or the end."""
-        n = view.nbytes
-        if n == 0:
-            conn.peer_eof = True
-            if conn.ending:
-                return self.settle(conn)
-            return self.send(conn, last_words(self.service, conn))
-        self.row[BYTES_IN] += n
-        self.row[MESSAGES] += 1
-        if conn.trace is not None:
-            conn.trace.bytes_in += n
-        if not conn.ended:
-            self.touch(conn)
-        if not drops:
-            self.send(conn, self.service.data(conn, view))
+    def discards_input(self, conn: Connection) -> bool:
+        """Whether input is discarded: the service accepts none, or our FIN is queued."""
+        return not self.service.accepts_input or conn.fin_queued
 
-    def write(self, conn: Connection) -> None:
-        """A turn for output: what is parked first, then what the service has next."""
-        if conn.write_buffer is not None:
-            sent = self._push(conn, [conn.write_buffer])
-            if not self.service.stable:
-                self.row[WRITE_BUFFER_BYTES] -= sent
-            conn.write_buffer = (
-                conn.write_buffer[sent:] if sent < conn.write_buffer.nbytes else None
-            )
-            return self.settle(conn)
-        if self.service.speaks and not conn.ending:
-            self.send(conn, self.service.sent(conn))
+    def interest(self, conn: Connection) -> int:
+        """What to wait for next: READ_INTEREST, WRITE_INTEREST, both or 0."""
+        interest = 0
+        discards = not self.service.accepts_input or conn.fin_sent
+        produces = self.service.produces_output and not conn.fin_queued
+        if conn.write_buffer is not None or produces:
+            interest |= WRITE_INTEREST
+        if not conn.fin_received and (conn.write_buffer is None or discards):
+            interest |= READ_INTEREST
+        return interest
 
-    def send(self, conn: Connection, items: Sequence[Item]) -> None:
-        """Send a reply, or as much of it as the kernel takes, and park the rest."""
-        parts, conn.ending = gather(items)
-        if parts:
-            self._park(conn, parts, self._push(conn, parts))
-        self.settle(conn)
+    def expired(self) -> tuple[Connection | None, int]:
+        """A connection whose idle timeout has expired, for the engine to close, or None; and
+        milliseconds until the next one expires, -1: never.
+        """
+        timeout_ms = int(self.context.limits.idle_timeout_s * 1000 + 0.999)
+        if not timeout_ms or not self.idle:
+            return None, -1
+        fd, active_ms = next(iter(self.idle.items()))
+        idle_ms = self.now_ms - active_ms
+        if idle_ms >= timeout_ms:
+            return self.connections[fd], -1
+        return None, timeout_ms - idle_ms
 
-    def _push(self, conn: Connection, parts: list[memoryview]) -> int:
-        try:
-            if len(parts) == 1:
-                sent = conn.sock.send(parts[0], socket.MSG_NOSIGNAL)
-            else:
-                sent = conn.sock.sendmsg(parts[:IOV_MAX], (), socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise closed_by(error) from None
-        self.row[BYTES_OUT] += sent
-        if conn.trace is not None:
-            conn.trace.bytes_out += sent
-        self.touch(conn)
-        return sent
-
-    def _park(self, conn: Connection, parts: list[memoryview], skip: int) -> None:
-        """Keep what is left of a reply after its first skip bytes. A bytes object is kept as it is,
-        without a copy, and not even counted when it outlives the connection."""
+    def buffer_rest(self, conn: Connection, parts: list[memoryview], skip: int) -> None:
+        """Put what follows the first `skip` bytes of a reply into the empty write buffer. A bytes
+        object is kept without a copy, and not counted if it is static output.
+        """
         left = sum(part.nbytes for part in parts) - skip
         if not left:
             return
-        if self.service.stable:
+        if self.service.static_output:
             conn.write_buffer = memoryview(b"".join(parts) if len(parts) > 1 else parts[0])[skip:]
             return
         if self.row[WRITE_BUFFER_BYTES] + left > self.context.limits.write_buffer_bytes_max:
@@ -213,41 +196,75 @@ class Stream:
             conn.write_buffer = memoryview(b"".join(parts)[skip:])
         self.row[WRITE_BUFFER_BYTES] += left
 
-    def settle(self, conn: Connection) -> None:
-        """After sending: the half-close or the close that was waiting for it."""
-        if conn.write_buffer is not None or not conn.ending:
+    def send(self, conn: Connection, items: Sequence[Item]) -> None:
+        """Send a reply, or as much as the kernel takes, and buffer the rest."""
+        parts, conn.fin_queued = flatten(items)
+        if parts:
+            self.buffer_rest(conn, parts, self.send_parts(conn, parts))
+        self.finish_output(conn)
+
+    def send_parts(self, conn: Connection, parts: list[memoryview]) -> int:
+        """One send(2) or sendmsg(2). Returns the bytes the kernel has taken."""
+        try:
+            if len(parts) == 1:
+                sent = conn.sock.send(parts[0], socket.MSG_NOSIGNAL)
+            else:
+                sent = conn.sock.sendmsg(parts[:IOV_MAX], (), socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise stream_error(error) from None
+        self.row[BYTES_OUT] += sent
+        if conn.trace is not None:
+            conn.trace.bytes_out += sent
+        self.touch(conn)
+        return sent
+
+    def open(self, conn: Connection) -> None:
+        """A connection was made: send what the service produces before any input."""
+        self.send(conn, self.service.open(conn))
+
+    def received(self, conn: Connection, view: memoryview, discards: bool) -> None:
+        """Handle the result of one read: bytes, or none for end of stream."""
+        n = view.nbytes
+        if n == 0:
+            conn.fin_received = True
+            if conn.fin_queued:
+                return self.finish_output(conn)
+            return self.send(conn, eof_reply(self.service, conn))
+        self.row[BYTES_IN] += n
+        self.row[MESSAGES] += 1
+        if conn.trace is not None:
+            conn.trace.bytes_in += n
+        # after our FIN received bytes are no activity: the peer has the idle timeout to close
+        if not conn.fin_sent:
+            self.touch(conn)
+        if not discards:
+            self.send(conn, self.service.data(conn, view))
+
+    def read(self, conn: Connection) -> None:
+        """Input is ready: exactly one read."""
+        discards = self.discards_input(conn)
+        try:
+            # MSG_TRUNC: TCP discards the bytes without a copy (tcp(7)); a Unix socket ignores the
+            # flag and copies.
+            n = conn.sock.recv_into(self.buffer, 0, socket.MSG_TRUNC if discards else 0)
+        except BlockingIOError:
             return
-        if conn.peer_eof:
-            raise Closed(FINISHED)
-        if not conn.ended:
-            # a peer that vanished meanwhile: the next read tells
-            with contextlib.suppress(OSError):
-                conn.sock.shutdown(socket.SHUT_WR)
-        conn.ended = True
+        except OSError as error:
+            raise stream_error(error) from None
+        self.received(conn, self.buffer[:n], discards)
 
-    def wants(self, conn: Connection) -> int:
-        """What to watch for next: READS, WRITES, both or neither."""
-        wants = 0
-        drops = not self.service.reads or conn.ended
-        if conn.write_buffer is not None or (self.service.speaks and not conn.ending):
-            wants |= WRITES
-        if not conn.peer_eof and (conn.write_buffer is None or drops):
-            wants |= READS
-        return wants
-
-    def overdue(self) -> tuple[Connection | None, int]:
-        """One that has been idle too long, for the engine to close, and milliseconds until the next
-        one is, -1 for none.
+    def write(self, conn: Connection) -> None:
+        """The send buffer has room: flush the write buffer, or send what the service produces
+        next.
         """
-        patience = int(self.context.limits.idle_timeout_s * 1000 + 0.999)
-        if not patience or not self.idle:
-            return None, -1
-        fd, active_ms = next(iter(self.idle.items()))
-        idle = self.now_ms - active_ms
-        return (self.connections[fd], -1) if idle >= patience else (None, patience - idle)
-
-
-def socket_closed(sock: socket.socket) -> Closed:
-    """The poller reports an error or a hang-up while nobody reads: the reason the socket gives."""
-    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return closed_by(OSError(error, "")) if error else Closed(RESET)
+        buffer = conn.write_buffer
+        if buffer is not None:
+            sent = self.send_parts(conn, [buffer])
+            if not self.service.static_output:
+                self.row[WRITE_BUFFER_BYTES] -= sent
+            conn.write_buffer = buffer[sent:] if sent < buffer.nbytes else None
+            return self.finish_output(conn)
+        if self.service.produces_output and not conn.fin_queued:
+            self.send(conn, self.service.sent(conn))

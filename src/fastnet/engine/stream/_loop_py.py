@@ -1,9 +1,8 @@
-"""The loop of every pure engine that waits for readiness; the poller that waits is the engine's own
-file.
+"""Readiness loop of the pure epoll and select engines; each engine adds its poller.
 
-The twin of engine/stream/_loop_c.pxd, which has the argument, function for function. One
-difference: connections are found by descriptor, so a batch serves them before it accepts, and no
-number can change hands within the batch.
+The pure twin of _loop_c.pxd, which has the argument, function for function. One difference is
+essential: connections are found by descriptor, so a batch handles them before it accepts, and no
+descriptor number can be reused within the batch.
 """
 
 from __future__ import annotations
@@ -14,14 +13,20 @@ from typing import Any, Protocol
 
 from fastnet.engine.context import LoopContext
 from fastnet.engine.stop import NOW, RUN
-from fastnet.engine.stream._accept_py import Pause, Retry, accept, now_ms, shut
+from fastnet.engine.stream._accept_py import (
+    AcceptAborted,
+    AcceptExhausted,
+    accept_one,
+    now_ms,
+    shutdown_listeners,
+)
 from fastnet.engine.stream._connection_py import (
-    READS,
-    WRITES,
+    READ_INTEREST,
+    WRITE_INTEREST,
     Closed,
     Connection,
-    Stream,
-    socket_closed,
+    ConnectionSet,
+    socket_error,
 )
 from fastnet.metrics.connection_log import ConnectionRecord
 from fastnet.metrics.counters import (
@@ -34,59 +39,71 @@ from fastnet.metrics.counters import (
 )
 
 HANGUP = 4
-"""With READS and WRITES, what a poller reports: an error or the end in both directions."""
+"""With READ_INTEREST and WRITE_INTEREST, what a poller reports: an error, or the end of both
+directions."""
 
 
 class Poller(Protocol):
     """What differs between the engines."""
 
-    def watch(self, fd: int, before: int, wants: int) -> None:
-        """Change what fd is watched for. Raises OSError or ValueError if it cannot be."""
+    def watch(self, fd: int, before: int, interest: int) -> None:
+        """Change the interest in fd. Raises OSError or ValueError if it cannot be watched."""
 
     def forget(self, fd: int) -> None:
         """fd is about to be closed."""
 
     def wait(self, room: int, timeout_ms: int) -> list[tuple[int, int]]:
-        """Wait for up to room descriptors with READS, WRITES and HANGUP. timeout_ms: -1 for
-        ever.
+        """Wait for up to room descriptors with READ_INTEREST, WRITE_INTEREST and HANGUP.
+        timeout_ms: -1 for ever.
         """
 
 
-class Loop:
+class ReadinessLoop:
+    """Accepting, events, accept backoff, idle timeouts and draining of one loop."""
+
     def __init__(self, context: LoopContext, poller: Poller) -> None:
         self.context = context
         self.poller = poller
-        self.stream = Stream(context)
+        self.stream = ConnectionSet(context)
         self.listeners = {listener.fileno(): listener for listener in context.listeners}
-        self.accepting = self.draining = self.swept = False
-        self.rest_over_ms: int | None = None
-        self.sweep = 0
+        self.accepting = False
+        """The listeners are watched."""
+        self.accept_resume_ms: int | None = None
+        """Accepting pauses until then, for lack of descriptors."""
+        self.draining = False
+        """The request to drain has been seen."""
+        self.accepts_left = 0
+        """While draining: connections that may still be accepted."""
+        self.listeners_shut = False
+        """The listeners are shut down."""
 
     def set_accepting(self, accepting: bool) -> None:
         """Watch all listeners, or none."""
-        if self.accepting == accepting or self.swept:
+        if self.accepting == accepting or self.listeners_shut:
             return
         self.accepting = accepting
+        before, interest = (0, READ_INTEREST) if accepting else (READ_INTEREST, 0)
         for fd in self.listeners:
-            self.poller.watch(fd, 0 if accepting else READS, READS if accepting else 0)
+            self.poller.watch(fd, before, interest)
 
-    def end(self, conn: Connection, why: int) -> None:
+    def close_connection(self, conn: Connection, why: int) -> None:
+        """Close a connection whose handler raised Closed, and release its slot."""
         self.poller.forget(conn.fd)
         self.stream.close(conn, why)
 
-    def settle(self, conn: Connection) -> None:
-        """After a turn: watch for what the connection waits for now."""
-        wants = self.stream.wants(conn)
-        if wants == conn.watched:
+    def update_interest(self, conn: Connection) -> None:
+        """After an event: watch for what the connection waits for now."""
+        interest = self.stream.interest(conn)
+        if interest == conn.interest:
             return
         try:
-            self.poller.watch(conn.fd, conn.watched, wants)
+            self.poller.watch(conn.fd, conn.interest, interest)
         except (OSError, ValueError):
             raise Closed(REFUSED) from None
-        conn.watched = wants
+        conn.interest = interest
 
-    def begin(self, sock: socket.socket, peer: Any) -> None:
-        """Give an accepted connection a slot and its first turn."""
+    def open_connection(self, sock: socket.socket, peer: Any) -> None:
+        """Give an accepted connection a slot and send what the service produces first."""
         conn = Connection(sock)
         sock.setblocking(False)
         self.stream.connections[conn.fd] = conn
@@ -95,27 +112,31 @@ class Loop:
             conn.trace = ConnectionRecord(sock, peer)
         try:
             self.stream.open(conn)
-            self.settle(conn)
+            self.update_interest(conn)
         except Closed as closed:
-            self.end(conn, closed.why)
+            self.close_connection(conn, closed.why)
 
     def is_full(self) -> bool:
+        """Whether no slot is free."""
         return len(self.stream.connections) >= self.context.limits.max_connections
 
-    def accept_some(self, listener: socket.socket, most: int) -> bool:
-        """Accept up to `most`. True if nobody waits any more, False if somebody may."""
-        for _ in range(most):
+    def accept_burst(self, listener: socket.socket) -> bool:
+        """Accept up to accept_burst connections. True if the queue is empty, False if it may not
+        be. Raises OSError if the listener is unusable.
+        """
+        for _ in range(self.context.limits.accept_burst):
             if self.is_full():
                 if self.accepting:
                     self.stream.row[ACCEPT_PAUSES] += 1
                 self.set_accepting(False)
                 return False
             try:
-                self.begin(*accept(self.context, listener, self.stream.row))
-            except Retry:
+                self.open_connection(*accept_one(self.context, listener, self.stream.row))
+            except AcceptAborted:
                 continue
-            except Pause:
-                self.rest_over_ms = now_ms() + int(self.context.limits.accept_pause_s * 1000)
+            except AcceptExhausted:
+                pause_ms = int(self.context.limits.accept_pause_s * 1000)
+                self.accept_resume_ms = now_ms() + pause_ms
                 self.set_accepting(False)
                 return False
             except BlockingIOError:
@@ -127,62 +148,67 @@ class Loop:
         return False
 
     def resume_accepting(self) -> None:
-        """Watch the listeners again once the reason for the pause is over."""
+        """Watch the listeners again once there is capacity."""
         if self.accepting or self.is_full():
             return
-        if self.rest_over_ms is not None and self.rest_over_ms > self.stream.now_ms:
+        if self.accept_resume_ms is not None and self.accept_resume_ms > self.stream.now_ms:
             return
-        self.rest_over_ms = None
+        self.accept_resume_ms = None
         self.set_accepting(True)
 
-    def turn(self, conn: Connection, ready: int) -> None:
-        """One connection's turn."""
+    def handle_event(self, conn: Connection, ready: int) -> None:
+        """A connection is ready: write, then read, then update what it waits for."""
         try:
-            if ready & WRITES:
+            if ready & WRITE_INTEREST:
                 self.stream.write(conn)
-            if ready & (READS | HANGUP):
-                if self.stream.wants(conn) & READS:
+            if ready & (READ_INTEREST | HANGUP):
+                if self.stream.interest(conn) & READ_INTEREST:
                     self.stream.read(conn)
                 elif ready & HANGUP:
-                    raise socket_closed(conn.sock)
-            self.settle(conn)
+                    raise socket_error(conn.sock)
+            self.update_interest(conn)
         except Closed as closed:
-            self.end(conn, closed.why)
+            self.close_connection(conn, closed.why)
+
+    def drain_accept_queue(self) -> None:
+        """Accept what is queued on the listeners, a burst at a time, then shut them down."""
+        emptied = [self.accept_burst(listener) for listener in self.context.listeners]
+        self.accepts_left -= self.context.limits.accept_burst
+        if all(emptied) or self.accepts_left <= 0:
+            self.set_accepting(False)
+            self.listeners_shut = True
+            shutdown_listeners(self.context)
 
     def drain(self) -> bool:
-        """Once asked to stop: take what is queued, then shut the listeners. True when the loop is
-        done.
+        """After a stop request: empty the accept queue, shut the listeners down. True when the loop
+        is done.
         """
         if not self.draining:
-            self.draining, self.sweep = True, self.context.limits.accept_drain_max
-            self.poller.watch(self.context.stop.drain_fd, READS, 0)
-            self.poller.watch(self.context.stop.now_fd, 0, READS)
+            self.draining = True
+            self.accepts_left = self.context.limits.accept_drain_max
+            self.poller.watch(self.context.stop.drain_fd, READ_INTEREST, 0)
+            self.poller.watch(self.context.stop.now_fd, 0, READ_INTEREST)
         if self.context.stop.state == NOW:
             return True
-        if not self.swept and self.rest_over_ms is None and not self.is_full():
-            burst = self.context.limits.accept_burst
-            emptied = [self.accept_some(listener, burst) for listener in self.context.listeners]
-            self.sweep -= burst
-            if all(emptied) or self.sweep <= 0:
-                self.set_accepting(False)
-                self.swept = True
-                shut(self.context)
-        return self.swept and not self.stream.connections
+        if not self.listeners_shut and self.accept_resume_ms is None and not self.is_full():
+            self.drain_accept_queue()
+        return self.listeners_shut and not self.stream.connections
 
-    def patience_ms(self) -> int:
-        """Close what has been idle too long. Returns how long the poller may wait until the next
-        connection has been, or accepting has rested; -1 for ever."""
-        overdue, due = self.stream.overdue()
-        while overdue is not None:
-            self.end(overdue, IDLE)
-            overdue, due = self.stream.overdue()
-        if self.rest_over_ms is not None:
-            rest = max(0, self.rest_over_ms - self.stream.now_ms)
-            due = rest if due < 0 or rest < due else due
+    def poll_timeout_ms(self) -> int:
+        """Close idle connections. Returns how long the poller may wait: until the next one expires,
+        or the accept backoff ends; -1: for ever.
+        """
+        conn, due = self.stream.expired()
+        while conn is not None:
+            self.close_connection(conn, IDLE)
+            conn, due = self.stream.expired()
+        if self.accept_resume_ms is not None:
+            left = max(0, self.accept_resume_ms - self.stream.now_ms)
+            due = left if due < 0 or left < due else due
         return due
 
-    def wait(self, timeout_ms: int) -> list[tuple[int, int]]:
-        """Wait for events; first without sleeping, for as long as busy polling allows."""
+    def wait_events(self, timeout_ms: int) -> list[tuple[int, int]]:
+        """Wait for events; busy-polls for up to busy_poll_us before blocking."""
         limits = self.context.limits
         if limits.busy_poll_us and timeout_ms:
             until_ns = time.monotonic_ns() + limits.busy_poll_us * 1000
@@ -197,30 +223,30 @@ class Loop:
 
     def serve(self) -> None:
         """Serve until stopped."""
-        self.poller.watch(self.context.stop.drain_fd, 0, READS)
+        self.poller.watch(self.context.stop.drain_fd, 0, READ_INTEREST)
         self.set_accepting(True)
         while True:
-            events = self.wait(self.patience_ms())
+            events = self.wait_events(self.poll_timeout_ms())
             self.stream.now_ms = now_ms()
-            knocking = []
+            ready_listeners = []
             for fd, ready in events:
                 if (conn := self.stream.connections.get(fd)) is not None:
-                    self.turn(conn, ready)
+                    self.handle_event(conn, ready)
                 elif fd in self.listeners:
-                    knocking.append(self.listeners[fd])
-            for listener in knocking:
+                    ready_listeners.append(self.listeners[fd])
+            for listener in ready_listeners:
                 if self.accepting:
-                    self.accept_some(listener, self.context.limits.accept_burst)
+                    self.accept_burst(listener)
             if self.context.stop.state != RUN and self.drain():
                 return
             self.resume_accepting()
 
 
 def run_loop(context: LoopContext, poller: Poller) -> None:
-    """Serve, and close whatever is still open."""
-    loop = Loop(context, poller)
+    """Serve, and close what is still open."""
+    loop = ReadinessLoop(context, poller)
     try:
         loop.serve()
     finally:
         for conn in list(loop.stream.connections.values()):
-            loop.end(conn, STOPPED)
+            loop.close_connection(conn, STOPPED)

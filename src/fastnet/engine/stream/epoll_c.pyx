@@ -1,13 +1,13 @@
-"""Wait with epoll(7), level-triggered.
+"""epoll(7) poller, level-triggered.
 
 Facts. A level-triggered descriptor is reported on every wait until it is drained, and a closed one
 leaves the set by itself. Several loops may watch one listener, as they must for a Unix socket;
 EPOLLEXCLUSIVE then wakes one, not all.
-Consequence: one read an event is enough, and the EAGAIN that an edge-triggered loop needs before it
-may sleep is saved.
-Decision: descriptors are added once, with our tag as data; listeners are added exclusively, and
-removed while accepting pauses because an exclusive entry cannot be modified (epoll_ctl(2)). The
-request to stop is not: it must wake all.
+Decision: one read an event, which saves the EAGAIN that an edge-triggered loop must see before it
+may sleep. Descriptors are added once, with their tag as data. Listeners are added exclusively, and
+removed while accepting pauses, because an exclusive entry cannot be modified (epoll_ctl(2)). The
+stop eventfd is not exclusive: it must wake all loops.
+Not taken: EPOLLET (one more read an event), EPOLLONESHOT (an epoll_ctl an event).
 Cost: one epoll_ctl a connection, and two more each time a peer stops reading and resumes.
 """
 
@@ -15,7 +15,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastnet._errno_c cimport raise_errno
 from fastnet.engine.stream._loop_c cimport Poller, is_listener, run_loop
-from fastnet.cdefs.slots cimport FN_READS, FN_WRITES
+from fastnet.cdefs.slots cimport FN_READ_INTEREST, FN_WRITE_INTEREST
 from fastnet.cdefs.sys cimport (
     EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD,
     close, epoll_create1, epoll_event, fn_epoll_set, fn_epoll_wait,
@@ -24,15 +24,21 @@ from fastnet.engine.context_c cimport NativeLoopContext
 
 
 cdef struct Epoll:
-    Poller poller
-    int fd
+    Poller poller  # first, so that a Poller * is an Epoll *
+    int fd         # of epoll_create1(2)
 
 
-cdef int watch(Poller *poller, int fd, uint32_t before, uint32_t wants, uint64_t tag) noexcept nogil:
+cdef int watch(
+    Poller *poller, int fd, uint32_t before, uint32_t interest, uint64_t tag
+) noexcept nogil:
     cdef int epoll = (<Epoll *>poller).fd
-    cdef uint32_t events = (EPOLLIN if wants & FN_READS else 0) | (EPOLLOUT if wants & FN_WRITES else 0)
-    if wants == 0:
+    cdef uint32_t events = 0
+    if interest == 0:
         return fn_epoll_set(epoll, EPOLL_CTL_DEL, fd, 0, tag)
+    if interest & FN_READ_INTEREST:
+        events |= EPOLLIN
+    if interest & FN_WRITE_INTEREST:
+        events |= EPOLLOUT
     if before:
         return fn_epoll_set(epoll, EPOLL_CTL_MOD, fd, events, tag)
     if is_listener(tag):
@@ -49,7 +55,7 @@ cdef int wait(Poller *poller, epoll_event *events, int room, int timeout_ms) noe
 
 
 def run(context):
-    """Serve context's listeners until it is stopped (engine/stream/contract.py)."""
+    """Serve the context's listeners until it is stopped (engine/stream/contract.py)."""
     cdef NativeLoopContext native = NativeLoopContext(context)
     cdef Epoll epoll
     cdef int result

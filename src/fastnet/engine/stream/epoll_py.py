@@ -1,32 +1,35 @@
-"""Wait with epoll(7), level-triggered. The twin of epoll_c.pyx, which has the argument."""
+"""epoll(7) poller, level-triggered. The pure twin of epoll_c.pyx, which has the argument."""
 
 from __future__ import annotations
 
 import select
 
 from fastnet.engine.context import LoopContext
-from fastnet.engine.stream._connection_py import READS, WRITES
+from fastnet.engine.stream._connection_py import READ_INTEREST, WRITE_INTEREST
 from fastnet.engine.stream._loop_py import HANGUP, run_loop
 
 EVENTS = {
     0: 0,
-    READS: select.EPOLLIN,
-    WRITES: select.EPOLLOUT,
-    READS | WRITES: select.EPOLLIN | select.EPOLLOUT,
+    READ_INTEREST: select.EPOLLIN,
+    WRITE_INTEREST: select.EPOLLOUT,
+    READ_INTEREST | WRITE_INTEREST: select.EPOLLIN | select.EPOLLOUT,
 }
+"""epoll events by interest."""
 
 
 class Epoll:
+    """An epoll set."""
+
     def __init__(self) -> None:
         self.epoll = select.epoll()
 
-    def watch(self, fd: int, before: int, wants: int) -> None:
-        if not wants:
+    def watch(self, fd: int, before: int, interest: int) -> None:
+        if not interest:
             self.epoll.unregister(fd)
         elif before:
-            self.epoll.modify(fd, EVENTS[wants])
+            self.epoll.modify(fd, EVENTS[interest])
         else:
-            self.epoll.register(fd, EVENTS[wants])
+            self.epoll.register(fd, EVENTS[interest])
 
     def forget(self, fd: int) -> None:
         pass
@@ -36,8 +39,8 @@ class Epoll:
         return [
             (
                 fd,
-                (READS if events & select.EPOLLIN else 0)
-                | (WRITES if events & select.EPOLLOUT else 0)
+                (READ_INTEREST if events & select.EPOLLIN else 0)
+                | (WRITE_INTEREST if events & select.EPOLLOUT else 0)
                 | (HANGUP if events & (select.EPOLLERR | select.EPOLLHUP) else 0),
             )
             for fd, events in self.epoll.poll(timeout_s, room)
@@ -45,7 +48,7 @@ class Epoll:
 
 
 def run(context: LoopContext) -> None:
-    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
+    """Serve the context's listeners until it is stopped (engine/stream/contract.py)."""
     poller = Epoll()
     try:
         run_loop(context, poller)

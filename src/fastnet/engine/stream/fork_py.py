@@ -1,10 +1,10 @@
-"""A process for each connection. The twin of fork_c.pyx, which has the argument about pidfds,
-signals
-and descriptors.
+"""A process for each connection: the parent accepts, the child serves one peer and exits.
 
-Facts. Python 3.12 warns of fork(2) in a process with threads, for a lock another thread held stays
-held in the child.
-Consequence: the child must take no lock that somebody else may have held: it serves one connection
+The pure twin of fork_c.pyx, which has the argument about pidfds, signals and descriptors.
+
+Facts. Python 3.12 warns of fork(2) in a process with threads, for a lock that another thread held
+stays held in the child.
+Consequence: the child must take no lock that another thread may have held: it serves one connection
 and leaves by os._exit, without logging, imports or finalizers. Python itself takes care of the GIL
 and its import lock.
 Decision: the garbage collector is frozen in the child, so that no object of the parent's is
@@ -20,70 +20,74 @@ from typing import Any
 
 from fastnet.engine.context import LoopContext
 from fastnet.engine.forked import become_child, keep_only, reap
-from fastnet.engine.stream._accept_py import Acceptor, turn_away
-from fastnet.engine.stream._blocking_py import serve
+from fastnet.engine.stream._accept_py import Acceptor, reject
+from fastnet.engine.stream._blocking_py import serve_connection
 from fastnet.metrics.counters import CLOSED, KILLED, REFUSED
 
 
-class Nursery:
+class ChildTable:
+    """The children of one loop."""
+
     def __init__(self, context: LoopContext) -> None:
         self.context = context
-        self.deaths = select.epoll()
+        self.exits = select.epoll()
+        """Epoll set of all pidfds."""
         self.children: dict[int, tuple[int, int]] = {}
-        """By pidfd: the child's pid and its place; place i counts into row i + 1."""
-        self.free = list(range(context.limits.max_connections))
+        """By pidfd: the child's pid and its slot; slot i counts into row i + 1."""
+        self.free_slots = list(range(context.limits.max_connections))
 
-    def reap(self, timeout_s: float | None) -> None:
-        """Wait for each child that has ended and free its place."""
-        for pidfd, _ in self.deaths.poll(timeout_s):
-            pid, place = self.children.pop(pidfd)
-            self.bury(pid, place)
-            # A sibling just forked may still hold a copy, and only the last one's close would take
-            # it out of the set.
-            self.deaths.unregister(pidfd)
-            os.close(pidfd)
-
-    def bury(self, pid: int, place: int) -> None:
+    def reap(self, pid: int, slot: int) -> None:
+        """Collect the exit status of a child and free its slot."""
         if reap(pid):
             self.context.counters.row(0)[CLOSED + KILLED] += 1
-        self.free.append(place)
+        self.free_slots.append(slot)
 
-    def spawn(self, sock: socket.socket, peer: Any) -> None:
-        """Fork a child for the connection. Without one to be had it is turned away."""
-        place = self.free.pop()
-        try:
-            pid = os.fork()
-        except OSError:
-            turn_away(self.context, sock, peer, REFUSED)
-            self.free.append(place)
-            return
-        if pid == 0:
-            self.be_child(place, sock, peer)
-        sock.close()
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            # out of descriptors: nothing would tell us of its end, so see it out now
-            self.bury(pid, place)
-            return
-        self.children[pidfd] = (pid, place)
-        self.deaths.register(pidfd, select.EPOLLIN)
+    def reap_exited(self, timeout_s: float | None) -> None:
+        """Wait for children to exit and free their slots."""
+        for pidfd, _ in self.exits.poll(timeout_s):
+            self.reap(*self.children.pop(pidfd))
+            # A sibling just forked may still hold a copy, and only the last one's close would take
+            # it out of the set.
+            self.exits.unregister(pidfd)
+            os.close(pidfd)
 
-    def be_child(self, place: int, sock: socket.socket, peer: Any) -> None:
+    def run_child(self, slot: int, sock: socket.socket, peer: Any) -> None:
         """Serve one connection in the new process. Does not return."""
         status = 1
         try:
             become_child()
             keep_only({sock.fileno(), self.context.trace_fd})
-            serve(self.context, self.context.counters.row(place + 1), sock, peer)
+            serve_connection(self.context, self.context.counters.row(slot + 1), sock, peer)
             status = 0
         finally:
             os._exit(status)
 
+    def spawn(self, sock: socket.socket, peer: Any) -> None:
+        """Fork a child for the connection. If fork(2) fails, it is rejected."""
+        slot = self.free_slots.pop()
+        try:
+            pid = os.fork()
+        except OSError:
+            reject(self.context, sock, peer, REFUSED)
+            self.free_slots.append(slot)
+            return
+        if pid == 0:
+            self.run_child(slot, sock, peer)
+        sock.close()
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            # out of descriptors: its exit would not be reported, so wait for it
+            self.reap(pid, slot)
+            return
+        self.children[pidfd] = (pid, slot)
+        self.exits.register(pidfd, select.EPOLLIN)
+
     def serve(self) -> None:
-        acceptor = Acceptor(self.context, self.deaths.fileno())
+        """Serve until stopped and every child has exited."""
+        acceptor = Acceptor(self.context, self.exits.fileno())
         while True:
-            acceptor.full = not self.free
+            acceptor.full = not self.free_slots
             try:
                 accepted = acceptor.next()
             except EOFError:
@@ -91,15 +95,15 @@ class Nursery:
             if accepted is not None:
                 self.spawn(*accepted)
             else:
-                self.reap(0)
+                self.reap_exited(0)
         while self.children:
-            self.reap(None)
+            self.reap_exited(None)
 
 
 def run(context: LoopContext) -> None:
-    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    nursery = Nursery(context)
+    """Serve the context's listeners until it is stopped (engine/stream/contract.py)."""
+    table = ChildTable(context)
     try:
-        nursery.serve()
+        table.serve()
     finally:
-        nursery.deaths.close()
+        table.exits.close()

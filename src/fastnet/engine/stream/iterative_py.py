@@ -1,14 +1,14 @@
-"""One connection after another. The twin of iterative_c.pyx, which has the argument."""
+"""One connection after another. The pure twin of iterative_c.pyx, which has the argument."""
 
 from __future__ import annotations
 
 from fastnet.engine.context import LoopContext
 from fastnet.engine.stream._accept_py import Acceptor
-from fastnet.engine.stream._blocking_py import serve
+from fastnet.engine.stream._blocking_py import serve_connection
 
 
 def run(context: LoopContext) -> None:
-    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
+    """Serve the context's listeners until it is stopped (engine/stream/contract.py)."""
     acceptor = Acceptor(context)
     while True:
         try:
@@ -16,4 +16,4 @@ def run(context: LoopContext) -> None:
         except EOFError:
             return
         if accepted is not None:
-            serve(context, context.counters.row(0), *accepted)
+            serve_connection(context, context.counters.row(0), *accepted)

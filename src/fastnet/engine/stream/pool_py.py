@@ -1,5 +1,6 @@
-"""A fixed number of threads and a bounded queue of accepted connections. The twin of pool_c.pyx,
-which has the argument.
+"""A fixed number of threads and a bounded queue of accepted connections.
+
+The pure twin of pool_c.pyx, which has the argument.
 """
 
 from __future__ import annotations
@@ -12,51 +13,55 @@ from typing import Any
 
 from fastnet.engine.context import LoopContext
 from fastnet.engine.stream._accept_py import Acceptor
-from fastnet.engine.stream._blocking_py import serve
+from fastnet.engine.stream._blocking_py import serve_connection
 
 
-class Pool:
+class ThreadPool:
+    """The threads of one loop and their queue."""
+
     def __init__(self, context: LoopContext) -> None:
         self.context = context
         self.filled = threading.Condition()
-        """Guards the three below."""
-        self.queue: deque[tuple[socket.socket, Any]] = deque()
-        self.held = 0
-        """Connections waiting or being served."""
+        """Guards the three below; notified when one of the last two has changed."""
+        self.admitted = 0
+        """Connections queued or being served."""
         self.closing = False
+        """No further connection will be queued."""
+        self.queue: deque[tuple[socket.socket, Any]] = deque()
         self.members: list[threading.Thread] = []
-        self.room_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        """Written when a full pool has room again."""
+        self.capacity_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """Written when a full pool has capacity again."""
 
     def is_full(self) -> bool:
         limits = self.context.limits
-        return len(self.queue) >= limits.pool_queue_max or self.held >= limits.max_connections
+        return len(self.queue) >= limits.pool_queue_max or self.admitted >= limits.max_connections
 
-    def take_turns(self, index: int) -> None:
-        """The whole life of a pool thread: connection after connection."""
-        while True:
-            with self.filled:
-                self.filled.wait_for(lambda: self.queue or self.closing)
-                if not self.queue:
-                    return
-                if self.is_full():
-                    os.eventfd_write(self.room_fd, 1)
-                sock, peer = self.queue.popleft()
-            serve(self.context, self.context.counters.row(index + 1), sock, peer)
-            with self.filled:
-                if self.is_full():
-                    os.eventfd_write(self.room_fd, 1)
-                self.held -= 1
+    def take_connection(self, finished: int) -> tuple[socket.socket, Any] | None:
+        """Wait for a connection. finished: connections this thread has just closed. None when the
+        pool is closing and the queue is empty.
+        """
+        with self.filled:
+            if finished and self.is_full():
+                os.eventfd_write(self.capacity_fd, 1)
+            self.admitted -= finished
+            self.filled.wait_for(lambda: self.queue or self.closing)
+            if not self.queue:
+                return None
+            if self.is_full():
+                os.eventfd_write(self.capacity_fd, 1)
+            return self.queue.popleft()
 
-    def hire(self) -> None:
-        for index in range(self.context.limits.pool_size):
-            self.members.append(
-                threading.Thread(target=self.take_turns, args=(index,), daemon=True)
-            )
-            self.members[-1].start()
+    def run_thread(self, index: int) -> None:
+        """The life of a pool thread: connection after connection."""
+        row = self.context.counters.row(index + 1)
+        finished = 0
+        while (accepted := self.take_connection(finished)) is not None:
+            serve_connection(self.context, row, *accepted)
+            finished = 1
 
     def serve(self) -> None:
-        acceptor = Acceptor(self.context, self.room_fd)
+        """Queue connections until stopped."""
+        acceptor = Acceptor(self.context, self.capacity_fd)
         while True:
             with self.filled:
                 acceptor.full = self.is_full()
@@ -65,15 +70,23 @@ class Pool:
             except EOFError:
                 return
             if accepted is None:
-                os.eventfd_read(self.room_fd)
+                os.eventfd_read(self.capacity_fd)
                 continue
             with self.filled:
                 self.queue.append(accepted)
-                self.held += 1
+                self.admitted += 1
                 self.filled.notify()
 
-    def dismiss(self) -> None:
-        """Let the members finish what they serve and what is queued."""
+    def start_threads(self) -> None:
+        """Start all threads."""
+        for index in range(self.context.limits.pool_size):
+            self.members.append(
+                threading.Thread(target=self.run_thread, args=(index,), daemon=True)
+            )
+            self.members[-1].start()
+
+    def stop_threads(self) -> None:
+        """Let the threads finish what they serve and what is queued, and join them."""
         with self.filled:
             self.closing = True
             self.filled.notify_all()
@@ -82,11 +95,11 @@ class Pool:
 
 
 def run(context: LoopContext) -> None:
-    """Serve work's listeners until it is stopped (engine/stream/contract.py)."""
-    pool = Pool(context)
+    """Serve the context's listeners until it is stopped (engine/stream/contract.py)."""
+    pool = ThreadPool(context)
     try:
-        pool.hire()
+        pool.start_threads()
         pool.serve()
     finally:
-        pool.dismiss()
-        os.close(pool.room_fd)
+        pool.stop_threads()
+        os.close(pool.capacity_fd)

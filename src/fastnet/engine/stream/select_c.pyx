@@ -1,12 +1,11 @@
-"""Wait with select(2): two bitmaps, copied and scanned on every wait.
+"""select(2) poller: two bitmaps, copied and scanned on every wait.
 
 Facts. An fd_set has FD_SETSIZE bits, 1024 since glibc was compiled; FD_SET on a higher descriptor
-writes past its end. The kernel scans every bit up to the highest descriptor, on every call.
-Consequence: the cost of a wait grows with the highest descriptor, not with what is ready, and there
-is a hard bound.
-Decision: the bound is the connection limit, minus the descriptors the process already has; at the
+writes past its end. The kernel scans every bit up to the highest descriptor, on every call, so the
+cost of a wait grows with the highest descriptor and not with what is ready.
+Decision: FD_SETSIZE minus the descriptors the process already has is the connection limit; at the
 limit accepting pauses as at any other. A connection whose descriptor is too high all the same is
-turned away, counted, never FD_SET.
+rejected and counted, never FD_SET.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -14,7 +13,7 @@ from libc.string cimport memset
 
 from fastnet._errno_c cimport raise_errno
 from fastnet.engine.stream._loop_c cimport Poller, run_loop
-from fastnet.cdefs.slots cimport FN_READS, FN_WRITES
+from fastnet.cdefs.slots cimport FN_READ_INTEREST, FN_WRITE_INTEREST
 from fastnet.cdefs.sys cimport (
     EMFILE, EPOLLIN, EPOLLOUT, FD_CLR, FD_ISSET, FD_SET, FD_SETSIZE, epoll_event, fd_set, fn_select,
 )
@@ -22,24 +21,25 @@ from fastnet.engine.context_c cimport NativeLoopContext
 
 
 cdef struct Select:
-    Poller poller
-    fd_set reads
-    fd_set writes
-    int bound                       # one more than the highest descriptor watched
-    # where the next scan starts, so that high descriptors are not starved
-    int next                      
-    uint64_t tag[FD_SETSIZE]
+    Poller poller             # first, so that a Poller * is a Select *
+    fd_set reads              # descriptors with read interest
+    fd_set writes             # descriptors with write interest
+    int bound                 # one more than the highest descriptor watched
+    int next_fd               # where the next scan starts, so that high descriptors do not starve
+    uint64_t tag[FD_SETSIZE]  # by descriptor
 
 
-cdef int watch(Poller *poller, int fd, uint32_t before, uint32_t wants, uint64_t tag) noexcept nogil:
+cdef int watch(
+    Poller *poller, int fd, uint32_t before, uint32_t interest, uint64_t tag
+) noexcept nogil:
     cdef Select *select = <Select *>poller
     if fd >= FD_SETSIZE:
         return -EMFILE
     select.tag[fd] = tag
     forget(poller, fd)
-    if wants & FN_READS:
+    if interest & FN_READ_INTEREST:
         FD_SET(fd, &select.reads)
-    if wants & FN_WRITES:
+    if interest & FN_WRITE_INTEREST:
         FD_SET(fd, &select.writes)
     if fd >= select.bound:
         select.bound = fd + 1
@@ -65,20 +65,25 @@ cdef int wait(Poller *poller, epoll_event *events, int room, int timeout_ms) noe
     for i in range(select.bound):
         if ready <= 0 or found == room:
             break
-        fd = (select.next + i) % select.bound
-        seen = (EPOLLIN if FD_ISSET(fd, &reads) else 0) | (EPOLLOUT if FD_ISSET(fd, &writes) else 0)
+        fd = (select.next_fd + i) % select.bound
+        seen = 0
+        if FD_ISSET(fd, &reads):
+            seen |= EPOLLIN
+            ready -= 1
+        if FD_ISSET(fd, &writes):
+            seen |= EPOLLOUT
+            ready -= 1
         if seen:
             events[found].events = seen
             events[found].data.u64 = select.tag[fd]
             found += 1
-            ready -= 2 if seen == (EPOLLIN | EPOLLOUT) else 1
     if found == room:
-        select.next = (fd + 1) % select.bound
+        select.next_fd = (fd + 1) % select.bound
     return found
 
 
 def run(context):
-    """Serve context's listeners until it is stopped (engine/stream/contract.py)."""
+    """Serve the context's listeners until it is stopped (engine/stream/contract.py)."""
     cdef NativeLoopContext native = NativeLoopContext(context)
     cdef Select select
     cdef int result

@@ -1,19 +1,19 @@
 """A thread for each connection.
 
 Facts. A native thread that never touches Python needs no GIL and no Python thread state, so threads
-of one server run on all cores at once. A default stack reserves 8 MiB; these threads call a few
-small functions.
-Decision: detached pthreads with a small stack and a buffer of their own. A place (an index) is
-taken before a thread starts and given back by the thread as its last act; its counters are the
-place's row, so no two threads share one.
-Cost: a pthread_create a connection and one stack and buffer while it lasts.
+of one server run on all cores. A default stack reserves 8 MiB; these threads call a few small
+functions.
+Decision: detached pthreads with a small stack and a buffer of their own. A slot is allocated before
+a thread starts and released by the thread as its last act; its counters are the slot's row, so no
+two threads share one.
+Cost: a pthread_create a connection, and one stack and buffer while it lasts.
 """
 
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 
-from fastnet.cdefs.accept cimport fn_acceptor, fn_acceptor_next, fn_acceptor_open, fn_turn_away
-from fastnet.cdefs.blocking cimport fn_serve
+from fastnet.cdefs.accept cimport fn_accept_reject, fn_acceptor, fn_acceptor_init, fn_acceptor_next
+from fastnet.cdefs.blocking cimport fn_blocking_serve
 from fastnet.cdefs.context cimport fn_context, fn_row
 from fastnet.cdefs.counters cimport FN_REFUSED, fn_count_closed
 from fastnet.cdefs.sys cimport (
@@ -29,110 +29,118 @@ from fastnet.cdefs.thread cimport (
 from fastnet._errno_c cimport raise_errno
 from fastnet.engine.context_c cimport NativeLoopContext
 
-cdef struct Place:
-    Crew *crew
-    int fd
+cdef struct ThreadSlot:
+    ThreadTable *table
+    int fd                # of the connection
     sockaddr_storage peer
-    uint32_t next_free    # chains the places without a thread
+    uint32_t next_free    # next slot of the free list
 
-cdef struct Crew:
+cdef struct ThreadTable:
     const fn_context *context
     pthread_attr_t attributes
-    pthread_mutex_t mutex # guards the three words below
-    pthread_cond_t ended  # a thread has given its place back
-    uint32_t alive
-    uint32_t free
-    Place *place          # context.max_connections; place i counts into row i + 1
-    int room_fd           # eventfd: written when a full crew has a place again
+    pthread_mutex_t mutex # guards alive, free_slot and the free list
+    pthread_cond_t ended  # a thread has released its slot
+    uint32_t alive        # slots in use
+    uint32_t free_slot    # head of the free list
+    ThreadSlot *slot      # context.max_connections; slot i counts into row i + 1
+    int capacity_fd       # eventfd: written when a full table has a free slot again
 
 
-cdef void *serve_one(void *argument) noexcept nogil:
-    """The whole life of a connection's thread."""
-    cdef Place *place = <Place *>argument
-    cdef Crew *crew = place.crew
-    cdef uint32_t index = <uint32_t>(place - crew.place)
-    cdef char *buffer = <char *>malloc(crew.context.read_bytes)
+cdef void release(ThreadTable *table, uint32_t index) noexcept nogil:
+    """Put a slot back on the free list."""
+    pthread_mutex_lock(&table.mutex)
+    if table.alive == table.context.max_connections:
+        eventfd_write(table.capacity_fd, 1)
+    table.slot[index].next_free = table.free_slot
+    table.free_slot = index
+    table.alive -= 1
+    pthread_cond_signal(&table.ended)
+    pthread_mutex_unlock(&table.mutex)
+
+
+cdef void *run_thread(void *argument) noexcept nogil:
+    """The life of a connection's thread."""
+    cdef ThreadSlot *slot = <ThreadSlot *>argument
+    cdef ThreadTable *table = slot.table
+    cdef uint32_t index = <uint32_t>(slot - table.slot)
+    cdef char *buffer = <char *>malloc(table.context.read_bytes)
     if buffer != NULL:
-        fn_serve(crew.context, fn_row(crew.context, index + 1), place.fd, &place.peer, buffer)
+        fn_blocking_serve(
+            table.context, fn_row(table.context, index + 1), slot.fd, &slot.peer, buffer
+        )
         free(buffer)
     else:
-        close(place.fd)
-        fn_count_closed(fn_row(crew.context, index + 1), FN_REFUSED)
-    pthread_mutex_lock(&crew.mutex)
-    if crew.alive == crew.context.max_connections:
-        eventfd_write(crew.room_fd, 1)
-    place.next_free = crew.free
-    crew.free = index
-    crew.alive -= 1
-    pthread_cond_signal(&crew.ended)
-    pthread_mutex_unlock(&crew.mutex)
+        close(slot.fd)
+        fn_count_closed(fn_row(table.context, index + 1), FN_REFUSED)
+    release(table, index)
     return NULL
 
 
-cdef void start(Crew *crew, int fd, const sockaddr_storage *peer) noexcept nogil:
-    """Give the connection a thread. Without one to be had it is turned away."""
+cdef void start_thread(ThreadTable *table, int fd, const sockaddr_storage *peer) noexcept nogil:
+    """Start a thread for the connection. If pthread_create(3) fails, it is rejected."""
     cdef pthread_t thread
-    cdef Place *place
-    pthread_mutex_lock(&crew.mutex)
-    place = &crew.place[crew.free]
-    crew.free = place.next_free
-    crew.alive += 1
-    pthread_mutex_unlock(&crew.mutex)
-    place.crew, place.fd, place.peer = crew, fd, peer[0]
-    if pthread_create(&thread, &crew.attributes, serve_one, place) == 0:
+    cdef ThreadSlot *slot
+    pthread_mutex_lock(&table.mutex)
+    slot = &table.slot[table.free_slot]
+    table.free_slot = slot.next_free
+    table.alive += 1
+    pthread_mutex_unlock(&table.mutex)
+    slot.table = table
+    slot.fd = fd
+    slot.peer = peer[0]
+    if pthread_create(&thread, &table.attributes, run_thread, slot) == 0:
         return
-    fn_turn_away(crew.context, fd, peer, FN_REFUSED)
-    pthread_mutex_lock(&crew.mutex)
-    place.next_free = crew.free
-    crew.free = <uint32_t>(place - crew.place)
-    crew.alive -= 1
-    pthread_mutex_unlock(&crew.mutex)
+    fn_accept_reject(table.context, fd, peer, FN_REFUSED)
+    release(table, <uint32_t>(slot - table.slot))
 
 
-cdef int serve(Crew *crew) noexcept nogil:
-    cdef fn_acceptor acceptor = fn_acceptor_open(crew.context, crew.room_fd)
+cdef int serve(ThreadTable *table) noexcept nogil:
+    """Serve until stopped and every thread has ended. Returns 0 or -errno."""
+    cdef fn_acceptor acceptor = fn_acceptor_init(table.context, table.capacity_fd)
     cdef sockaddr_storage peer
     cdef eventfd_t ignored
     cdef int fd
     while True:
-        pthread_mutex_lock(&crew.mutex)
-        acceptor.full = crew.alive == crew.context.max_connections
-        pthread_mutex_unlock(&crew.mutex)
+        pthread_mutex_lock(&table.mutex)
+        acceptor.full = table.alive == table.context.max_connections
+        pthread_mutex_unlock(&table.mutex)
         fd = fn_acceptor_next(&acceptor, &peer)
         if fd >= 0:
-            start(crew, fd, &peer)
+            start_thread(table, fd, &peer)
         elif fd == -EAGAIN:
-            eventfd_read(crew.room_fd, &ignored)
+            eventfd_read(table.capacity_fd, &ignored)
         else:
-            pthread_mutex_lock(&crew.mutex)
-            while crew.alive:
-                pthread_cond_wait(&crew.ended, &crew.mutex)
-            pthread_mutex_unlock(&crew.mutex)
+            pthread_mutex_lock(&table.mutex)
+            while table.alive:
+                pthread_cond_wait(&table.ended, &table.mutex)
+            pthread_mutex_unlock(&table.mutex)
             return 0 if fd == -ESHUTDOWN else fd
 
 
 def run(context):
-    """Serve context's listeners until it is stopped (engine/stream/contract.py)."""
+    """Serve the context's listeners until it is stopped (engine/stream/contract.py)."""
     cdef NativeLoopContext native = NativeLoopContext(context)
-    cdef Crew crew
-    cdef uint32_t i, places = native.c.max_connections
+    cdef ThreadTable table
+    cdef uint32_t i, slots = native.c.max_connections
     cdef int result = -ENOMEM
-    crew.context, crew.alive, crew.free = &native.c, 0, 0
-    crew.room_fd = raise_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
+    table.context = &native.c
+    table.alive = 0
+    table.free_slot = 0
+    table.capacity_fd = raise_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
     with nogil:
-        pthread_attr_init(&crew.attributes)
-        pthread_attr_setstacksize(&crew.attributes, native.c.thread_stack_bytes)
-        pthread_attr_setdetachstate(&crew.attributes, PTHREAD_CREATE_DETACHED)
-        pthread_mutex_init(&crew.mutex, NULL)
-        pthread_cond_init(&crew.ended, NULL)
-        crew.place = <Place *>malloc(places * sizeof(Place))
-        if crew.place != NULL:
-            for i in range(places):
-                crew.place[i].next_free = i + 1
-            result = serve(&crew)
-        free(crew.place)
-        pthread_cond_destroy(&crew.ended)
-        pthread_mutex_destroy(&crew.mutex)
-        pthread_attr_destroy(&crew.attributes)
-        close(crew.room_fd)
+        pthread_attr_init(&table.attributes)
+        pthread_attr_setstacksize(&table.attributes, native.c.thread_stack_bytes)
+        pthread_attr_setdetachstate(&table.attributes, PTHREAD_CREATE_DETACHED)
+        pthread_mutex_init(&table.mutex, NULL)
+        pthread_cond_init(&table.ended, NULL)
+        table.slot = <ThreadSlot *>malloc(slots * sizeof(ThreadSlot))
+        if table.slot != NULL:
+            for i in range(slots):
+                table.slot[i].next_free = i + 1
+            result = serve(&table)
+        free(table.slot)
+        pthread_cond_destroy(&table.ended)
+        pthread_mutex_destroy(&table.mutex)
+        pthread_attr_destroy(&table.attributes)
+        close(table.capacity_fd)
     raise_errno(result)
