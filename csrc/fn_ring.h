@@ -1,8 +1,8 @@
 /* One io_uring: set-up and tear-down of its queues and of the ring of provided buffers.
  *
  * Facts. With SINGLE_ISSUER | DEFER_TASKRUN all kernel work for the ring happens in our own
- * io_uring_enter(2), which is fastest and ties the ring to the thread that made it. The kernel picks
- * a provided buffer only when data has arrived, so idle connections hold none; with
+ * io_uring_enter(2), which is fastest and ties the ring to the thread that made it. The kernel
+ * picks a provided buffer only when data has arrived, so idle connections hold none; with
  * IOU_PBUF_RING_INC (Linux 6.12) a buffer is consumed piece by piece, so a few large ones serve
  * small and large messages alike.
  * Decision: set-up steps down a list of flags until the kernel takes one; nothing is decided by

@@ -24,9 +24,7 @@ def usable() -> list[int]:
 
 
 def parse(text: str) -> tuple[int, ...]:
-    """Processors in a list such as "0-3,6", in the order written; () for "auto". Raises
-    ConfigError.
-    """
+    """Parse a list of processors such as "0-3,6"; () for "auto". Raises ConfigError."""
     if text == AUTO:
         return ()
     found: list[int] = []

@@ -42,9 +42,10 @@ def keep_only(fds: Iterable[int]) -> None:
 
 
 def reap(pid: int) -> bool:
-    """Wait for a child that has exited or is about to. True if its exit was not clean. If its status
-    was collected elsewhere (SIGCHLD ignored, or a waitpid(-1) in the same process), it counts as a
-    clean exit.
+    """Wait for a child that has exited or is about to. True if its exit was not clean.
+
+    If its status was collected elsewhere (SIGCHLD ignored, or a waitpid(-1) in this process), it
+    counts as a clean exit.
     """
     try:
         _, status = os.waitpid(pid, 0)
