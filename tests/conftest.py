@@ -105,7 +105,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     }
     wants -= given
     services = (
-        [name for name in SERVICES if not SERVICES[name].required] if "service" in wants else [""]
+        [name for name in SERVICES if not any(each.required for each in SERVICES[name].settings)]
+        if "service" in wants
+        else [""]
     )
     engines = list(ENGINES) if "engine" in wants else [""]
     if "backend" in wants:
