@@ -31,7 +31,7 @@ static inline void fn_survey_close(struct fn_survey *s) {
     free(s->names);
 }
 
-/* Room for one more name of so many bytes. Returns 0 or -ENOMEM. */
+/* Room for one more name of `bytes` bytes. Returns 0 or -ENOMEM. */
 static inline int fn_survey_room(struct fn_survey *s, size_t bytes) {
     if (s->count == s->room) {
         size_t room = s->room ? 2 * s->room : FN_SURVEY_ROOM;

@@ -81,7 +81,7 @@ static inline int fn_small_name(int fd, const struct fn_small *file) {
     return linkat(AT_FDCWD, open_as, file->folder, file->name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
 }
 
-/* Whether a name is one step down, whoever let it through. */
+/* Whether a name is one path component, even if it was checked before. */
 static inline int fn_small_is_component(const char *name) {
     return *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }

@@ -269,7 +269,7 @@ def test_a_bare_port_is_one_of_the_loopback_address_and_others_are_warned_of(sou
         assert "warning" not in sender.end()[2]
     with running("send", source, "--listen", "0.0.0.0:0", "--raw") as sender:
         assert sender.endpoint().host == "0.0.0.0"
-        assert "warning: whoever reaches tcp://0.0.0.0:0 can read" in sender.end()[2]
+        assert "warning: every peer that reaches tcp://0.0.0.0:0 can read" in sender.end()[2]
 
 
 def test_a_bar_is_drawn_on_a_terminal_only(source, tmp_path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastnet.limits import LAST_WORDS_BYTES_MAX
+from fastnet.limits import FINAL_MESSAGE_BYTES_MAX
 from tests.support.cli_process import Running, connect, finish, read_all, read_exactly, running
 from tests.support.clients import eventually
 from tests.support.connect_peers import ABORT, free_port
@@ -94,7 +94,7 @@ def test_a_receiver_that_does_not_end_leaves_it_unconfirmed(source) -> None:
 def test_a_receiver_that_talks_for_ever_is_cut_short(source) -> None:
     with sending(source) as command, connect(command.endpoint()) as sock:
         assert read_all(sock) == DATA
-        sock.sendall(b"x" * (LAST_WORDS_BYTES_MAX + 5000))
+        sock.sendall(b"x" * (FINAL_MESSAGE_BYTES_MAX + 5000))
         code, _, err = command.end(None)
     assert code == 6
     assert "said more than" in err

@@ -1,6 +1,4 @@
-"""`fastnet recv`: arguments in, one transfer or many, what came of it on standard output, or on
-standard error.
-"""
+"""`fastnet recv`: receive files and folders, or one file raw."""
 
 from __future__ import annotations
 
@@ -31,18 +29,18 @@ from fastnet.cli.transfer_output import (
     common_options,
     warn_of_strangers,
 )
-from fastnet.limits import LAST_WORDS_BYTES, MANIFEST_FILES_MAX
+from fastnet.limits import FINAL_MESSAGE_BYTES, MANIFEST_FILES_MAX
 
-HELP = """Receive files and folders: from a sender that listens at ENDPOINT, or with --listen from the one that connects.
+HELP = """Receive files and folders from a sender that listens, or with --listen from one that connects.
 
-They go below the folder --into, which nothing leaves; or the one file that comes becomes --output FILE. Data has a
-temporary name in the same folder until all of it is there and its digest was right. Stopped or killed, on either side, the
-same command again receives only what is missing. --output - is standard output; everything else is then said on standard
-error.
+Everything is created below the folder --into, or one file becomes --output FILE. Data has a
+temporary name in the same folder until the file is complete and verified. Interrupted on either
+side, the same command receives only what is missing. --output - is standard output; events then go
+to standard error.
 
-With --raw it takes one file's bytes from nc, socat, ncat or a textbook program. Raw mode has no digest: "whole" means that
-the sender ended the stream in good order. A fastnet sender that fails or is killed resets the connection instead; nc that
-is stopped with Ctrl-C does not.
+With --raw it receives one file's bytes from nc, socat, ncat or a textbook program. Raw mode has no
+digest: "complete" means that the sender sent FIN. A fastnet sender that fails or is killed resets the
+connection instead; nc that is stopped with Ctrl-C does not.
 
 \b
 Examples:
@@ -54,8 +52,8 @@ Examples:
   fastnet recv --listen 9000 --raw --output disk.img --wait 60
   fastnet recv host:9000 --raw --output - | tar x
 
-Exit codes: 0 all of it is there, 2 usage, 3 bad endpoint or option, 4 network (nobody there, cannot listen), 5 failed or
-refused (a file exists and differs), 7 not supported here, 130 interrupted.
+Exit codes: 0 complete, 2 usage, 3 bad endpoint or option, 4 network (no peer, cannot listen), 5
+failed or refused (a file exists and differs), 7 not supported here, 130 interrupted.
 """
 
 ONLY_PROVEN = (*SIDE_OPTIONS, "into", "keep_open", "max_bytes", "fsync", "ask")
@@ -75,7 +73,7 @@ ONLY_PROVEN = (*SIDE_OPTIONS, "into", "keep_open", "max_bytes", "fsync", "ask")
     default="never",
     help="What exists and differs: refuse, replace, replace if older, or take another name.",
 )
-@click.option("--thanks", metavar="TEXT", default="", help="Raw: last words to the sender.")
+@click.option("--thanks", metavar="TEXT", default="", help="Raw: final message to the sender.")
 @click.option(
     "--keep-open", is_flag=True, help="Listening: take any number of transfers, at the same time."
 )
@@ -108,7 +106,7 @@ def recv(
             receive_raw(endpoint, output, overwrite, os.fsencode(thanks), listen, given, show)
         elif thanks:
             raise click.UsageError(
-                "--thanks goes with --raw; without it the sender hears more than that"
+                "--thanks goes with --raw; without it the sender receives a report"
             )
         else:
             receive_proven(endpoint, output, overwrite, listen, given, show)
@@ -181,8 +179,8 @@ def receive_raw(
         raise click.UsageError(
             "Raw mode carries no name; give one with --output FILE, or - for standard output"
         )
-    if len(thanks) > LAST_WORDS_BYTES:
-        raise click.UsageError(f"--thanks is too long; at most {LAST_WORDS_BYTES} bytes")
+    if len(thanks) > FINAL_MESSAGE_BYTES:
+        raise click.UsageError(f"--thanks is too long; at most {FINAL_MESSAGE_BYTES} bytes")
     if overwrite not in ("never", "always"):
         raise click.UsageError(
             f"--overwrite {overwrite} does not go with --raw, which carries no time and no name"
@@ -198,7 +196,7 @@ def receive_raw(
         where = listen_endpoint(listen or "")
         if is_open_to_others(where):
             warn_of_strangers(
-                f"whoever reaches {where} first fills {output}; raw mode asks for no password"
+                f"the first peer that reaches {where} fills {output}; raw mode has no authentication"
             )
         accept_file(output, where, options, show, overwrite=overwrite, wait_s=given["wait_s"])
 

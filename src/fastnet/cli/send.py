@@ -1,6 +1,4 @@
-"""`fastnet send`: arguments in, one transfer or an offer of many, what came of it on standard
-output.
-"""
+"""`fastnet send`: send files and folders, or one file raw."""
 
 from __future__ import annotations
 
@@ -32,17 +30,19 @@ from fastnet.cli.transfer_output import (
 )
 from fastnet.limits import STREAMS_MAX
 
-HELP = """Send files and folders: to a receiver that listens at ENDPOINT, or with --listen to the one that connects.
+HELP = """Send files and folders to a receiver that listens, or with --listen to one that connects.
 
-It ends well only when the receiver has said that all of it, with the same digests, has its final name. Stopped or killed, on
-either side, the same command again sends only what is missing. PATH - is standard input.
+It succeeds only when the receiver has acknowledged that everything, with the same digests, has its
+final name. Interrupted on either side, the same command sends only what is missing. PATH - is
+standard input.
 
 ENDPOINT is HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME.
 
-With --raw it sends one file's bytes, says that this was all (half-close) and reads what the receiver has to say to its end:
+With --raw it sends one file's bytes, half-closes, and reads the receiver's final message to its end:
 for nc, socat, ncat and textbook programs.
 
-With --keep-open any number of receivers are served, at the same time; the first signal lets those that run finish.
+With --keep-open any number of receivers are served at the same time; the first signal lets running
+transfers finish.
 
 \b
 Examples:
@@ -55,9 +55,9 @@ Examples:
   fastnet send disk.img host:9000 --raw --retry 30
   tar c folder | fastnet send - host:9000 --raw
 
-Exit codes: 0 the receiver has it all (raw: has read to the end), 2 usage, 3 bad endpoint or option, 4 network (nobody there,
-cannot listen), 5 failed or refused, 6 all was sent and the receiver did not say that it has it, 7 not supported here, 130
-interrupted.
+Exit codes: 0 acknowledged (raw: read to the end), 2 usage, 3 bad endpoint or option, 4 network (no
+peer, cannot listen), 5 failed or refused, 6 all was sent and not acknowledged, 7 not supported here,
+130 interrupted.
 """
 
 ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate", "compress", "streams")
@@ -84,7 +84,7 @@ ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate", "compress", "s
     "--digest",
     type=click.Choice(list(ALGORITHMS)),
     default="xxh3-128",
-    help="What proves the bytes.",
+    help="Digest that verifies each file.",
 )
 @click.option(
     "--compress",
@@ -98,7 +98,7 @@ ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate", "compress", "s
     help="Connections that share large files: for long ways and for --tls.  [default: 1]",
 )
 @click.option(
-    "--limit-rate", metavar="BYTES", help="At most so many bytes a second: 500k, 10M, 1Gi."
+    "--limit-rate", metavar="BYTES", help="Upper bound of bytes a second: 500k, 10M, 1Gi."
 )
 @proven_options
 @common_options
@@ -184,7 +184,8 @@ def send_raw(
     where = listen_endpoint(listen)
     if is_open_to_others(where):
         warn_of_strangers(
-            f"whoever reaches {where} can read {path}; raw mode asks for no password and encrypts nothing"
+            f"every peer that reaches {where} can read {path}; "
+            "raw mode has no authentication and no encryption"
         )
     wait_s = given["wait_s"]
 

@@ -65,7 +65,7 @@ def as_options(given: dict[str, Any], **more: Any) -> TransferOptions:
         raise click.UsageError("--cert, --key, --ca and --tls-fingerprint go with --tls")
     tls, token = None, b""
     if given["use_tls"]:
-        # here, because without --tls nobody need load OpenSSL
+        # imported here: without --tls OpenSSL is not loaded
         from fastnet.transport.tls import TlsOptions
 
         tls = TlsOptions(*tls_words)
@@ -105,7 +105,7 @@ def warn_if_open(where: object, is_open: bool, options: TransferOptions, what: s
         return
     lacks = []
     if not options.token:
-        lacks.append(f"whoever reaches {where} can {what}: give both sides a --token-file")
+        lacks.append(f"every peer that reaches {where} can {what}: give both sides a --token-file")
     if options.tls is None:
         lacks.append("what travels can be read and changed on its way: give both sides --tls")
     print(f"warning: {'; '.join(lacks)}", file=sys.stderr, flush=True)

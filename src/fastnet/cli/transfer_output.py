@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 NAMES_SHOWN = 20
-SMALLEST_SHOWN = 0.01
-"""Of a speed in a unit; what is slower is shown in the next smaller one."""
 """Entries that `--ask` lists."""
+
+SMALLEST_SHOWN = 0.01
+"""A speed below this, in a unit, is shown in the next smaller one."""
 
 SECONDS = click.FloatRange(0, CLIENT_TIMEOUT_MAX_S, min_open=True)
 
@@ -50,14 +51,14 @@ COMMON = [
         type=SECONDS,
         default=TRANSFER_STALL_S,
         metavar="SECONDS",
-        help=f"Give up when nothing has moved for so long [default: {TRANSFER_STALL_S:g}].",
+        help=f"Seconds without progress that end the transfer [default: {TRANSFER_STALL_S:g}].",
     ),
     click.option(
         "--wait",
         "wait_s",
         type=SECONDS,
         metavar="SECONDS",
-        help="Listening: give up when nobody comes.",
+        help="Listening: give up when no peer connects.",
     ),
     click.option(
         "--retry",
@@ -120,7 +121,7 @@ class Show:
     def _say(self, line: str, file: TextIO) -> None:
         """A reader of ours that went away is no reason to end a transfer."""
         with suppress(BrokenPipeError):
-            # at once: print writes twice, and others may write to the same file
+            # in one call: print writes twice, and others may write to the same file
             file.write(f"{line}\n")
             file.flush()
 
@@ -193,7 +194,8 @@ def summary(report: TransferReport) -> str:
     if not report.moved_bytes:
         return said
     return (
-        f"{said}: {speed(report.gb_per_s)}, {report.cpu_seconds:.3f} CPU s, {report.mover} ({report.mover_reason})"
+        f"{said}: {speed(report.gb_per_s)}, {report.cpu_seconds:.3f} CPU s, "
+        f"{report.mover} ({report.mover_reason})"
         f"{congestion}{streams}"
     )
 

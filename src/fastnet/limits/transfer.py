@@ -21,18 +21,18 @@ without privilege.
 """
 
 MOVER_WAKE_BYTES = 256 * KIB
-"""A mover that receives into a file lets itself be woken for so much and not for each packet; what
-is
-less is taken at the end of its slice."""
+"""SO_RCVLOWAT of a mover that receives into a file: it is woken for this much, not for each
+packet, and reads what is less at the end of its slice.
+"""
 
 MOVER_SLICE_S = TICK_S
 """A mover comes back to Python this often, for signals, progress and time-outs."""
 
 TRANSFER_STALL_S = 60.0
-"""A transfer in which nothing has moved for so long has failed."""
+"""A transfer without progress for this long has failed."""
 
 TRANSFER_CLIENTS_MAX = 64
-"""Clients that `send --keep-open` serves at once; more wait in the listener's backlog."""
+"""Clients that `send --keep-open` serves at the same time; more wait in the accept queue."""
 
 PENDING_HANDSHAKES_MAX = 64
 """Connections whose handshake is not complete, or, in raw mode, that have not sent yet. Above this
@@ -75,13 +75,13 @@ PACK_BYTES_MAX = 2 * MIB
 """The largest pack that a receiver takes: a full one and one more file, with its table."""
 
 HELLO_BYTES_MAX = 4 * KIB
-"""The first frame of a stranger."""
+"""The first frame of an unauthenticated peer."""
 
-GREETING_PAUSE_S = 0.01
-"""Rest before a raw receiver looks again at bytes that may become a greeting of fastnet/1."""
+MAGIC_PAUSE_S = 0.01
+"""Pause before a raw receiver peeks again at bytes that may become the magic of fastnet/1."""
 
 HELLO_S = 5.0
-"""A stranger has said by then who it is, or is sent away."""
+"""Deadline of the handshake; a connection without one by then is closed."""
 
 CONTROL_BYTES_MAX = MIB
 """Any other control frame; a manifest has as many as it needs."""
@@ -119,21 +119,21 @@ UNPROVEN_EXTENTS = 4
 """Extents that a receiver has written and not yet verified, before it takes no more."""
 
 PACE_S = 0.25
-"""`--limit-rate` may catch up on so much of silence at once."""
+"""Burst of `--limit-rate`: the time without sending that it may catch up on."""
 PACE_STEP_S = 0.01
-"""And lets go of so much at once at least: less keeps a processor busy, more comes in bursts."""
+"""Smallest burst of `--limit-rate`: shorter steps waste CPU, longer ones are bursty."""
 
 REASON_CHARACTERS = 1000
 """What is kept of a sentence that the other side says."""
 
 FAREWELL_S = 2.0
-"""How long the last word of a failed side is given to arrive."""
+"""How long a failed side waits for the peer to receive its ERROR."""
 
-LAST_WORDS_BYTES = 4 * KIB
-"""What is kept of a raw receiver's last words."""
+FINAL_MESSAGE_BYTES = 4 * KIB
+"""What is kept of a raw receiver's final message."""
 
-LAST_WORDS_BYTES_MAX = 64 * KIB
-"""A raw receiver that says more than this is not listened to any longer."""
+FINAL_MESSAGE_BYTES_MAX = 64 * KIB
+"""A longer final message of a raw receiver ends the transfer as unconfirmed."""
 
 NAME_BYTES_MAX = 255
 """Longest name of a file: NAME_MAX of every common Linux file system."""
@@ -159,8 +159,8 @@ TOKEN_BYTES_MAX = 4 * KIB
 """Longest token; a longer file is the wrong file."""
 
 CERTIFICATE_DAYS = 3650
-"""Validity of a certificate that we make for ourselves. It is known by its fingerprint, so its end
-protects nobody.
+"""Validity of a certificate that we make for ourselves. It is known by its fingerprint, so its expiry
+protects no one.
 """
 
 OPENSSL_S = 30.0

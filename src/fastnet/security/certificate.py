@@ -1,7 +1,7 @@
-"""A certificate of our own, for who has none: made once, kept, and known by its fingerprint.
+"""Self-signed certificate of a listener: made once, kept, and known by its fingerprint.
 
-Facts. Nobody signed it but itself, so its names and dates prove nothing; who pins its fingerprint
-needs neither. A certificate made anew at each start would have a new fingerprint each time.
+Facts. It is signed by its own key only, so its names and dates prove nothing; a peer that pins
+its fingerprint needs neither. A certificate made anew at each start would have a new fingerprint each time.
 Decision: key and certificate in one file that only its owner may read, made under another name and
 linked to its own, so that of two processes which start together one wins and both use that.
 `cryptography` makes it, or the openssl command.

@@ -1,15 +1,15 @@
-"""Proof that both sides hold the same token, without showing it.
+"""Challenge-response with a shared secret (HMAC-SHA-256), for the fastnet/1 handshake.
 
-Facts. Who sends a secret gives it away; who sends a keyed digest of what the other side chose
-proves that it is known, once. If both sides' digests were over the same text, a peer without the
+Facts. Sending a secret reveals it. An HMAC over the peer's nonce proves possession without
+revealing it, once. If both sides' digests were over the same text, a peer without the
 token would send ours back and be believed (reflection). If the text were only glued together, two
 sets of values could make the same text. A secret on the command line is in `ps`.
 Decision: each side chooses a nonce and proves itself with HMAC-SHA-256, keyed with the token, over:
 a label of this protocol, the role of the one who proves, the sender's nonce, the receiver's nonce,
 and the binding of the TLS connection (empty without TLS); each preceded by its length. Roles
 differ, so no proof serves the other way round; nonces are fresh, so none serves twice; with TLS
-none serves on another connection, so nobody in between can pass it on. What it does not do: without
-TLS the data that follow are neither hidden nor protected, and whoever sees a proof can try guesses
+none serves on another connection, so a man in the middle cannot relay it. What it does not do: without
+TLS the data that follow are neither hidden nor protected, and an eavesdropper can try guesses
 of the token at leisure, so take a random one.
 """
 
@@ -45,7 +45,10 @@ def read_token(path: str) -> bytes:
             f"cannot read the token file {shown}: {why}", "Check the path and its permissions"
         ) from error
     if mode & OTHERS:
-        message = f"the token file {shown} is open to others than its owner (mode {stat.S_IMODE(mode):04o})"
+        message = (
+            f"the token file {shown} is open to others than its owner "
+            f"(mode {stat.S_IMODE(mode):04o})"
+        )
         raise ConfigError(
             message, f"chmod 600 {quoted(shown)}, and take a new token if others may have read it"
         )
@@ -82,7 +85,7 @@ def proof(token: bytes, role: str, mine: bytes, theirs: bytes, binding: bytes) -
     """
     if role not in ROLES:
         raise ValueError(f"{role!r} is no role")
-    import hmac  # here, because whoever has no token need not load OpenSSL
+    import hmac  # imported here: without a token OpenSSL is not loaded
 
     senders, receivers = (mine, theirs) if role == "send" else (theirs, mine)
     return hmac.digest(token, encode(LABEL, role.encode(), senders, receivers, binding), "sha256")

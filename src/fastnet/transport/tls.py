@@ -1,7 +1,7 @@
-"""TLS for a transfer: who is on the other side, and nobody in between.
+"""TLS for transfers: certificates, pinning, handshake with a deadline, channel binding.
 
-Facts. A certificate that no authority signed proves nothing by itself, but whoever knows its
-fingerprint needs no authority. Python takes an end without close_notify for a proper one unless
+Facts. A certificate that no authority signed authenticates no one by itself, but a peer that
+knows its fingerprint needs no authority. Python takes an end without close_notify for a proper one unless
 told otherwise (suppress_ragged_eofs). TLS 1.3 servers send tickets that a client which only writes
 never reads, and closing with unread input resets the connection. A handshake waits for the peer
 several times.
@@ -108,13 +108,16 @@ def new_context(protocol: int) -> Context:
 
 
 def load_certificate(context: Context, cert: str, key: str | None) -> None:
-    """Raises ConfigError. A key with a password is one: nobody is there to type it."""
+    """Raises ConfigError, also for a key with a password: there is no prompt for it."""
     where = printable(cert if key is None else f"{cert} with {key}")
     try:
         context.load_cert_chain(cert, key, password=lambda: "")
         context.certificate = certificate_in(cert)
     except (OSError, ValueError) as error:
-        hint = "They are PEM files that can be read, the key belongs to the first certificate and has no password"
+        hint = (
+            "They are PEM files that can be read, "
+            "the key belongs to the first certificate and has no password"
+        )
         raise ConfigError(f"cannot use the certificate {where}: {why(error)}", hint) from error
 
 
@@ -210,15 +213,18 @@ def check_pin(secure: ssl.SSLSocket, host: str) -> None:
         return
     found = fingerprint_of(secure.getpeercert(binary_form=True) or b"")
     if not hmac.compare_digest(found, pin):
-        hint = f"Either its certificate was renewed, or this is somebody else; only its owner can say. Expected {pin}"
+        hint = (
+            "Either its certificate was renewed, or this is another host; ask its owner. "
+            f"Expected {pin}"
+        )
         raise NetworkError(
             f"the certificate of {shown(host)} is not the one expected: it has {found}", hint
         )
 
 
 def binding(secure: ssl.SSLSocket) -> bytes:
-    """What both sides know of this connection's server and nobody in between can imitate: SHA-256
-    of its certificate.
+    """Channel binding: SHA-256 of the server's certificate, which both sides know and a man in the
+    middle cannot present (RFC 5929, tls-server-end-point).
     """
     assert isinstance(secure.context, Context)
     der = secure.context.certificate if secure.server_side else secure.getpeercert(binary_form=True)
@@ -228,7 +234,10 @@ def binding(secure: ssl.SSLSocket) -> bytes:
 def failed(host: str, error: OSError | ValueError) -> FastnetError:
     """What went wrong in a handshake, with its hint."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        hint = "Pin it with --tls-fingerprint (the listener shows its own), or name who signed it with --ca"
+        hint = (
+            "Pin it with --tls-fingerprint (the listener shows its own), "
+            "or name the authority that signed it with --ca"
+        )
         return NetworkError(
             f"the certificate of {shown(host)} is not trusted: {error.verify_message}", hint
         )

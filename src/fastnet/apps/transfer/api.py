@@ -1,4 +1,4 @@
-"""Send and receive files and folders by fastnet/1: the functions of the library and the commands.
+"""Send and receive files and folders by fastnet/1: functions of the library.
 
 Either side may listen while the other connects. Wire format: docs/protocol.md.
 Decision: each function loads only its own side of the protocol, when it is called: a transfer of a

@@ -1,4 +1,4 @@
-"""Receive a file raw: from a sender that listens, or from the first that connects and sends."""
+"""Receive a file raw: from a sender that listens, or the first that connects and sends."""
 
 from __future__ import annotations
 

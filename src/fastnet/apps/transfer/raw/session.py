@@ -1,12 +1,10 @@
-"""One raw transfer over one connection: the file's bytes, a half-close, then what the receiver has
-to
-say.
+"""One raw transfer over one connection: bytes, half-close, the receiver's final message.
 
-Facts. In raw mode the end of the stream is the only word about wholeness, and a process that dies
-closes its sockets as one that is done does: with FIN. With SO_LINGER set to no time, close(2), and
+Facts. In raw mode FIN is the only sign that the file is complete, and a process that dies closes
+its sockets with FIN as one that has finished does. With SO_LINGER set to no time, close(2), and
 so the death of a process, sends RST (socket(7)).
 Decision: the sender sets that first and takes it back when the last byte is with the kernel; so its
-FIN means "that was all", whatever kills it. A receiver that fails resets too. The sender then reads
+FIN means "complete", whatever kills it. A receiver that fails resets too. The sender then reads
 to the receiver's end: until then nothing is known. What remains: a FIN that someone else makes (a
 proxy, nc killed with ^C) looks like the end. fastnet/1 has a proof instead. Unix sockets have no
 RST, so there the death of a sender looks like its end.
@@ -27,7 +25,7 @@ from typing import NoReturn
 from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.apps.transfer.extent import WITHOUT_END, ExtentCopy
 from fastnet.apps.transfer.protocol.frames import GREETING
-from fastnet.apps.transfer.raw.final_message import NoEnd, as_text, read_last_words
+from fastnet.apps.transfer.raw.final_message import NoEndOfStream, as_text, read_final_message
 from fastnet.apps.transfer.raw.source import RawSource
 from fastnet.apps.transfer.raw.target import RawTarget
 from fastnet.apps.transfer.report import TransferReport
@@ -35,9 +33,9 @@ from fastnet.apps.transfer.session.listen import peer_name, reset_on_close
 from fastnet.apps.transfer.target.write_errors import cannot_write
 from fastnet.errors import TransferError, TransferUnconfirmed, reason
 from fastnet.limits import (
-    GREETING_PAUSE_S,
+    FINAL_MESSAGE_BYTES_MAX,
     HELLO_S,
-    LAST_WORDS_BYTES_MAX,
+    MAGIC_PAUSE_S,
     MOVER_SLICE_S,
     TRANSFER_STALL_S,
 )
@@ -57,15 +55,17 @@ NETWORK_FAULTS = (
 
 @dataclass(frozen=True)
 class RawOptions:
-    """How to transfer. stall_s: seconds without a byte moving that end it. thanks: a receiver's
-    last words.
-    """
+    """How to transfer in raw mode."""
 
     stall_s: float = TRANSFER_STALL_S
+    """Seconds without progress that end the transfer."""
+    """Seconds without progress that end the transfer."""
     congestion: str = "auto"
     mover: str = "auto"
     backend: str = "auto"
     thanks: bytes = b""
+    """The receiver's final message."""
+    """The receiver's final message."""
 
     def __post_init__(self) -> None:
         check(self.congestion)
@@ -76,11 +76,10 @@ class RawStalled(Exception):
 
 
 class RawSession:
-    """What sending and receiving have in common: a connection, a mover, a clock and someone who
-    listens to events.
+    """One connection, its mover, its clock and its events, for either direction.
 
-    on_slice: called several times a second; may raise to end the transfer, which the peer then
-    learns by a reset.
+    on_slice: called several times a second; may raise to end the transfer, and then the
+    connection is reset.
     """
 
     def __init__(
@@ -133,11 +132,11 @@ class RawSession:
         try:
             self._reset_on_close(True)
             self._send_all(source, mover)
-            words = self._last_words()
+            message = self._read_final_message()
         finally:
             mover.close()
         self.tell(TransferEvent("file", self.number, name=source.name, bytes=self.moved_bytes))
-        text = as_text(words)
+        text = as_text(message)
         if text:
             self.tell(TransferEvent("message", self.number, peer=self.peer, text=text))
         return self._report("send", choice, mover, text or None)
@@ -178,13 +177,13 @@ class RawSession:
         why = f"cannot read {source.name} at byte {self.moved_bytes}: {reason(error)}"
         return TransferError(why, "Check the disk and the file", ErrorCode.SOURCE)
 
-    def _last_words(self) -> bytes:
+    def _read_final_message(self) -> bytes:
         try:
-            return read_last_words(self.sock, self.options.stall_s, self._on_slice)
-        except NoEnd as silence:
+            return read_final_message(self.sock, self.options.stall_s, self._on_slice)
+        except NoEndOfStream as error:
             how = (
-                f"said more than {LAST_WORDS_BYTES_MAX} bytes and did not end"
-                if silence.talked
+                f"said more than {FINAL_MESSAGE_BYTES_MAX} bytes and did not end"
+                if error.is_too_long
                 else f"did not end within {self.options.stall_s:g} s"
             )
             hint = "It may have everything: compare the files, or give a longer --timeout"
@@ -193,7 +192,10 @@ class RawSession:
             raise self._broken_at_the_end(error) from error
 
     def _broken_at_the_end(self, error: OSError) -> TransferUnconfirmed:
-        hint = "It went away before it had read to the end, or failed: compare the files, and send it again"
+        hint = (
+            "It closed before it had read to the end, or failed: "
+            "compare the files, and send it again"
+        )
         return self._unconfirmed(f"then broke the connection ({reason(error)})", hint)
 
     def _unconfirmed(self, how: str, hint: str) -> TransferUnconfirmed:
@@ -208,17 +210,17 @@ class RawSession:
         mover = choice.make()
         try:
             self._reset_on_close(True)
-            self._refuse_greeting()
+            self._refuse_fastnet1()
             self._receive_all(target, mover)
             target.commit()
             self._reset_on_close(False)
         finally:
             mover.close()
-        self._say_thanks()
+        self._send_final_message()
         self.tell(TransferEvent("file", self.number, name=target.name, bytes=self.moved_bytes))
         return self._report("recv", choice, mover, None)
 
-    def _refuse_greeting(self) -> None:
+    def _refuse_fastnet1(self) -> None:
         """A sender without --raw first says who it is. Raises TransferError before any of that is
         taken for the file.
         """
@@ -240,7 +242,7 @@ class RawSession:
             if not begin or not GREETING.startswith(begin) or ready[0][1] & ~select.POLLIN:
                 return
             # the rest of it is on its way, or it is a file that begins like this
-            time.sleep(GREETING_PAUSE_S)
+            time.sleep(MAGIC_PAUSE_S)
 
     def _receive_all(self, target: RawTarget, mover: Mover) -> None:
         try:
@@ -256,8 +258,8 @@ class RawSession:
                 raise self._broken(error) from error
             raise cannot_write(target.name, error) from error
 
-    def _say_thanks(self) -> None:
-        """A sender that does not want to hear them has lost nothing: the file is here."""
+    def _send_final_message(self) -> None:
+        """Send the final message. A sender that is gone loses nothing: the file is complete."""
         with suppress(OSError):
             if self.options.thanks:
                 self.sock.send(self.options.thanks)
@@ -282,7 +284,10 @@ class RawSession:
             return TransferError(
                 message, "It failed or was stopped; its own words say why", ErrorCode.RESET
             )
-        message = f"the connection to {self.peer} failed after {self.moved_bytes}{of} bytes: {reason(error)}"
+        message = (
+            f"the connection to {self.peer} failed after {self.moved_bytes}{of} bytes: "
+            f"{reason(error)}"
+        )
         return TransferError(message, "Check the network between the two hosts", ErrorCode.NETWORK)
 
     def _report(

@@ -1,4 +1,4 @@
-"""Where the bytes of a raw transfer come from: a file, or a stream of unknown length.
+"""Source of a raw transfer: a file, or a stream of unknown length.
 
 Facts. The size in stat(2) is a promise that the next writer may break, and files of /proc promise
 nothing at all: size 0. A page of a file is read when it is sent, so a file that is written to
@@ -23,7 +23,7 @@ STDIN = 0
 
 
 class RawSource:
-    """An open source; several transfers may send from it at once unless it is a stream. `-` is
+    """An open source; several transfers may send from it at the same time, unless it is a stream. `-` is
     standard input.
     """
 
@@ -50,24 +50,27 @@ class RawSource:
         return (NO_OFFSET if self.is_stream else 0), self.size or WITHOUT_END
 
     def fault(self, sent_bytes: int) -> TransferError | None:
-        """What was wrong with the file while `sent_bytes` of it were sent, or None."""
+        """The error of a file that changed while `sent_bytes` of it were sent, or None."""
         if self.size is None:
             return None
         now = os.fstat(self.fd)
         if sent_bytes < self.size:
             message = f"{self.name} shrank while it was sent: {sent_bytes} of {self.size} bytes"
             return TransferError(
-                message, "Send it again when nobody writes to it", ErrorCode.SHRANK
+                message, "Send it again when no process writes to it", ErrorCode.SHRANK
             )
         if now.st_size == self.size and now.st_mtime_ns != self._opened.st_mtime_ns:
-            message = f"{self.name} was written to while it was sent, so what arrived may be neither the old nor the new"
+            message = (
+                f"{self.name} was written to while it was sent, "
+                "so what arrived may be neither the old nor the new"
+            )
             return TransferError(
-                message, "Send it again when nobody writes to it", ErrorCode.CHANGED
+                message, "Send it again when no process writes to it", ErrorCode.CHANGED
             )
         return None
 
     def growth(self) -> int:
-        """Bytes that came after what was sent."""
+        """Bytes appended to the file since its size was taken."""
         return 0 if self.size is None else max(0, os.fstat(self.fd).st_size - self.size)
 
     def close(self) -> None:

@@ -1,13 +1,11 @@
-"""Where the bytes of a raw transfer go: a file that appears under its name only when it is whole,
-or a
-stream.
+"""Target of a raw transfer: a file that appears when it is complete, or a stream.
 
 Facts. rename(2) replaces a file at one instant, within one file system; link(2) does not replace. A
 process killed with SIGKILL removes nothing; its locks (flock(2)) are gone.
 Decision: bytes go to `.NAME.RANDOM.part` in the same folder, made anew (O_EXCL) and locked. When
 all is there it is linked (overwrite "never") or renamed ("always") to its name. On any failure it
-is removed. What a killed receiver leaves is a .part file, never a wrong NAME; nobody goes on with
-that, so the next one that receives NAME removes it. A target that exists and is no regular file
+is removed. What a killed receiver leaves is a .part file, never a wrong NAME; it is not
+resumed, so the next receiver of NAME removes it. A target that exists and is no regular file
 (/dev/null, a FIFO) is written to as it is.
 """
 
@@ -55,7 +53,7 @@ class RawTarget:
         return NO_OFFSET if self.is_stream else 0
 
     def _is_special(self) -> bool:
-        """Whether something that is no regular file stands there. Raises TransferRefused for what
+        """Whether the path is a device, a FIFO or a socket. Raises TransferRefused for a file that
         may not be replaced.
         """
         try:
@@ -94,9 +92,7 @@ class RawTarget:
             raise self._cannot_write(error) from error
 
     def commit(self) -> None:
-        """Everything is there: give it its name. Raises TransferRefused when somebody else took
-        that meanwhile.
-        """
+        """Give the complete file its name. Raises TransferRefused if that exists by now."""
         if not self.temporary:
             return
         try:
@@ -160,8 +156,8 @@ def open_locked(head: bytes) -> tuple[str, int]:
 
 
 def sweep(head: bytes) -> None:
-    """Remove what killed receivers have left of this name: regular files of this user that nobody
-    has locked.
+    """Remove partial files of killed receivers of this name: regular files of this user without
+    a lock.
     """
     folder, name = os.path.split(head)
     ours = re.compile(
@@ -185,9 +181,7 @@ def sweep(head: bytes) -> None:
 
 
 def lock(fd: int) -> bool | None:
-    """Whether it is ours now; None where the file system has no locks, and so nothing can be known
-    to be left over.
-    """
+    """Lock the file. Returns whether that succeeded; None if the file system has no locks."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -10,7 +10,7 @@ import os
 
 from fastnet.apps.transfer.protocol.entry import FILE, Entry
 from fastnet.apps.transfer.session.data_connection import DataConnection
-from fastnet.apps.transfer.target.placement import Inbox, Placed
+from fastnet.apps.transfer.target.placement import Placement, PlacementPlan
 from fastnet.apps.transfer.target.write_errors import umask
 
 
@@ -24,7 +24,9 @@ class Completion:
         control: Keeps the connection alive while the disk works.
     """
 
-    def __init__(self, inbox: Inbox, placed: Placed, fsync: bool, control: DataConnection) -> None:
+    def __init__(
+        self, inbox: Placement, placed: PlacementPlan, fsync: bool, control: DataConnection
+    ) -> None:
         self.fsync = fsync
         self.may_replace = inbox.overwrite in ("always", "older")
         """Whether a file may replace another one."""

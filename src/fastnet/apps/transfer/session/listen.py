@@ -1,6 +1,4 @@
-"""How the two sides of a transfer find each other: dial until the listener is up, or listen until a
-peer comes.
-"""
+"""Endpoints of a transfer: connect with retries, listen, accept, wait for readiness."""
 
 from __future__ import annotations
 
@@ -66,8 +64,7 @@ def is_open_to_others(endpoint: Endpoint) -> bool:
 
 
 def dial_until(endpoint: Endpoint, retry_s: float = 0.0) -> socket.socket:
-    """Connect, and while nobody listens there yet try again for `retry_s` seconds. Raises
-    NetworkError.
+    """Connect, retrying for `retry_s` seconds while there is no listener. Raises NetworkError.
 
     Returns a non-blocking socket.
     """
@@ -173,13 +170,11 @@ def was_reset(sock: socket.socket) -> bool:
 
 
 def reset_on_close(sock: socket.socket, reset: bool) -> None:
-    """Whether close(2), or the end of this process, sends RST instead of FIN (SO_LINGER,
-    socket(7)).
-    Raises OSError.
+    """Choose whether close(2), or the end of this process, sends RST instead of FIN.
 
-    Whoever waits for room in our window does not hear a FIN, and Linux may keep the window of a
-    socket that nobody has any more closed for as long as net.ipv4.tcp_fin_timeout: a receiver that
-    gives up therefore resets.
+    By SO_LINGER (socket(7)). A peer that waits for room in our window is not woken by FIN, and
+    Linux may keep the window of an orphaned socket closed for net.ipv4.tcp_fin_timeout: a receiver
+    that fails therefore resets. Raises OSError.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(reset), 0))
 

@@ -311,7 +311,7 @@ class SessionManager:
 
 
 def await_welcome(connection: TransferConnection) -> None:
-    """Wait for the listener's KEEPALIVE, which admits a further connection. Raises TransferError."""
+    """Wait for the KEEPALIVE that admits a further connection. Raises TransferError."""
     connection.deadline = monotonic() + HELLO_S
     expect(connection, FrameKind.KEEPALIVE)
     connection.deadline = None

@@ -22,7 +22,7 @@ from fastnet.apps.transfer.session.entry_cursor import EntryCursor
 from fastnet.apps.transfer.session.writer_factory import WriterFactory
 from fastnet.apps.transfer.smallfiles import choose
 from fastnet.apps.transfer.smallfiles.contract import Expected
-from fastnet.apps.transfer.target.partial_file import Unfinished
+from fastnet.apps.transfer.target.partial_file import PartialFile
 from fastnet.apps.transfer.target.root import Parts, Root
 from fastnet.apps.transfer.target.write_errors import came_into_being, cannot_write
 from fastnet.apps.transfer.target.writers import write_all
@@ -111,7 +111,7 @@ class PackReceiver:
 
     def _make(self, root: Root, path: Parts, entry: Entry, content: memoryview) -> None:
         try:
-            with closing(Unfinished(root, path)) as file:
+            with closing(PartialFile(root, path)) as file:
                 try:
                     os.ftruncate(file.fd, 0)
                     write_all(file.fd, content)

@@ -37,9 +37,9 @@ from fastnet.apps.transfer.session.pack_receiver import PackReceiver
 from fastnet.apps.transfer.session.session import SessionParameters, TransferSession
 from fastnet.apps.transfer.session.writer_factory import WriterFactory
 from fastnet.apps.transfer.target.incoming_file import IncomingFile
-from fastnet.apps.transfer.target.journal import Part, discard
+from fastnet.apps.transfer.target.journal import ResumableFile, discard
 from fastnet.apps.transfer.target.paths import part_name
-from fastnet.apps.transfer.target.placement import Inbox, Placed, check_space
+from fastnet.apps.transfer.target.placement import Placement, PlacementPlan, check_space
 from fastnet.apps.transfer.target.root import Root
 from fastnet.apps.transfer.target.write_errors import cannot_write
 from fastnet.apps.transfer.target.writers import ExtentWriter, PartWriter
@@ -71,7 +71,12 @@ class Receiver(TransferSession):
     role = "recv"
 
     def __init__(
-        self, parameters: SessionParameters, *, inbox: Inbox, policy: ReceivePolicy, out_fd: int = 1
+        self,
+        parameters: SessionParameters,
+        *,
+        inbox: Placement,
+        policy: ReceivePolicy,
+        out_fd: int = 1,
     ) -> None:
         super().__init__(parameters)
         self.inbox = inbox
@@ -80,12 +85,12 @@ class Receiver(TransferSession):
         self.transcript = Transcript(self.algorithm)
         self.aborted_files = 0
         self._abort_reason = ""
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, ResumableFile] = {}
         self._extents = ExtentReceiver(self.control, self._find_writer)
         self._accepts_extents = False
-        self._prepare(Placed([], []))
+        self._prepare(PlacementPlan([], []))
 
-    def _prepare(self, placed: Placed) -> None:
+    def _prepare(self, placed: PlacementPlan) -> None:
         """Set up what depends on where the entries are placed."""
         self.placed = placed
         self.cursor = EntryCursor(sorted(placed.places), placed.entries, self.lock)
@@ -172,7 +177,7 @@ class Receiver(TransferSession):
 
     # The plan
 
-    def _send_plan(self, placed: Placed, data_bytes: int, dry_run: bool) -> None:
+    def _send_plan(self, placed: PlacementPlan, data_bytes: int, dry_run: bool) -> None:
         held, counters = [], self.counters
         if self.inbox.root is not None:
             self._parts |= self._resumable_parts(self.inbox.root, placed, dry_run)
@@ -190,7 +195,9 @@ class Receiver(TransferSession):
         fields = {"skip": placed.skip, "held": held, "dry_run": dry_run}
         self.connection.send(pack_json(FrameKind.PLAN, fields))
 
-    def _resumable_parts(self, root: Root, placed: Placed, dry_run: bool) -> dict[int, Part]:
+    def _resumable_parts(
+        self, root: Root, placed: PlacementPlan, dry_run: bool
+    ) -> dict[int, ResumableFile]:
         """Partial files of an earlier run, opened and locked. Those that cannot be resumed, because
         the file is small or complete now, are removed.
         """
@@ -202,7 +209,7 @@ class Receiver(TransferSession):
             if path[:-1] in placed.absent or root.lstat(part_path) is None:
                 continue
             if index in placed.places and entry.size > PACKED_FILE_BYTES:
-                found[index] = Part(root, path, entry, self.algorithm)
+                found[index] = ResumableFile(root, path, entry, self.algorithm)
             elif not dry_run:
                 discard(root, path)
         return found

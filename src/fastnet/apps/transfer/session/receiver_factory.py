@@ -13,7 +13,7 @@ from fastnet.apps.transfer.protocol.handshake import Hello
 from fastnet.apps.transfer.session.manager import SessionContext
 from fastnet.apps.transfer.session.receiver import Receiver
 from fastnet.apps.transfer.session.session import SessionParameters
-from fastnet.apps.transfer.target.placement import OVERWRITE, Inbox
+from fastnet.apps.transfer.target.placement import OVERWRITE, Placement
 from fastnet.apps.transfer.target.root import Root
 from fastnet.apps.transfer.target.writers import patient
 from fastnet.errors import ConfigError, TransferError, TransferRefused, reason
@@ -50,7 +50,7 @@ class ReceiverFactory:
         self._policy = policy or ReceivePolicy()
         self._stack = ExitStack()
         try:
-            self._inbox, self._out_fd = open_inbox(self._stack, into, output, overwrite)
+            self._inbox, self._out_fd = open_placement(self._stack, into, output, overwrite)
         except BaseException:
             self._stack.close()
             raise
@@ -98,18 +98,18 @@ class ReceiverFactory:
         self._stack.close()
 
 
-def open_inbox(
+def open_placement(
     stack: ExitStack, into: str | None, output: str | None, overwrite: str
-) -> tuple[Inbox, int]:
+) -> tuple[Placement, int]:
     """The target, and the descriptor to write to when it is a stream; closed with `stack`."""
     path = output or ""
     if path == STDOUT_PATH:
-        return Inbox(None, overwrite), patient(stack, STDOUT)
+        return Placement(None, overwrite), patient(stack, STDOUT)
     try:
         if path and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # a FIFO, /dev/null
             stack.callback(os.close, fd)
-            return Inbox(None, overwrite), patient(stack, fd)
+            return Placement(None, overwrite), patient(stack, fd)
         folder, name = os.path.split(path) if path else (into or ".", "")
         if path and (not name or os.path.isdir(path)):
             raise TransferRefused(
@@ -126,7 +126,7 @@ def open_inbox(
             "Check the path and its permissions",
             ErrorCode.TARGET,
         ) from error
-    return Inbox(root, overwrite, name or None), STDOUT
+    return Placement(root, overwrite, name or None), STDOUT
 
 
 def remove_if_empty(folder: str) -> None:

@@ -31,7 +31,7 @@ from fastnet.apps.transfer.session.extent_sender import ExtentSender, OutgoingFi
 from fastnet.apps.transfer.session.pack_sender import PackSender
 from fastnet.apps.transfer.session.session import SessionParameters, TransferSession
 from fastnet.apps.transfer.source.open import Unsendable, open_announced
-from fastnet.apps.transfer.source.stdin import StreamSource
+from fastnet.apps.transfer.source.stdin import StdinSource
 from fastnet.errors import FastnetError, TransferError, TransferUnconfirmed, reason
 from fastnet.limits import COMPRESSED_EXTENT_BYTES, MOVER_SLICE_S, SECONDS_MAX
 from fastnet.ratelimit import ByteRateLimiter
@@ -227,7 +227,7 @@ class Sender(TransferSession):
     def _send_stdin(self, index: int) -> tuple[int, bytes]:
         """Send standard input to its end. Returns its size and digest."""
         digest, size = FileDigest(self.algorithm), 0
-        with StreamSource() as source:
+        with StdinSource() as source:
             while True:
                 try:
                     data = source.read(MOVER_SLICE_S)

@@ -10,8 +10,8 @@ from fastnet.apps.transfer.protocol.entry import STREAM, Entry
 from fastnet.apps.transfer.session.completion import Completion
 from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.apps.transfer.target.incoming_file import IncomingFile
-from fastnet.apps.transfer.target.journal import Part
-from fastnet.apps.transfer.target.placement import Inbox, Placed
+from fastnet.apps.transfer.target.journal import ResumableFile
+from fastnet.apps.transfer.target.placement import Placement, PlacementPlan
 from fastnet.apps.transfer.target.write_errors import came_into_being, cannot_write
 from fastnet.apps.transfer.target.writers import ExtentWriter, PartWriter, StreamWriter
 from fastnet.errors import TransferRefused
@@ -32,9 +32,9 @@ class WriterFactory:
 
     def __init__(
         self,
-        inbox: Inbox,
-        placed: Placed,
-        parts: dict[int, Part],
+        inbox: Placement,
+        placed: PlacementPlan,
+        parts: dict[int, ResumableFile],
         algorithm: Algorithm,
         out_fd: int,
         bytes_max: int | None,
@@ -62,7 +62,7 @@ class WriterFactory:
         try:
             with self._lock:
                 if index not in self._parts:
-                    self._parts[index] = Part(self.root, path, entry, self._algorithm)
+                    self._parts[index] = ResumableFile(self.root, path, entry, self._algorithm)
                 if self.file is None:
                     self.file = IncomingFile(self._parts[index], self._algorithm, self._lock)
                 return PartWriter(self._algorithm, data_connection, entry, self.file)

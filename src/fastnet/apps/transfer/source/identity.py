@@ -1,4 +1,4 @@
-"""How a source is known again, and how much of it is no hole."""
+"""Identity of a source file, for resuming, and the unit of its allocated size."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ BLOCK_BYTES = 512
 
 def identity(found: os.stat_result) -> str:
     """What changes when a file is replaced or written to: device, inode, and the time of its last
-    change (ctime), which nobody can set."""
+    change (ctime), which utimensat(2) cannot set."""
     return f"{found.st_dev:x}-{found.st_ino:x}-{found.st_ctime_ns:x}"

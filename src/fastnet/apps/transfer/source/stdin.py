@@ -1,7 +1,7 @@
 """Standard input, as a source of unknown length.
 
 Facts. A pipe holds 64 KiB by default, 1 MiB when asked (fcntl(2), F_SETPIPE_SZ). Setting it
-non-blocking would set it so for whoever shares it.
+non-blocking would set it for every process that shares it.
 Decision: wait with poll(2), then read once what is there.
 """
 
@@ -18,7 +18,7 @@ from fastnet.limits import MOVER_PIPE_BYTES
 STDIN = 0
 
 
-class StreamSource:
+class StdinSource:
     """Standard input."""
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class StreamSource:
             fcntl.fcntl(STDIN, fcntl.F_SETPIPE_SZ, MOVER_PIPE_BYTES)
 
     def read(self, wait_s: float) -> bytes | None:
-        """What there is, b"" at the end, None when nothing came within `wait_s`. Raises OSError."""
+        """The bytes in the pipe, b"" at its end, None after `wait_s` seconds. Raises OSError."""
         if not self._poll.poll(wait_s * 1000):
             return None
         return os.read(STDIN, len(self._buffer))
 
-    def __enter__(self) -> StreamSource:
+    def __enter__(self) -> StdinSource:
         return self
 
     def __exit__(

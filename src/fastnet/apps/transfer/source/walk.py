@@ -1,4 +1,4 @@
-"""What to send: paths of the command line, and everything below those that are folders.
+"""Survey of what to send: the paths of the command line and everything below folders.
 
 Decision: what the user names is followed when it is a link, what is found below is not: a link
 there travels as a link. Sockets, FIFOs and devices are left out and told. Nothing is hashed and no

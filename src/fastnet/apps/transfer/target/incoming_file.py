@@ -1,4 +1,4 @@
-"""A large file being received: the state that all data connections of a transfer share.
+"""A large file that is being received, shared by the data connections of its transfer.
 
 Decision: every data connection writes into one partial file, each extent at its offset, and
 verifies its own extents. A connection cannot know what is still in flight on the others, so the
@@ -15,14 +15,16 @@ from fastnet.apps.transfer.digest import Algorithm, FileDigest
 from fastnet.apps.transfer.extent import Extent
 from fastnet.apps.transfer.protocol.frames import ProtocolError
 from fastnet.apps.transfer.session.data_connection import DataConnection
-from fastnet.apps.transfer.target.journal import Part
+from fastnet.apps.transfer.target.journal import ResumableFile
 from fastnet.limits import FILE_EXTENTS_MAX, MOVER_SLICE_S
 
 
 class IncomingFile:
     """One partial file with the counts and digests of its extents. lock: of the session."""
 
-    def __init__(self, part: Part, algorithm: Algorithm, lock: threading.Condition) -> None:
+    def __init__(
+        self, part: ResumableFile, algorithm: Algorithm, lock: threading.Condition
+    ) -> None:
         self.part = part
         self.arrived = 0
         """Extents written in this run."""

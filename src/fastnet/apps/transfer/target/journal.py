@@ -1,6 +1,4 @@
-"""What a receiver has of a file that is not whole yet: a .fastnet-part file and, beside it, a
-journal
-of verified extents.
+"""Journal of verified extents beside a .fastnet-part file, for resuming a large file.
 
 Facts. A process killed with SIGKILL loses nothing that it gave to write(2): the page cache is the
 kernel's. A machine that stops loses what was not synced, in any order. A write(2) of a few bytes to
@@ -23,7 +21,7 @@ from contextlib import closing, suppress
 from fastnet.apps.transfer.digest import Algorithm
 from fastnet.apps.transfer.extent import Extent
 from fastnet.apps.transfer.protocol.entry import Entry
-from fastnet.apps.transfer.target.partial_file import Unfinished
+from fastnet.apps.transfer.target.partial_file import PartialFile
 from fastnet.apps.transfer.target.paths import journal_name
 from fastnet.apps.transfer.target.root import Root
 from fastnet.errors import TransferRefused
@@ -43,9 +41,9 @@ def boot() -> str:
         return ""
 
 
-class Part(Unfinished):
-    """One file on its way: `commit` gives it its name, `leave` keeps what is there for a later run,
-    `remove` drops it.
+class ResumableFile(PartialFile):
+    """A partial file with a journal: `commit` gives it its name, `leave` keeps what is verified for
+    a later run, `remove` drops it.
     """
 
     def __init__(
@@ -146,13 +144,13 @@ class Part(Unfinished):
             self.root.unlink(self._journal_place)
 
     def remove(self) -> None:
-        """Nothing of this is wanted any more."""
+        """Remove the partial file and its journal."""
         with suppress(FileNotFoundError):
             self.root.unlink(self._journal_place)
         super().remove()
 
     def leave(self) -> None:
-        """Close it, and keep what another run could go on with."""
+        """Close it; keep the verified extents for a later run."""
         if self.fd >= 0 and not (self._is_resumable and self._has_any):
             self.remove()
         self.close()
@@ -165,10 +163,8 @@ class Part(Unfinished):
 
 
 def discard(root: Root, parts: tuple[str, ...]) -> None:
-    """Remove what a killed receiver has left of a file. What somebody is writing to, and what
-    cannot be removed, stays.
-    """
-    with suppress(OSError, TransferRefused), closing(Unfinished(root, parts)) as file:
+    """Remove the partial file and journal of a killed receiver; a locked one stays."""
+    with suppress(OSError, TransferRefused), closing(PartialFile(root, parts)) as file:
         with suppress(FileNotFoundError):
             root.unlink((*parts[:-1], journal_name(parts[-1])))
         file.remove()

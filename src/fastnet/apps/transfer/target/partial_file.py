@@ -1,8 +1,7 @@
-"""A file that is not whole yet, under a name of ours beside its own.
+"""A file that is not complete yet, under a temporary name beside its own.
 
-Decision: it is locked (flock(2)) as long as somebody writes to it; a second receiver is refused, a
-killed one's lock is gone. So whoever receives the same file again finds what a killed receiver has
-left, and goes on with it or starts it over.
+Decision: its writer holds a lock (flock(2)); a second receiver is refused, and the lock of a killed
+one is released. The next receiver of the same file resumes the partial file or starts it over.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from fastnet.apps.transfer.target.root import Parts, Root
 from fastnet.errors import TransferRefused
 
 
-class Unfinished:
+class PartialFile:
     """`commit` gives it its name, `remove` drops it. parts: its own name."""
 
     def __init__(self, root: Root, parts: Parts) -> None:
@@ -69,7 +68,7 @@ class Unfinished:
         self.root.rename(self.place, parts, replace)
 
     def remove(self) -> None:
-        """Nothing of this is wanted any more."""
+        """Remove the partial file."""
         with suppress(FileNotFoundError):
             self.root.unlink(self.place)
 

@@ -1,4 +1,4 @@
-"""What a sender may call things, and what they are called while they are not whole.
+"""Path components that a sender may use, and the names of partial files.
 
 Facts. A Linux file name is any bytes but NUL and '/', at most 255 of them. Text stands for bytes
 that are no UTF-8 by lone surrogates (PEP 383), so two texts may be the same bytes. A name that
@@ -6,7 +6,7 @@ reaches the file system unchecked broke nearly every tool of this kind: `..`, ab
 first and then a file below it.
 Decision: a path is taken apart here and nowhere else, into components that are each one step down;
 what comes out is in the form that the file system gives back, so equal names are equal texts.
-Control characters are allowed: they are a matter for whoever shows the name (errors.printable).
+Control characters are allowed: escaping them is a matter of display (errors.printable).
 Names that we give to unfinished files are not a sender's to use.
 """
 
@@ -151,7 +151,7 @@ def unfinished(name: str, tail: str) -> str:
     as if it did.
     """
     if len(os.fsencode(name)) + 1 + len(tail) > NAME_BYTES_MAX or SHORTENED.search(name):
-        from hashlib import blake2b  # here, because few names are so long
+        from hashlib import blake2b  # imported here: few names need it
 
         digest = "~" + blake2b(os.fsencode(name), digest_size=16).hexdigest()
         name = cut(name, NAME_BYTES_MAX - 1 - len(digest) - len(tail)) + digest
@@ -170,7 +170,7 @@ def numbered(name: str, n: int) -> str:
 
 
 def cut(text: str, bytes_max: int) -> str:
-    """The beginning of text, whole characters, at most so many bytes."""
+    """The longest prefix of text, in whole characters, of at most bytes_max bytes."""
     while len(os.fsencode(text)) > bytes_max:
         text = text[:-1]
     return text

@@ -1,5 +1,4 @@
-"""Where received entries go: a folder that nothing leaves, one named file, or standard output; and
-what may be replaced.
+"""Placement of received entries: below a folder, as one named file, or standard output.
 
 Decision: everything is settled before the first byte travels. What is in the way refuses the whole
 transfer, by name, so that nothing half-done is left; what is there already (the same size and time)
@@ -23,26 +22,29 @@ NAMES_SHOWN = 3
 
 
 @dataclass
-class Placed:
-    """What the receiver will do. places: by entry, where each wanted file goes. skip: files that
-    need
-    not travel.
-
-    refused: links that are not made, and why. existing: folders that are there already.
-    absent: folders that are not, so nothing below them is.
-    taken: names that come, or were given instead.
-    """
+class PlacementPlan:
+    """What a receiver will do with the entries of a manifest."""
 
     entries: list[Entry]
+    """The entries of the manifest."""
     parts: list[tuple[str, ...]]
+    """Their paths, as components."""
     places: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """By entry: the path of each file that is to be received."""
     skip: list[int] = field(default_factory=list)
+    """Files that exist already and need not be sent."""
     folders: list[int] = field(default_factory=list)
+    """Folders."""
     links: list[int] = field(default_factory=list)
+    """Symbolic links to create."""
     refused: list[str] = field(default_factory=list)
+    """Symbolic links that are not created, and why."""
     existing: set[int] = field(default_factory=set)
+    """Folders that exist already."""
     absent: set[tuple[str, ...]] = field(default_factory=set)
+    """Folders that do not exist, so nothing below them does."""
     taken: set[tuple[str, ...]] = field(default_factory=set)
+    """Paths in use, by entries or by their substitutes."""
 
     def folders_written(self) -> set[tuple[str, ...]]:
         """Folders in which something has a new name."""
@@ -57,7 +59,7 @@ class Placed:
         return sum(self.entries[index].size for index in self.places)
 
 
-class Inbox:
+class Placement:
     """Names and policies of one receiver. root: None for standard output. only: the name that the
     one file gets.
     """
@@ -69,11 +71,11 @@ class Inbox:
         self.overwrite = overwrite
         self.only = only
 
-    def place(self, entries: list[Entry]) -> Placed:
+    def place(self, entries: list[Entry]) -> PlacementPlan:
         """Settle where everything goes. Raises ProtocolError for names no honest sender sends, and
         TransferRefused.
         """
-        placed = Placed(entries, check_all(entries))
+        placed = PlacementPlan(entries, check_all(entries))
         if self.root is not None:
             self.root.forget()
         if self.overwrite == "rename":
@@ -99,24 +101,27 @@ class Inbox:
                 if len(in_the_way) > NAMES_SHOWN
                 else ""
             )
-            hint = "Receive elsewhere, or say --overwrite always, older or rename on the receiving side"
+            hint = (
+                "Receive elsewhere, "
+                "or say --overwrite always, older or rename on the receiving side"
+            )
             exist = (
                 "exists already and differs" if len(in_the_way) == 1 else "exist already and differ"
             )
             raise TransferRefused(f"{names}{more} {exist}", hint, ErrorCode.EXISTS)
         return placed
 
-    def named(self, placed: Placed, index: int) -> tuple[str, ...]:
+    def named(self, placed: PlacementPlan, index: int) -> tuple[str, ...]:
         """Where an entry goes if nothing is in its way."""
         return placed.parts[index] if self.only is None else (self.only,)
 
-    def make_folders(self, placed: Placed) -> None:
+    def make_folders(self, placed: PlacementPlan) -> None:
         """Before the first file. Raises OSError."""
         if self.root is not None and self.only is None:
             for index in placed.folders:
                 self.root.folder(placed.parts[index], make=True)
 
-    def make_links(self, placed: Placed) -> None:
+    def make_links(self, placed: PlacementPlan) -> None:
         """After the last file, so that none of them can be written through one. Raises OSError."""
         if self.root is None:
             return
@@ -127,7 +132,7 @@ class Inbox:
             self.root.symlink(entry.extra, parts)
             self.root.set_link_time(parts, entry.mtime_ns)
 
-    def set_folders(self, placed: Placed) -> None:
+    def set_folders(self, placed: PlacementPlan) -> None:
         """Modes and times, the deepest first: whatever is made in a folder changes its time. Raises
         OSError.
         """
@@ -149,7 +154,12 @@ class Inbox:
             raise TransferRefused(message, hint, ErrorCode.REFUSED)
 
     def _place_one(
-        self, root: Root, placed: Placed, index: int, parts: tuple[str, ...], in_the_way: list[str]
+        self,
+        root: Root,
+        placed: PlacementPlan,
+        index: int,
+        parts: tuple[str, ...],
+        in_the_way: list[str],
     ) -> None:
         entry = placed.entries[index]
         found = None if parts[:-1] in placed.absent else self._look(root, parts)
@@ -194,7 +204,7 @@ class Inbox:
     def _place_link(
         self,
         root: Root,
-        placed: Placed,
+        placed: PlacementPlan,
         index: int,
         parts: tuple[str, ...],
         found: os.stat_result | None,

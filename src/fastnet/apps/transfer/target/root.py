@@ -1,4 +1,4 @@
-"""A folder that nothing leaves: every file of a transfer is made, named and timed through it.
+"""The root folder of a receiver: descriptor-relative access, safe from path traversal.
 
 Facts. A path is looked up anew by every system call, so a check of a path says nothing about the
 next call with it: another process may have put a link where a folder was. A descriptor of a folder
@@ -33,9 +33,7 @@ T = TypeVar("T")
 Parts = tuple[str, ...]
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-"""Not to wait is for the FIFO that somebody puts where a file was; a regular file does not
-notice.
-"""
+"""O_NONBLOCK is for a FIFO that replaced a file; it has no effect on a regular file."""
 
 PERMISSIONS = 0o777
 
@@ -177,8 +175,8 @@ class Root:
         host's
         and stay.
 
-        is_ours: we made it. Another one is opened to nobody who could not enter before, and not
-        closed to its owner.
+        is_ours: we made it. Otherwise no permission is added for group and others, and none is
+        taken from its owner.
         """
         plain(parts)
         fd = self.folder(parts)
@@ -200,7 +198,7 @@ class Root:
         return found.f_bavail * found.f_frsize
 
     def sync(self, parts: Parts) -> None:
-        """Have the names in a folder on the disk; nobody else waits for that."""
+        """fsync(2) a folder, outside the lock of the other methods."""
         fd = self.hold(parts)
         try:
             os.fsync(fd)
@@ -234,7 +232,7 @@ class Root:
 
 
 def plain(parts: Parts) -> str:
-    """The last component. Raises Outside for what is no step down, whoever let it through."""
+    """The last component. Raises Outside for what is no step down, even if it was checked before."""
     name = parts[-1] if parts else ""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise Outside(errno.ELOOP, parts)

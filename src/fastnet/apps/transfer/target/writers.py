@@ -1,4 +1,4 @@
-"""Writers of received extents: into a partial file, or to standard output.
+"""Writers of one received file: extents arrive, are verified a little later, then named.
 
 Facts. Bytes that splice(2) put into the page cache were never in this process; a second thread
 reads them there for the digest while the next extent arrives. A mover that copies hashes them in

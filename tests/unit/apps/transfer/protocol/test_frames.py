@@ -34,7 +34,7 @@ from fastnet.apps.transfer.session.receiver import Receiver
 from fastnet.apps.transfer.session.sender import Sender
 from fastnet.apps.transfer.session.session import SessionParameters, TransferSession
 from fastnet.apps.transfer.source.walk import Filter, walk
-from fastnet.apps.transfer.target.placement import Inbox
+from fastnet.apps.transfer.target.placement import Placement
 from fastnet.apps.transfer.target.root import Root
 from fastnet.errors import TransferError
 from fastnet.ratelimit import ByteRateLimiter
@@ -304,7 +304,7 @@ def test_a_receiver_ends_every_talk_and_keeps_to_its_folder(said: bytes, overwri
                     SessionParameters(
                         connection, Algorithm("xxh3-128"), OPTIONS, lambda event: event.as_json()
                     ),
-                    inbox=Inbox(root, overwrite),
+                    inbox=Placement(root, overwrite),
                     policy=ReceivePolicy(bytes_max=1 << 20, files_max=100),
                 )
             )
