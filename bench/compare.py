@@ -40,6 +40,12 @@ FILE_BYTES, SMALL_FILES, SMALL_FILE_BYTES = 512 * MIB, 5000, 4 * KIB
 SMOKE_SHARE = 64
 """The smoke form moves this part of the bytes and of the files."""
 
+COMPILE = (
+    "import compileall, os, fastnet;"
+    "compileall.compile_dir(os.path.dirname(fastnet.__file__), quiet=2)"
+)
+"""Neither build is to compile its modules while it is measured."""
+
 HANDLER = Path(__file__).with_name("handler_echo.py")
 
 
@@ -132,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rows = [*SERVERS, *FILES] if options.rows == "all" else options.rows.split(",")
     rounds = options.rounds or (SMOKE_ROUNDS if options.smoke else ROUNDS)
+    for python in (options.old, options.new):
+        subprocess.run([python, "-c", COMPILE], check=True)
     for name, fact in host.facts().items():
         print(f"{name + ':':<20}{fact}")
     print(f"\n{'row':<13}{'unit':<10}{'old':>10}{'new':>10}{'new/old':>9}{'least':>7}{'most':>7}")
