@@ -1,4 +1,4 @@
-"""Stop signal of a server: a word in shared memory and two eventfds, for threads and processes.
+"""Stop signal of a server: a word in shared memory and two eventfds.
 
 Facts. A loop that holds no GIL sees no Python signal handler; a forked child shares no Python
 object. Both share an anonymous MAP_SHARED mapping and every descriptor made before the fork.

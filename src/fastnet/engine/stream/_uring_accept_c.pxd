@@ -1,4 +1,4 @@
-"""Listeners of the uring engine: accept requests, accept backoff, draining the accept queue.
+"""Listeners of the uring engine: accept requests, backoff, draining the accept queue.
 
 Facts. A multishot accept stays armed and posts a completion for each connection; it cannot be
 limited to n. A request on a non-blocking descriptor fails with -EAGAIN instead of waiting.

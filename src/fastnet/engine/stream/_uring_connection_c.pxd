@@ -1,4 +1,4 @@
-"""State machine of one connection of the uring engine: its requests, and what completions mean.
+"""State machine of one uring connection: its requests, and what completions mean.
 
 Facts. A multishot receive lands in buffers of a shared ring and costs no request a message; a
 multishot poll reports edges, and the bytes are then read into the loop's one buffer, which stays in

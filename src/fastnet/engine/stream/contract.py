@@ -1,4 +1,4 @@
-"""Contract of a stream engine: it owns readiness, connections, bounds and shutdown of one loop.
+"""Contract of a stream engine: readiness, connections, bounds and shutdown of a loop.
 
 An engine is a module with one function, `run(context)`. It
 
