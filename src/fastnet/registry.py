@@ -101,8 +101,7 @@ class Registry(Mapping[str, R]):
             names: Candidates, best first.
             backend: "native", "python", or "auto" for either.
             purpose: Start of the error message, such as "cannot move a file".
-            why_not: Further conditions on (name, backend), with the result of `why_not`; the
-                default has none.
+            why_not: Takes the place of `why_not` of this table, for conditions beyond its rows.
         Raises:
             UnsupportedError: No candidate works; the message has the reason of the first one.
         """
@@ -112,7 +111,7 @@ class Registry(Mapping[str, R]):
             for name in candidates:
                 if len(candidates) > 1 and not self._rows[name].module(form):
                     continue  # among alternatives, a missing form needs no explanation
-                cause = (why_not(name, form) if why_not else "") or self.why_not(name, form)
+                cause = (why_not or self.why_not)(name, form)
                 if not cause:
                     return Selection(name, form, refused[0] if refused else "")
                 refused.append(f"no {form} {name}: {cause}")
