@@ -191,7 +191,7 @@ def dial(serve: Serve) -> Iterator[Dial]:
 
 
 @pytest.fixture
-def at_once(engine: str) -> Callable[[Server], int]:
+def concurrency(engine: str) -> Callable[[Server], int]:
     """Connections that an engine really serves concurrently, by its row."""
 
     def count(server: Server) -> int:

@@ -54,7 +54,7 @@ def main() -> int:
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_segv=0",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "PYTHONMALLOC": "malloc",
-        "FASTNET_TEST_PATIENCE": "4",
+        "FASTNET_TEST_TIMEOUT_FACTOR": "4",
     }
     command = [
         python,

@@ -1,5 +1,6 @@
-"""Connections that change between short and long messages, which the uring engine reads in two
-ways, and end in either.
+"""Connections that alternate between short and long messages, and their ends in either.
+
+The uring engine reads them in two ways: one-shot receives, and bulk receives.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ def short_ones(peer: Peer, n: int) -> None:
 
 @pytest.mark.usefixtures("backend", "transport")
 def test_short_and_long_messages_take_turns_and_no_byte_is_lost(engine, serve, dial) -> None:
-    """E5. Long ones make it a bulk connection, RING_BULK_READS short ones in a row make it an
-    ordinary one again.
+    """E5. Long messages make it a bulk connection.
+
+    RING_BULK_READS short ones in a row make it an ordinary one again.
     """
     server = serve()
     peer = dial(server)
@@ -65,8 +67,9 @@ def test_a_bulk_connection_ends_like_any_other(engine, serve, dial, short, end) 
 
 @pytest.mark.usefixtures("backend")
 def test_a_bulk_peer_that_does_not_read_is_not_read_and_resumes(engine, serve, dial) -> None:
-    """E7. Much more than all buffers hold, with the reader asleep until the server has stopped
-    reading.
+    """E7. The peer sends much more than all buffers hold.
+
+    It reads nothing until the server has stopped reading.
     """
     data = pattern(3_000 * KIB)
     server = serve(sndbuf=16 * KIB)

@@ -1,6 +1,4 @@
-"""`--busy-poll`: what spinning may change is when a byte arrives and what is counted, never what
-arrives.
-"""
+"""`--busy-poll` changes when a byte arrives and what is counted, never what arrives."""
 
 from __future__ import annotations
 
@@ -54,7 +52,7 @@ def test_without_it_no_loop_ever_spins(engine, serve, dial) -> None:
 
 
 @pytest.mark.usefixtures("backend")
-def test_a_spinning_server_still_hears_the_request_to_stop(engine, serve, dial) -> None:
+def test_a_busy_polling_server_still_stops_when_it_is_asked_to(engine, serve, dial) -> None:
     server = serve(busy_poll=LONG_US)
     peer = dial(server)
     assert talk(peer, b"x") == b"x"

@@ -1,5 +1,6 @@
-"""What engine/stream/contract.py promises while a server runs (E1 to E7); the ends of it are in
-test_engine_ends.py.
+"""What engine/stream/contract.py promises while a server runs (E1 to E7).
+
+How connections and servers end (E1, E8 to E12) is in test_engine_ends.py.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from tests.support.clients import Peer, eventually, pattern, settled, statistics
 from tests.support.leaks import descriptors
 
 STUCK_MS = 150
-"""A send buffer that has had no room for so long is full."""
+"""A send buffer that has had no room for this time is full."""
 
 
 def fill(peer: Peer) -> int:
-    """Send without ever reading until no more fits or the server ends it. Returns the bytes that
-    fitted.
+    """Send without ever reading until no more fits or the server closes the connection.
+
+    Returns the bytes that fitted.
     """
     poll = select.poll()
     poll.register(peer.sock, select.POLLOUT)
@@ -41,9 +43,9 @@ def fill(peer: Peer) -> int:
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """This process can open nothing more while the block lasts: every descriptor its limit allows
-    is
-    in use. Lowering the limit would not do, for io_uring looks at it when an accept is asked for.
+    """While the block lasts every descriptor that RLIMIT_NOFILE allows is in use.
+
+    Lowering the limit would not do, for io_uring reads it when an accept is submitted.
     """
     taken: list[int] = []
     try:
@@ -58,15 +60,15 @@ def no_descriptors() -> Iterator[None]:
 
 @pytest.mark.usefixtures("transport")
 def test_a_stopped_server_has_closed_and_counted_every_connection(
-    engine, backend, serve: Serve, dial: Dial, at_once
+    engine, backend, serve: Serve, dial: Dial, concurrency
 ) -> None:
     """E1."""
     server = serve()
-    peers = [dial(server) for _ in range(min(3, at_once(server)))]
+    peers = [dial(server) for _ in range(min(3, concurrency(server)))]
     for peer in peers:
         peer.send(b"x")
         assert peer.read(1) == b"x"
-    assert not server.wait(0.01), "it returned although nobody had stopped it"
+    assert not server.wait(0.01), "it returned although stop had not been called"
     server.stop_now()
     assert server.wait(5)
     assert [peer.read_to_end() for peer in peers] == [b""] * len(peers)
@@ -80,14 +82,12 @@ def test_connections_are_accepted_from_every_listener(engine, backend) -> None:
 
 
 def test_a_burst_of_arrivals_leaves_established_connections_their_turn(engine, backend) -> None:
-    """E2. With a burst of one and more arrivals than fit a wait, everybody is served all the
-    same.
-    """
+    """E2. Every peer is served with a burst of one and more arrivals than fit a wait."""
     check_a_burst_is_served(engine, backend)
 
 
 @pytest.mark.usefixtures("transport")
-def test_accepting_pauses_at_the_connection_limit_and_goes_on_below_it(
+def test_accepting_pauses_at_the_connection_limit_and_resumes_below_it(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
     """E3."""
@@ -131,11 +131,11 @@ def test_no_descriptor_left_pauses_accepting_and_is_counted_not_fatal(
 
 
 def test_a_lack_of_descriptors_spares_the_connections_there_are(
-    engine, backend, serve: Serve, dial: Dial, at_once
+    engine, backend, serve: Serve, dial: Dial, concurrency
 ) -> None:
     """E3, E6."""
     server = serve()
-    if at_once(server) < 2:
+    if concurrency(server) < 2:
         pytest.skip(f"{engine} serves one connection at a time")
     inside, outside = dial(server), socket.socket()
     inside.send(b"x")
@@ -151,9 +151,7 @@ def test_a_lack_of_descriptors_spares_the_connections_there_are(
 def test_a_denied_peer_gets_nothing_and_an_allowed_one_service(
     engine, backend, serve: Serve, dial: Dial, endpoint
 ) -> None:
-    """E4. On a dual-stack listener an IPv4 peer appears as ::ffff:a.b.c.d and is judged by its IPv4
-    address.
-    """
+    """E4. On a dual-stack listener ::ffff:a.b.c.d is matched by its IPv4 address."""
     server = serve("daytime", endpoint, allow=("127.0.0.0/8",), deny=("127.0.0.2",))
     denied = dial(server, source="127.0.0.2", host="127.0.0.1")
     with contextlib.suppress(ConnectionResetError):
@@ -177,7 +175,7 @@ def test_a_denied_peer_gets_nothing_and_an_allowed_one_service(
 def test_a_list_of_allowed_networks_shuts_out_the_other_family(
     engine, backend, serve: Serve, dial: Dial, network, inside, outside
 ) -> None:
-    """E4. An IPv4 peer of a dual-stack listener has an IPv6 address, but ::/0 does not mean it."""
+    """E4. ::/0 does not match an IPv4 peer of a dual-stack listener (::ffff:a.b.c.d)."""
     server = serve("echo", "tcp://:0", allow=(network,))
     assert dial(server, host=inside).exchange(b"in") == b"in"
     outsider = dial(server, host=outside)
@@ -191,8 +189,9 @@ def test_a_list_of_allowed_networks_shuts_out_the_other_family(
 def test_echo_returns_every_byte_once_and_in_order_before_its_end(
     engine, backend, serve: Serve, dial: Dial, size
 ) -> None:
-    """E5. What was received before the peer's half-close goes back, then the end; 10 MiB is more
-    than every buffer holds.
+    """E5. What was received before the peer's half-close is echoed, followed by FIN.
+
+    10 MiB is more than all buffers hold.
     """
     server, data = serve(), pattern(size)
     peer = dial(server)
@@ -206,8 +205,9 @@ def test_echo_returns_every_byte_once_and_in_order_before_its_end(
 def test_a_reader_slower_than_the_server_still_gets_every_byte(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
-    """E5, E7. A peer with tiny buffers that reads in crumbs makes the server park, stop and resume
-    again and again.
+    """E5, E7. A peer with small buffers that reads a few bytes at a time.
+
+    It makes the server fill its write buffer, stop reading and resume again and again.
     """
     server, data = serve(sndbuf=8 * KIB), pattern(600 * KIB)
     peer = dial(server, rcvbuf=4 * KIB)
@@ -233,8 +233,8 @@ def test_bytes_written_one_by_one_come_back_one_by_one(
         assert peer.read_to_end() == bytes(range(256)) * 4
 
 
-def test_a_peer_that_does_not_read_is_no_longer_read_and_harms_nobody(
-    engine, backend, serve: Serve, dial: Dial, at_once
+def test_a_peer_that_does_not_read_is_no_longer_read_and_delays_no_other(
+    engine, backend, serve: Serve, dial: Dial, concurrency
 ) -> None:
     """E6, E7. Its own TCP stops it; what the server keeps for it is bounded by one read."""
     server = serve(sndbuf=64 * KIB, rcvbuf=64 * KIB)
@@ -242,8 +242,8 @@ def test_a_peer_that_does_not_read_is_no_longer_read_and_harms_nobody(
     fitted = fill(deaf)
     now = server.statistics()
     assert now.write_buffer_bytes <= READ_BYTES
-    assert fitted < 4 * MIB, "the server went on reading from a peer that does not read"
-    if at_once(server) > 1:
+    assert fitted < 4 * MIB, "the server continued to read from a peer that does not read"
+    if concurrency(server) > 1:
         assert dial(server).exchange(b"hello") == b"hello"
     deaf.half_close()
     assert len(deaf.read_to_end()) == fitted
@@ -251,13 +251,13 @@ def test_a_peer_that_does_not_read_is_no_longer_read_and_harms_nobody(
     assert settled(server)["bytes_out"] == server.statistics().bytes_in
 
 
-def test_too_many_write_buffer_bytes_close_only_the_connection_that_parks_more(
+def test_write_buffer_overload_closes_only_the_connection_that_adds_more(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
-    """E6. An engine that blocks in send parks nothing, so it has nothing to close."""
+    """E6. An engine that blocks in send has no write buffer, so it has nothing to close."""
     server = serve(sndbuf=4 * KIB, rcvbuf=READ_BYTES, max_write_buffer=READ_BYTES)
     if server.plan.engine.parts(server.plan.limits) or server.plan.engine.bound == 1:
-        pytest.skip(f"{engine} parks nothing")
+        pytest.skip(f"{engine} has no write buffer")
     good = dial(server)
     deaf = [dial(server, rcvbuf=4 * KIB) for _ in range(6)]
     for peer in deaf:

@@ -1,5 +1,6 @@
-"""How connections and servers end: idle, reset, drained, stopped (engine/stream/contract.py, E1 and
-E8 to E12).
+"""How connections and servers end: idle, reset, drained, stopped.
+
+What engine/stream/contract.py promises of it (E1, E8 to E12).
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ def echoes(peer: Peer, data: bytes = b"hello") -> bool:
 
 @pytest.mark.usefixtures("transport")
 def test_a_silent_connection_is_closed_and_a_talking_one_survives(
-    engine, backend, serve: Serve, dial: Dial, at_once
+    engine, backend, serve: Serve, dial: Dial, concurrency
 ) -> None:
     """E8."""
     server = serve(idle_timeout=0.15)
     silent = dial(server)
     talking = dial(server)
-    if at_once(server) > 1:
+    if concurrency(server) > 1:
         silent.sock.setblocking(False)
         eventually(
             lambda: echoes(talking) and server.statistics().closed["idle"], why=server.statistics
@@ -68,7 +69,7 @@ def test_a_peer_that_never_reads_is_idle_once_nothing_moves(
 def test_chatter_after_our_end_does_not_keep_a_connection_alive(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
-    """E8. The peer has had its daytime and our FIN, and goes on sending for ever."""
+    """E8. The peer has had its daytime and our FIN, and sends for ever."""
     server = serve("daytime", idle_timeout=0.15)
     peer = dial(server)
     assert peer.read_to_end()
@@ -85,7 +86,7 @@ def test_chatter_after_our_end_does_not_keep_a_connection_alive(
 
 
 @pytest.mark.parametrize(
-    "moment", ["at once", "after a byte", "after half-close", "in the middle of 8 MiB"]
+    "moment", ["immediately", "after a byte", "after half-close", "in the middle of 8 MiB"]
 )
 def test_a_reset_ends_that_connection_and_is_counted(
     engine, backend, serve: Serve, dial: Dial, moment
@@ -114,7 +115,7 @@ def test_a_reset_ends_that_connection_and_is_counted(
 
 
 @pytest.mark.usefixtures("transport")
-def test_a_peer_that_vanishes_while_the_server_sends_costs_nobody_else(
+def test_a_peer_that_vanishes_while_the_server_sends_delays_no_other(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
     """E9."""
@@ -127,13 +128,13 @@ def test_a_peer_that_vanishes_while_the_server_sends_costs_nobody_else(
 
 
 @pytest.mark.usefixtures("transport")
-def test_a_storm_of_scans_and_rubbish_disturbs_nobody(
-    engine, backend, serve: Serve, dial: Dial, at_once
+def test_a_storm_of_scans_and_rubbish_disturbs_no_other_peer(
+    engine, backend, serve: Serve, dial: Dial, concurrency
 ) -> None:
-    """E9, E1. Connect and close, connect and reset, connect and talk rubbish, hundreds of times."""
+    """E9, E1. Connect and close, or reset, or send random bytes, hundreds of times."""
     server = serve()
     rubbish = random.Random(7)
-    witness = dial(server) if at_once(server) > 1 else None
+    witness = dial(server) if concurrency(server) > 1 else None
     for i in range(STORM):
         peer = dial(server)
         if i % 3 == 2:
@@ -177,7 +178,7 @@ def test_a_drain_lets_established_connections_finish_and_takes_no_more(
     for _ in range(20):
         assert echoes(peer)
     assert not server.wait(0)
-    assert peer.exchange(b"last words") == b"last words"
+    assert peer.exchange(b"final message") == b"final message"
     peer.close()
     assert server.wait(5)
     with pytest.raises(OSError):
@@ -200,7 +201,7 @@ def test_a_drain_at_the_connection_limit_still_serves_the_queue(engine, backend)
         for _ in range(200):
             assert echoes(inside)
         pauses = loop.statistics().accept_pauses
-        assert pauses <= 2, "a pause is counted when it begins, not each time somebody looks"
+        assert pauses <= 2, "a pause is counted when it begins, not each time it is looked at"
         assert inside.exchange(b"done") == b"done"
         assert [peer.read_to_end() for peer in queued] == [b"queued"] * 2
         for peer in [inside, *queued]:
@@ -262,10 +263,8 @@ def test_listeners_stay_open_for_who_made_them(engine, backend) -> None:
             assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
 
 
-def test_a_listener_nobody_can_use_is_the_engines_own_failure(engine, backend) -> None:
-    """E9. An error of a connection never ends the engine; an error of the listener itself does,
-    with that error.
-    """
+def test_a_listener_that_cannot_accept_is_the_engines_own_failure(engine, backend) -> None:
+    """E9. The error of a connection never ends the engine, that of the listener does."""
     with prepared(engine, backend) as loop:
         loop.context.listeners[0].shutdown(socket.SHUT_RDWR)
         loop.start()

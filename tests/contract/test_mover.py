@@ -166,7 +166,7 @@ def test_never_more_than_asked_is_taken_from_the_socket(row, target) -> None:
 
 
 @both
-def test_nothing_there_is_said_at_once_and_a_silent_slice_is_no_end(row, target) -> None:
+def test_an_empty_socket_raises_immediately_and_a_silent_slice_is_no_end(row, target) -> None:
     """M2, M9."""
     with made(row) as mover, pair() as (ours, _):
         with pytest.raises(BlockingIOError):
@@ -175,10 +175,11 @@ def test_nothing_there_is_said_at_once_and_a_silent_slice_is_no_end(row, target)
 
 
 @receives
-def test_a_few_bytes_are_in_the_file_when_the_slice_is_over_and_the_socket_is_as_it_was(
-    row, target
-) -> None:
-    """M9: bytes may wait for company, but not for ever, and never in the way of who reads next."""
+def test_a_few_bytes_are_in_the_file_at_the_end_of_the_slice(row, target) -> None:
+    """M9. Bytes may be held back for larger writes, but no longer than the slice.
+
+    The socket is as it was, so that the next reader is not affected.
+    """
     with made(row) as mover, pair() as (ours, theirs):
         assert mover.receive_some(ours.fileno(), target, 0, MIB, 0.01) == (0, False)
         theirs.sendall(b"few")
@@ -243,9 +244,7 @@ def test_a_stream_is_written_where_it_stands(row) -> None:
 
 @receives
 def test_a_file_that_cannot_be_spliced_to_is_copied_to(row, tmp_path) -> None:
-    """M10: EINVAL of a file opened for appending, after bytes were already taken from the
-    socket.
-    """
+    """M10. EINVAL of a file opened with O_APPEND, after bytes were read from the socket."""
     with made(row) as mover, pair() as (ours, theirs):
         with opened(tmp_path / "appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND) as target:
             theirs.sendall(DATA[:50_000])
@@ -258,9 +257,7 @@ def test_a_file_that_cannot_be_spliced_to_is_copied_to(row, tmp_path) -> None:
 
 @sends
 def test_a_file_that_cannot_be_sent_the_fast_way_is_copied(row) -> None:
-    """M10: files of /proc have no page cache; not all of them can be sent with sendfile or
-    splice.
-    """
+    """M10. Files of /proc have no page cache, so sendfile and splice cannot send all of them."""
     with made(row) as mover, pair() as (ours, theirs), reading(theirs) as read:
         with opened(Path("/proc/self/mountinfo"), os.O_RDONLY) as source:
             _, ended = mover.send_some(ours.fileno(), source, 0, MIB, 10)
@@ -271,10 +268,8 @@ def test_a_file_that_cannot_be_sent_the_fast_way_is_copied(row) -> None:
 
 @copies
 @pytest.mark.parametrize("buffer_bytes", [0, 4096])
-def test_who_reads_along_hears_every_byte_once_and_in_order(
-    row, source, target, buffer_bytes
-) -> None:
-    """M12. Also where the socket takes little at a time, so that the mover reads the file anew."""
+def test_a_tap_is_given_every_byte_once_and_in_order(row, source, target, buffer_bytes) -> None:
+    """M12. Also where the socket takes little at a time and the mover reads the file again."""
     with made(row) as out, made(row) as into, pair(buffer_bytes) as (ours, theirs):
         theirs.setblocking(False)
         sent, received = bytearray(), bytearray()
@@ -290,7 +285,7 @@ def test_who_reads_along_hears_every_byte_once_and_in_order(
 
 
 @copies
-def test_who_reads_along_a_stream_hears_what_the_socket_took(row) -> None:
+def test_a_tap_of_a_stream_is_given_what_the_socket_took(row) -> None:
     """M12, M6."""
     out, into = os.pipe()
     with (
@@ -300,11 +295,11 @@ def test_who_reads_along_a_stream_hears_what_the_socket_took(row) -> None:
         os.fdopen(into, "wb", 0) as writer,
     ):
         writer.write(b"some words")
-        heard: list[bytes] = []
-        mover.tap = lambda piece: heard.append(bytes(piece))
+        tapped: list[bytes] = []
+        mover.tap = lambda piece: tapped.append(bytes(piece))
         assert mover.send(ours.fileno(), reader.fileno(), NO_OFFSET, 4) == 4
         assert mover.send(ours.fileno(), reader.fileno(), NO_OFFSET, 100) == 6
-        assert heard == [b"some", b" words"]
+        assert tapped == [b"some", b" words"]
         assert theirs.recv(100) == b"some words"
 
 

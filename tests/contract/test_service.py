@@ -1,5 +1,6 @@
-"""What service/contract.py promises (S1 to S9): to any service by a recording one, and to peers by
-the four there are.
+"""What service/contract.py promises (S1 to S9).
+
+A recording service tests what services are promised, the built-in ones what peers are promised.
 """
 
 from __future__ import annotations
@@ -146,8 +147,9 @@ class Silent(Recorder):
 
 
 def test_a_service_that_says_nothing_to_the_end_ends_there(pure) -> None:
-    """S5. Nothing would ever ask it again; a connection that is kept would cost a thread all of its
-    processor.
+    """S5. Nothing would ever call it again.
+
+    A connection that is kept would cost a thread all of its processor.
     """
     service = Silent()
     with running(pure, "python", service, idle_timeout_s=0) as loop:
@@ -221,13 +223,13 @@ def test_the_chargen_pattern_is_exact_over_megabytes_and_odd_reads(
 
 
 @pytest.mark.usefixtures("transport")
-def test_chargen_goes_on_after_a_half_close_and_ends_on_reset(
+def test_chargen_continues_after_a_half_close_and_ends_on_reset(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
     """S5, S4 (RFC 864): until the user closes the connection."""
     server = serve("chargen")
     peer = dial(server)
-    peer.send(b"not heard")
+    peer.send(b"not read")
     peer.half_close()
     assert len(peer.read(3_000_000)) == 3_000_000
     peer.reset()
@@ -235,7 +237,7 @@ def test_chargen_goes_on_after_a_half_close_and_ends_on_reset(
 
 
 @pytest.mark.usefixtures("transport")
-def test_daytime_is_one_line_and_survives_input_nobody_reads(
+def test_daytime_is_one_line_and_survives_input_it_does_not_read(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
     """S3, S1 (RFC 867). Closing with unread input would send an RST that overtakes the line."""
@@ -254,7 +256,7 @@ def test_daytime_is_one_line_and_survives_input_nobody_reads(
 def test_a_peer_gone_before_its_line_is_counted_alike_by_all(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
-    """S6, E9. Sending to a closed peer brings an RST, after which even our own half-close fails."""
+    """S6, E9. Sending to a closed peer brings an RST, after which our own half-close fails."""
     server = serve("daytime")
     for _ in range(30):
         dial(server).close()
@@ -283,10 +285,10 @@ def test_a_suffix_follows_each_reply_in_lock_step(
             assert peer.read(n + len(suffix)) == pattern(n) + suffix.encode()
 
 
-def test_a_suffix_is_parked_whole_for_a_slow_reader(
+def test_a_suffix_is_buffered_whole_for_a_slow_reader(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
-    """S2, E5. Whatever the chunks were, taking the suffixes out again gives back what was sent."""
+    """S2, E5. Whatever the chunks were, what is received without suffixes is what was sent."""
     server = serve(suffix="~" * 1000, sndbuf=8 * KIB)
     peer = dial(server, rcvbuf=4 * KIB)
     sent = bytes(range(0x20, 0x7E)) * 5000
@@ -296,7 +298,7 @@ def test_a_suffix_is_parked_whole_for_a_slow_reader(
     assert settled(server)["bytes_out"] == len(got)
 
 
-def test_what_never_changes_is_parked_without_a_cost(
+def test_a_constant_reply_takes_no_room_in_the_write_buffer(
     engine, backend, serve: Serve, dial: Dial
 ) -> None:
     """S9. Many slow readers of one constant share it; none of them is too much."""
@@ -311,9 +313,7 @@ def test_what_never_changes_is_parked_without_a_cost(
 def test_every_service_of_the_table_answers_or_ends(
     service, backend, serve: Serve, dial: Dial
 ) -> None:
-    """S5. A peer that half-closes at once gets its end, or the endless stream that is the service's
-    purpose.
-    """
+    """S5. A peer that half-closes immediately receives FIN, or the endless stream of chargen."""
     peer = dial(serve())
     peer.half_close()
     if SERVICES.load(service, "python").create().produces_output:

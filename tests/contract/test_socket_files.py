@@ -1,5 +1,6 @@
-"""Socket files of both kinds (transport/contract.py, T2 and T4): who may replace which, and who
-wins if several want one.
+"""Socket files of both kinds (transport/contract.py, T2 and T4).
+
+Which server may replace which file, and which one wins if several bind the same path.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def test_a_stale_socket_file_of_either_kind_is_replaced(
 
 @pytest.mark.parametrize("live", ["unix", "unixgram"])
 @pytest.mark.parametrize("transport", ["unix", "unixgram"])
-def test_a_live_socket_of_either_kind_is_refused_and_goes_on(
+def test_a_live_socket_of_either_kind_is_refused_and_stays_live(
     serve: Serve, tmp_path, live, transport
 ) -> None:
     """T2, T4."""
@@ -68,9 +69,7 @@ def test_a_file_that_is_no_socket_is_left_alone(serve: Serve, tmp_path) -> None:
 def test_one_of_several_servers_that_bind_one_path_concurrently_gets_it(
     tmp_path, transport, before
 ) -> None:
-    """T2. Also in the moment between bind and listen, when a stream socket looks as stale as a file
-    left behind.
-    """
+    """T2. Also between bind and listen, when a stream socket looks like a stale file."""
     module, many = TRANSPORTS.load(transport, "python"), 8
     for attempt in range(25):
         place = Endpoint(transport, path=str(tmp_path / str(attempt)))

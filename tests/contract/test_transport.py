@@ -168,8 +168,9 @@ def test_a_port_is_bound_again_while_a_connection_is_in_time_wait(
 def test_no_host_means_both_families_for_every_worker(
     backend, serve: Serve, dial: Dial, workers
 ) -> None:
-    """T1, T3. The kernel spreads connections over the workers by a hash, so that each gets some of
-    either family.
+    """T1, T3. Each worker accepts connections of either family.
+
+    The kernel spreads them over the workers by a hash.
     """
     server = serve("daytime", "tcp://:0", engine="epoll", workers=workers)
     for listener in server._listeners:
@@ -207,7 +208,7 @@ def test_a_stale_socket_file_is_replaced(serve: Serve, dial: Dial, tmp_path) -> 
     assert dial(server).read_to_end()
 
 
-def test_a_live_socket_is_refused_and_goes_on_serving(serve: Serve, dial: Dial, tmp_path) -> None:
+def test_a_live_socket_is_refused_and_still_serves(serve: Serve, dial: Dial, tmp_path) -> None:
     """T2, T4. Not even the failed server's clean-up touches it."""
     server = serve("daytime", f"unix:{tmp_path}/s")
     with pytest.raises(NetworkError, match="in use"):
@@ -235,7 +236,7 @@ def test_what_is_not_a_socket_is_left_alone(serve: Serve, tmp_path, kind) -> Non
 
 
 def test_a_file_that_is_no_longer_ours_stays(serve: Serve, tmp_path) -> None:
-    """T4. Somebody removed the socket file and put another thing there."""
+    """T4. Another process removed the socket file and put another file there."""
     path = tmp_path / "s"
     server = serve("daytime", f"unix:{path}")
     path.rename(tmp_path / "moved")

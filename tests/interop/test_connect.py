@@ -118,8 +118,8 @@ def test_nc_exchanges_everything_both_ways(port: int, client_ends_first: bool) -
             assert process.wait(DEADLINE_S) == 0
 
 
-# ncat --exec ends as soon as its client does, whatever its program has yet to say: so these hear
-# first and end then.
+# ncat --exec ends as soon as its client does, whatever its program has yet to send: so these
+# read first and then end.
 
 
 @needs("ncat")

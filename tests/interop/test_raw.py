@@ -1,6 +1,4 @@
-"""Raw transfers with the tools people already have, and with the programs of the textbooks: all
-four
-directions.
+"""Raw transfers with nc, socat, ncat and textbook programs, in all four directions.
 
 fastnet listens and sends       fastnet connects and receives
 fastnet connects and sends      fastnet listens and receives
@@ -191,7 +189,7 @@ def test_a_textbook_client_gets_the_file_and_its_thanks_are_shown(textbook, size
 
 
 @sizes
-def test_a_textbook_client_sends_the_file_and_hears_our_thanks(textbook, size, tmp_path) -> None:
+def test_a_textbook_client_sends_the_file_and_reads_our_message(textbook, size, tmp_path) -> None:
     with sample(tmp_path, size) as (source, target):
         with running(
             "recv", "--listen", 0, "--raw", "--output", target, "--thanks", "Thank you"
@@ -215,7 +213,7 @@ def textbook_server(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]
 
 
 @sizes
-def test_a_textbook_server_sends_the_file_and_hears_our_thanks(textbook, size, tmp_path) -> None:
+def test_a_textbook_server_sends_the_file_and_reads_our_message(textbook, size, tmp_path) -> None:
     with sample(tmp_path, size) as (source, target):
         with textbook_server(textbook, "send", "listen", "0", str(source)) as (server, port):
             done = finish(

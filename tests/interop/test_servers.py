@@ -72,7 +72,7 @@ def test_discard_takes_all_and_answers_nothing(backend: str, serve: Serve, clien
     assert server.statistics().bytes_in == len(DATA)
 
 
-def test_chargen_goes_on_until_the_reader_of_nc_leaves(backend: str, serve: Serve) -> None:
+def test_chargen_continues_until_the_reader_of_nc_leaves(backend: str, serve: Serve) -> None:
     server = serve("chargen")
     if shutil.which("nc") is None:
         pytest.skip("nc is not installed")

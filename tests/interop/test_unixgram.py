@@ -96,12 +96,12 @@ def test_a_line_too_long_is_refused_with_a_hint(serve: Serve, tmp_path: Path) ->
 
 def test_a_client_learns_why_it_cannot_connect(serve: Serve, tmp_path: Path) -> None:
     stream = serve("echo", f"unix:{tmp_path}/stream")
-    nobody = finish("connect", f"unixgram:{tmp_path}/nobody")
+    absent = finish("connect", f"unixgram:{tmp_path}/absent")
     kind = finish("connect", f"unixgram:{stream.endpoint.path}")
-    assert (nobody.returncode, kind.returncode) == (4, 4)
+    assert (absent.returncode, kind.returncode) == (4, 4)
     assert (
-        f"cannot connect to unixgram:{tmp_path}/nobody: no such file or directory. The server makes"
-        in nobody.stderr
+        f"cannot connect to unixgram:{tmp_path}/absent: no such file or directory. The server makes"
+        in absent.stderr
     )
     assert "It is a socket of the other kind" in kind.stderr
     mixed = finish("connect", "--udp", "tcp://localhost:7")

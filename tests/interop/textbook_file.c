@@ -1,6 +1,6 @@
 /* The file transfer of the textbooks, with buffers of 30 bytes: fopen and read, write, half-close,
- * last words. Usage: textbook_file send|recv listen|connect PORT FILE The sender reads the
- * receiver's last words to their end and prints them. The receiver says "Thank you". A listener
+ * final message. Usage: textbook_file send|recv listen|connect PORT FILE. The sender reads the
+ * receiver's final message to its end and prints it. The receiver sends "Thank you". A listener
  * prints "ready" and its port when it listens on port 0. */
 #include <arpa/inet.h>
 #include <fcntl.h>

@@ -1,5 +1,6 @@
-"""M13: whatever the sizes, offsets, chunks and buffers, native and pure movers end with the same
-files and answers.
+"""M13: native and pure movers end with the same files and results.
+
+Whatever the sizes, offsets, chunks and buffers are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ SIZES = st.one_of(st.integers(0, 70), st.integers(0, len(PATTERN)))
 def sent(
     row: tuple[str, str], size: int, offset: int, count: int, buffer_bytes: int
 ) -> tuple[object, ...]:
-    """Send an extent of a file of `size` bytes; the answers of the mover and what the peer got."""
+    """Send an extent of a file of `size` bytes.
+
+    Returns the results of the mover and what the peer received.
+    """
     got: list[bytes] = []
 
     def read(theirs: socket.socket) -> None:
@@ -54,8 +58,9 @@ def sent(
 def received(
     row: tuple[str, str], size: int, offset: int, count: int, chunk: int
 ) -> tuple[object, ...]:
-    """Receive an extent from a peer that sends `size` bytes in chunks; the answers of the mover and
-    the file.
+    """Receive an extent from a peer that sends `size` bytes in chunks.
+
+    Returns the results of the mover and the file.
     """
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder, "target")) as target:
         with made(row) as mover, pair() as (ours, theirs):

@@ -1,5 +1,6 @@
-"""Small files, native and pure: the same files are read and made, the same are left, and both stop
-at the same one.
+"""Small files: the native and the pure module read, create and skip the same files.
+
+Both stop at the same one.
 """
 
 from __future__ import annotations
@@ -276,7 +277,9 @@ def test_of_a_pack_that_is_not_well_formed_nothing_is_made(
     assert arrival.made() == {}
 
 
-def test_a_pack_goes_on_where_the_one_before_ended(scatter: ModuleType, arrival: Arrival) -> None:
+def test_a_pack_continues_where_the_previous_one_ended(
+    scatter: ModuleType, arrival: Arrival
+) -> None:
     due = [99, 98, *range(len(NAMES))]
     assert arrival.scatter(scatter, at=2, due=due).files == len(NAMES)
     assert arrival.scatter(scatter, at=len(due), due=due).files == 0

@@ -1,5 +1,4 @@
-"""The same traffic gives the same bytes, the same counters and the same ends on every engine and
-backend.
+"""The same traffic gives the same bytes, counters and ends on every engine and backend.
 
 The reference is the pure epoll engine: it is the one to read, so it is the one to be right.
 `messages` is compared only where peer and server go in lock-step, for the number of reads is
@@ -31,10 +30,10 @@ EXAMPLES, EXAMPLES_SOAK = 12, 400
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one peer does: `lock_step` messages each way, then `bulk` bytes in chunks, then its end.
+    """What one peer does: `lock_step` messages each way, `bulk` bytes in chunks, then its end.
 
-    slow: it reads in crumbs through a small buffer. end: half-close, or reset after reading `read`
-    bytes of the bulk.
+    slow: it reads a few bytes at a time through a small buffer.
+    end: half-close, or reset after reading `read` bytes of the bulk.
     """
 
     service: str = "echo"
@@ -49,7 +48,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Outcome:
-    heard: bytes
+    received: bytes
     error: str
     counters: dict[str, Any]
 
@@ -85,31 +84,31 @@ def traffics(draw: st.DrawFn) -> Traffic:
 
 
 def speak(peer: Peer, traffic: Traffic) -> bytes:
-    """Play one peer's part. Returns all it heard."""
-    heard = bytearray()
+    """Play one peer's part. Returns all it received."""
+    received = bytearray()
     tail = len(SUFFIX) if traffic.service == "suffix" else 0
     for n in traffic.lock_step:
         peer.send(pattern(n))
-        heard += peer.read(n + tail)
+        received += peer.read(n + tail)
     if traffic.end == "half-close":
         with peer.sending(pattern(traffic.bulk), traffic.chunk) as sending:
-            heard += peer.read_to_end(1999 if traffic.slow else 1 << 18)
+            received += peer.read_to_end(1999 if traffic.slow else 1 << 18)
             sending.finish()
     elif traffic.service in ("chargen", "daytime"):
-        heard += peer.read(traffic.read)
+        received += peer.read(traffic.read)
     elif traffic.bulk and traffic.service == "echo":
         with peer.sending(pattern(traffic.bulk), traffic.chunk, half_close=False):
-            heard += peer.read(min(traffic.read, traffic.bulk))
-    return bytes(heard)
+            received += peer.read(min(traffic.read, traffic.bulk))
+    return bytes(received)
 
 
 def replay(server: Server, dial: Dial, traffic: Traffic) -> Outcome:
     """Play it against one server and see what that changed there."""
     before = server.statistics()
     peer = dial(server, rcvbuf=4 * KIB if traffic.slow else 0)
-    heard, error = b"", ""
+    received, error = b"", ""
     try:
-        heard = speak(peer, traffic)
+        received = speak(peer, traffic)
     except ConnectionError as caught:
         error = type(caught).__name__
     if traffic.end == "reset":
@@ -134,8 +133,8 @@ def replay(server: Server, dial: Dial, traffic: Traffic) -> Outcome:
         ends["finished"] += ends.pop("reset")
     counters["ends"] = ends
     if traffic.service == "daytime":
-        heard = re.sub(rb"\d", b"0", heard)
-    return Outcome(heard, error, counters)
+        received = re.sub(rb"\d", b"0", received)
+    return Outcome(received, error, counters)
 
 
 def compare(
@@ -154,7 +153,7 @@ def compare(
             )
         outcomes.append(replay(compare_servers[key], dial, traffic))
     ours, reference = outcomes
-    assert ours.heard == reference.heard
+    assert ours.received == reference.received
     assert ours == reference
 
 

@@ -27,7 +27,7 @@ ENVIRONMENT = {
     for name, value in os.environ.items()
     if not name.startswith("FASTNET_") and name != "PYTHONUNBUFFERED"
 } | {"PYTHONWARNINGS": ""}
-"""What a stranger's shell has: output into a pipe or a file is buffered, and flushed at the end."""
+"""The environment of a user's shell, where output into a pipe or a file is buffered."""
 
 
 def fastnet(*arguments: object) -> list[str]:
@@ -90,10 +90,10 @@ class Running:
                 continue
             self._text[stream] = head + self._read(stream, end_s - time.monotonic(), containing)
 
-    def _read(self, stream: str, patience_s: float, containing: str) -> bytes:
+    def _read(self, stream: str, timeout_s: float, containing: str) -> bytes:
         file = self._files[stream]
         assert file is not None
-        ready, _, _ = select.select([file], [], [], max(0.0, patience_s))
+        ready, _, _ = select.select([file], [], [], max(0.0, timeout_s))
         data = os.read(file.fileno(), 65536) if ready else b""
         if not data:
             self.process.kill()

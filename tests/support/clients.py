@@ -19,7 +19,7 @@ from fastnet.endpoint import Endpoint
 from fastnet.server.server import Server
 from fastnet.transport.resolve import unix_address
 
-DEADLINE_S = 30.0 * float(os.environ.get("FASTNET_TEST_PATIENCE", "1"))
+DEADLINE_S = 30.0 * float(os.environ.get("FASTNET_TEST_TIMEOUT_FACTOR", "1"))
 POLL_S = 0.003
 BREATH_S = 0.05
 LINGER_NONE = struct.pack("ii", 1, 0)
@@ -61,8 +61,8 @@ def while_flooded(send: Callable[[], None], burst: int) -> Iterator[None]:
 
     Linux holds some 250 short datagrams.
 
-    A datagram of somebody else has the breath between two bursts to be heard in. Without it,
-    whether it is heard would be a matter of who gets the processor, on which no test can stand.
+    A datagram of another peer can be received in the pause between two bursts. Without it, whether
+    it is received would depend on the scheduler, on which no test can rely.
     """
     over = threading.Event()
 
@@ -136,8 +136,8 @@ class Sending:
 
     Fact. A descriptor that is closed while another thread waits for it stays open until that wait
     is over.
-    Consequence: it waits in short pieces, and is stopped and joined before anybody closes or
-    resets.
+    Consequence: it waits in short pieces, and is stopped and joined before the socket is closed or
+    reset.
     """
 
     WAIT_MS = 20

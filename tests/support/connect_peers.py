@@ -60,7 +60,7 @@ class Peer:
             self.done.set()
 
     def join(self) -> None:
-        """Wait for the peer; one that nobody ever connected to is told to go."""
+        """Wait for the peer; connect to one that accepted nothing, so that it ends."""
         if not self.accepted.is_set():
             with suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
@@ -102,7 +102,7 @@ def listen(transport: str, path: Path | None = None) -> tuple[socket.socket, str
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port nobody listens on at the moment."""
+    """A port without a listener at the moment."""
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -140,17 +140,17 @@ def say(text: bytes) -> Callable[[socket.socket], None]:
 
 
 def talk_until_enough(sock: socket.socket) -> bytes:
-    """Speak without pause until the client says so. Returns what it said."""
+    """Send without pause until the client sends "enough". Returns what it received."""
     sock.setblocking(False)
-    heard = b""
-    while not heard.endswith(b"enough\n"):
+    received = b""
+    while not received.endswith(b"enough\n"):
         with suppress(BlockingIOError):
             sock.send(b"x" * 65536)
         try:
-            heard += sock.recv(100)
+            received += sock.recv(100)
         except BlockingIOError:
             os.sched_yield()
-    return heard
+    return received
 
 
 def abort(sock: socket.socket) -> None:
@@ -188,7 +188,9 @@ def client(*arguments: str, **options: object) -> Iterator[subprocess.Popen[byte
     """The client as a process with pipes, killed at the end of the block if it is still there."""
     for name in ("stdin", "stdout", "stderr"):
         options.setdefault(name, subprocess.PIPE)
-    with subprocess.Popen(command(*arguments), env=environment(), bufsize=0, **options) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(  # type: ignore[call-overload]
+        command(*arguments), env=environment(), bufsize=0, **options
+    ) as process:
         try:
             yield process
         finally:

@@ -221,8 +221,9 @@ def tree(folder: Path) -> dict[str, Any]:
 
 
 def offer(side: Victim, *rows: Row, files: bytes = b"") -> BaseException | None:
-    """Offer these entries, send what goes with them, read to the end and return what the receiver
-    raised.
+    """Offer these entries, send what belongs to them and read to the end.
+
+    Returns what the receiver raised.
     """
     with Forger(side.dial(), "send") as forger:
         forger.manifest(*rows)
@@ -242,9 +243,7 @@ def refused(error: BaseException | None, code: str = ErrorCode.PROTOCOL) -> str:
 
 @contextlib.contextmanager
 def flooding(forger: Forger, data: bytes) -> Iterator[None]:
-    """Say the same again and again while the block lasts, or until the other side has had
-    enough.
-    """
+    """Send the same data repeatedly while the block lasts, or until the other side closes."""
     over = threading.Event()
 
     def flood() -> None:

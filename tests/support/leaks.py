@@ -2,7 +2,7 @@
 
 Descriptors, children and threads, as /proc tells it.
 
-Facts. A detached native thread and a forked child are seen by nobody but the kernel. A thread is
+Facts. A detached native thread and a forked child are visible only to the kernel. A thread is
 still listed for a moment after it was joined.
 Decision: ask /proc, and give what is on its way out a second to be gone.
 """

@@ -1,5 +1,6 @@
-"""A child process whose kernel refuses one system call, as a container's filter or an old kernel
-would (seccomp(2)).
+"""A child process with one system call denied by a seccomp(2) filter.
+
+A container's filter and an old kernel deny it too.
 """
 
 from __future__ import annotations

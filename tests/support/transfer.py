@@ -1,5 +1,6 @@
-"""Two sides of fastnet/1 in one process, and a proxy between them that counts bytes and can make
-trouble at one of them.
+"""Two sides of fastnet/1 in one process, with a proxy between them.
+
+The proxy counts bytes and can inject a fault at one of them.
 """
 
 from __future__ import annotations

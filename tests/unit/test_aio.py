@@ -1,4 +1,4 @@
-"""fastnet.aio: the same as the calls without it, and the loop goes on meanwhile."""
+"""fastnet.aio: the same as the blocking calls, and the loop runs meanwhile."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_several_transfers_at_once_and_the_loop_goes_on(source, tmp_path) -> None:
+def test_several_transfers_run_concurrently_with_the_loop(source, tmp_path) -> None:
     async def one(number: int) -> None:
         listening = Listening()
         inbox = tmp_path / f"inbox{number}"
@@ -92,7 +92,7 @@ def test_a_cancelled_transfer_stops_and_leaves_nothing_open(source, tmp_path) ->
 
 def test_errors_are_those_of_the_call(source, tmp_path) -> None:
     with pytest.raises(NetworkError):
-        asyncio.run(aio.send(source, f"unix:{tmp_path}/nobody"))
+        asyncio.run(aio.send(source, f"unix:{tmp_path}/no_listener"))
 
 
 def test_a_server_answers_inside_of_its_context_and_is_gone_after_it() -> None:

@@ -1,7 +1,8 @@
 /* csrc/fn_hist.h as a shared library, for test_histogram.py. */
 #include "fn_hist.h"
 
-int record_all(uint64_t *counts, size_t slots, unsigned sub_bits, const uint64_t *values, size_t n, uint64_t sums[3])
+int record_all(uint64_t *counts, size_t slots, unsigned sub_bits, const uint64_t *values, size_t n,
+               uint64_t sums[3])
 {
     struct fn_hist h;
     int error = fn_hist_open(&h, counts, slots, sub_bits);

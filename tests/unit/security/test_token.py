@@ -1,6 +1,4 @@
-"""Token proofs: that they are what they are said to be, and that no proof serves a second
-purpose.
-"""
+"""The MACs that prove a token: their definition, and that none serves a second purpose."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ def test_a_proof_is_an_hmac_over_five_values_with_their_lengths() -> None:
 
 
 def test_a_peer_that_answers_with_our_own_proof_is_not_believed() -> None:
-    """Whatever nonce it claims, ours included, with which every value but the role is the same."""
+    """Whatever nonce it claims: with ours every value but the role is the same."""
     mine = nonce()
     for theirs in (nonce(), mine, b"", bytes(NONCE_BYTES)):
         for my_role, peers_role in (("send", "recv"), ("recv", "send")):
@@ -65,7 +63,8 @@ def test_two_sides_of_one_role_do_not_prove_anything_to_each_other() -> None:
 def test_each_value_changes_the_proof() -> None:
     usual = {"token": TOKEN, "role": "send", "mine": A, "theirs": B, "binding": BINDING}
     other = {"token": TOKEN + b"x", "role": "recv", "mine": B, "theirs": A, "binding": b""}
-    proofs = [proof(**usual)] + [proof(**(usual | {name: value})) for name, value in other.items()]  # type: ignore[arg-type]
+    values = [usual, *(usual | {name: value} for name, value in other.items())]
+    proofs = [proof(**each) for each in values]  # type: ignore[arg-type]
     assert len(set(proofs)) == len(proofs)
 
 

@@ -22,9 +22,7 @@ from tests.support.connect_peers import echo, free_port, listen, peer
 
 @pytest.fixture
 def full_listener() -> Iterator[int]:
-    """The port of a listener whose backlog is full: the kernel drops further SYNs, as a black hole
-    would.
-    """
+    """The port of a listener whose backlog is full, so that the kernel drops further SYNs."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         fillers = []
         for _ in range(4):

@@ -86,7 +86,7 @@ def wrap(
 
 
 def both(pair: Pair, server, client: Context, host: str = "localhost") -> Ends:
-    """Both sides' handshakes at once: a socket or what was raised."""
+    """Both sides' handshakes, concurrently: a socket or what was raised."""
 
     def one(
         sock: socket.socket, context: Context, server_side: bool
@@ -143,7 +143,7 @@ def test_another_certificate_than_the_pinned_one_is_an_error_that_names_both(
     assert other in str(ends[1])
 
 
-def test_a_certificate_that_nobody_vouches_for_is_an_error_with_the_hint(
+def test_a_certificate_of_an_unknown_issuer_is_an_error_with_the_hint(
     pair: Pair, server: Context
 ) -> None:
     ends = both(pair, server, client_context(TlsOptions()))
@@ -170,8 +170,8 @@ def test_a_listener_with_an_authority_lets_in_only_whom_it_signed(
     mine = os.path.join(folder, FILE_NAME)
     server = server_context(TlsOptions(cert=mine, ca=mine), folder)
     pin = fingerprint_of(server.certificate)
-    stranger = own_certificate(str(tmp_path))
-    ends = both(pair, server, client_context(TlsOptions(cert=stranger, fingerprint=pin)))
+    unpinned = own_certificate(str(tmp_path))
+    ends = both(pair, server, client_context(TlsOptions(cert=unpinned, fingerprint=pin)))
     close(ends)
     assert isinstance(ends[0], NetworkError)
 
@@ -188,8 +188,8 @@ def test_a_listener_with_an_authority_lets_in_whom_it_signed(pair: Pair, folder:
     assert all(isinstance(each, ssl.SSLSocket) for each in ends)
 
 
-def test_an_end_that_nobody_announced_is_an_error(pair: Pair, server: Context) -> None:
-    """A connection cut by somebody in between looks like an end, without close_notify."""
+def test_an_end_without_close_notify_is_an_error(pair: Pair, server: Context) -> None:
+    """A connection that is cut on the path ends like a complete one, but for close_notify."""
     accepted, client = ends = both(pair, server, pinned(server))
     try:
         assert isinstance(accepted, ssl.SSLSocket)

@@ -166,7 +166,7 @@ def test_at_its_bound_the_store_says_so(load: Load, monkeypatch: pytest.MonkeyPa
     assert not nonces.is_full()
 
 
-def test_of_two_servers_that_start_at_once_one_gets_the_file(path: Path) -> None:
+def test_of_two_servers_that_start_concurrently_one_gets_the_file(path: Path) -> None:
     got: list[Nonces] = []
     refused: list[ConfigError] = []
 

@@ -1,5 +1,6 @@
-"""The digest of a file out of those of its extents: the order in which they came does not show,
-what cannot be is refused.
+"""The digest of a file from those of its extents, in whatever order they arrived.
+
+Extents that cannot be those of the file are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def test_the_order_in_which_extents_are_added_does_not_show(ranges) -> None:
     assert digest_of(ranges) == XXH3.of(rows + RECORD.pack(SIZE, 0))
 
 
-def test_a_file_of_one_extent_has_its_digest_and_an_empty_one_that_of_nothing() -> None:
+def test_one_extent_gives_its_digest_and_an_empty_file_that_of_no_bytes() -> None:
     assert digest_of([(0, SIZE)]) == XXH3.of(DATA)
     assert digest_of([], 0) == XXH3.of(b"")
 

@@ -1,8 +1,7 @@
-"""Whatever bytes a peer says, each side of a transfer answers with an error of its own kind, soon,
-and
-keeps to its folder.
+"""Fuzzed bytes of a peer end each side of a transfer with an error of its own kind.
 
-Two ways to make them: from nothing, and from what honest sides said, changed a little.
+It ends soon and touches nothing outside its folder. The bytes are generated from nothing, or from
+what correct sides sent, with one or two frames damaged.
 """
 
 from __future__ import annotations
@@ -247,32 +246,33 @@ def talk(honest: list[bytes]) -> st.SearchStrategy[bytes]:
 
 @contextlib.contextmanager
 def saying(data: bytes, later: bytes = b"") -> Iterator[TransferConnection]:
-    """A connection whose peer says `data`, then `later` when it has heard FINISH, and ends; it reads
-    all that it is told.
+    """A connection whose peer sends `data`, `later` once it has received FINISH, then FIN.
+
+    The peer reads all that it is sent.
     """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.settimeout(DEADLINE_S)
-    heard = threading.Event()
+    finish_received = threading.Event()
 
     def say() -> None:
         with contextlib.suppress(OSError):
             theirs.sendall(data)
             if later:
-                heard.wait(DEADLINE_S)
+                finish_received.wait(DEADLINE_S)
                 theirs.sendall(later)
             theirs.shutdown(socket.SHUT_WR)
 
-    def hear() -> None:
+    def drain() -> None:
         with contextlib.suppress(OSError, struct.error), theirs.makefile("rb") as file:
             while head := file.read(HEAD.size):
                 kind, length = HEAD.unpack(head)
                 file.read(length)
                 if kind in (FrameKind.FINISH, FrameKind.ERROR):
-                    heard.set()
-        heard.set()
+                    finish_received.set()
+        finish_received.set()
 
-    threads = [threading.Thread(target=say), threading.Thread(target=hear)]
+    threads = [threading.Thread(target=say), threading.Thread(target=drain)]
     for thread in threads:
         thread.start()
     try:
@@ -359,7 +359,7 @@ HONEST_HELLO = [
 @SLOW
 @given(talk(HONEST_HELLO), st.booleans(), st.sampled_from([b"", b"a token of ours"]))
 @example(b"".join(HONEST_HELLO), False, b"a token of ours")
-def test_a_greeting_ends_every_talk_and_no_talk_has_our_token(
+def test_a_handshake_always_ends_and_admits_no_peer_without_our_token(
     said: bytes, dialled: bool, token: bytes
 ) -> None:
     with saying(said) as connection:

@@ -1,4 +1,4 @@
-"""The manifest: what is written is read, and what is read has a bound that is one of memory too."""
+"""The manifest: what is written is read, and the bound of its entries bounds memory too."""
 
 from __future__ import annotations
 

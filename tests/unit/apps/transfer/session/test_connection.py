@@ -1,6 +1,4 @@
-"""The connection of fastnet/1: frames stay whole, whatever is said meanwhile, and deadlines hold,
-whatever the peer says.
-"""
+"""The fastnet/1 connection: frames stay whole, deadlines hold, whatever the peer sends."""
 
 from __future__ import annotations
 

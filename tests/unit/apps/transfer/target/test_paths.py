@@ -1,6 +1,4 @@
-"""Names: what a sender may call things, and that what we call unfinished things is never taken for
-one of them.
-"""
+"""Names that a sender may use, which never collide with those of unfinished files."""
 
 from __future__ import annotations
 
@@ -92,7 +90,7 @@ def test_a_name_that_leads_down_is_taken_as_it_is(path: str) -> None:
 
 
 @given(st.lists(COMPONENT, min_size=1, max_size=8).map("/".join), st.text(max_size=50))
-def test_whatever_is_taken_goes_down_and_comes_back_from_the_file_system_the_same(
+def test_an_accepted_path_stays_below_the_root_and_is_stored_unchanged(
     real: str, wild: str
 ) -> None:
     for path in (real, wild, f"{real}/{wild}"):

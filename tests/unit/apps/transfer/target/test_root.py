@@ -1,5 +1,6 @@
-"""The rooted folder: what is done below it, and that nothing is ever done outside, whoever swaps
-folders for links.
+"""The rooted folder: what is done below it, and nothing outside of it.
+
+Also while another process swaps folders for symbolic links.
 """
 
 from __future__ import annotations
@@ -212,7 +213,7 @@ def test_a_link_at_the_end_is_not_followed_either(
     assert seen(outside) == before
 
 
-def test_a_fifo_in_the_place_of_a_file_holds_nobody(root: Root, inside: Path) -> None:
+def test_a_fifo_in_the_place_of_a_file_blocks_no_open(root: Root, inside: Path) -> None:
     os.mkfifo(inside / "fifo")
     with pytest.raises(OSError):
         root.open(("fifo",), os.O_WRONLY)
@@ -286,12 +287,10 @@ def test_a_folder_that_becomes_a_link_at_any_moment_leads_nothing_out(
     assert os.listdir(inside / "a/b") == ["name"]
 
 
-def test_threads_that_share_a_root_never_put_a_file_into_the_folder_of_another(
+def test_threads_that_share_a_root_keep_their_files_in_their_own_folders(
     root: Root, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With so few folders kept open each thread's walks close what the others have just been
-    given.
-    """
+    """With few folders kept open each thread's walks close those that the others just opened."""
     monkeypatch.setattr(root_module, "OPEN_FOLDERS_MAX", 2)
 
     def fill(name: str) -> None:
@@ -321,9 +320,7 @@ def test_a_folder_that_was_moved_away_is_another_one_after_forgetting(
     assert os.listdir(inside / "a") == ["second"]
 
 
-def test_a_folder_that_is_not_ours_is_opened_to_nobody_and_stays_its_owners(
-    root: Root, inside: Path
-) -> None:
+def test_a_folder_of_another_owner_keeps_its_mode_and_owner(root: Root, inside: Path) -> None:
     root.folder(("f",), make=True)
     for now, wanted, then in (
         (0o700, 0o777, 0o700),

@@ -1,4 +1,4 @@
-"""The ends of a client: inputs and outputs that do what real ones do only now and then."""
+"""Standard input and output of the client: the rare results of read(2) and write(2)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_pipe_takes_what_fits_and_never_waits() -> None:
         os.close(target)
 
 
-def test_an_end_of_input_that_comes_with_its_last_bytes_waits_until_they_are_sent() -> None:
+def test_an_end_of_input_read_with_its_last_bytes_follows_them() -> None:
     near, far = socket.socketpair()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     far.settimeout(DEADLINE_S)
@@ -64,22 +64,22 @@ def test_an_end_of_input_that_comes_with_its_last_bytes_waits_until_they_are_sen
     os.write(sink, text + b"q\n")
     source = StandardInput(source_fd)
     source.is_terminal = True  # one in raw mode, where a read may hold several lines
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
-    def hear() -> None:
-        heard.append(swallow(far))
+    def drain() -> None:
+        received.append(swallow(far))
         far.close()
 
-    hearer = threading.Thread(target=hear)
+    reader = threading.Thread(target=drain)
     output = StandardOutput(target)
     conversation = StreamPump(near, Endpoint("unix", path="@x"), source, output)
     near.setblocking(False)
-    conversation.run_once()  # fills the socket before anybody reads from it
-    hearer.start()
+    conversation.run_once()  # fills the socket before the peer reads from it
+    reader.start()
     try:
         assert conversation.run().ended_by == "both"
-        hearer.join(DEADLINE_S)
-        assert heard == [text]
+        reader.join(DEADLINE_S)
+        assert received == [text]
     finally:
         near.close()
         output.close()

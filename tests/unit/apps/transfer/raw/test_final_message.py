@@ -1,6 +1,4 @@
-"""Last words of a raw receiver: patience with one that still reads, none with one that only sits
-there.
-"""
+"""The final message of a raw receiver, and the stall timeout that only progress extends."""
 
 from __future__ import annotations
 
@@ -10,9 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from fastnet.apps.transfer.raw.final_message import NoEnd, as_text, read_last_words
+from fastnet.apps.transfer.raw.final_message import NoEndOfStream, as_text, read_final_message
 from fastnet.errors import printable
-from fastnet.limits import LAST_WORDS_BYTES, LAST_WORDS_BYTES_MAX
+from fastnet.limits import FINAL_MESSAGE_BYTES, FINAL_MESSAGE_BYTES_MAX
 
 STALL_S = 0.3
 READS = 8
@@ -20,7 +18,7 @@ READS = 8
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A sender that has said all it had to say, and a receiver whose kernel holds little of it."""
+    """A sender that has sent FIN, and a receiver whose receive buffer holds little of it."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as ours:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         ours.connect(listener.getsockname())
@@ -35,13 +33,13 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
             yield ours, theirs
 
 
-def test_a_receiver_that_still_reads_may_take_longer_than_the_time_out(ends) -> None:
+def test_a_receiver_that_still_reads_may_take_longer_than_the_stall_timeout(ends) -> None:
     ours, theirs = ends
     slices = iter(range(READS))
 
     def one_slice() -> None:
         if next(slices, None) is not None:
-            theirs.recv(65_536)  # one a slice, and a slice is nearly the time-out
+            theirs.recv(65_536)  # one a slice, and a slice is nearly the timeout
             return
         while theirs.recv(65_536):
             pass
@@ -49,35 +47,35 @@ def test_a_receiver_that_still_reads_may_take_longer_than_the_time_out(ends) -> 
         theirs.close()
 
     assert (
-        read_last_words(ours, STALL_S, lambda: one_slice() if theirs.fileno() >= 0 else None)
+        read_final_message(ours, STALL_S, lambda: one_slice() if theirs.fileno() >= 0 else None)
         == b"Thank you"
     )
     assert next(slices, None) is None
 
 
-def test_a_receiver_that_reads_nothing_is_given_up_and_what_it_said_is_kept(ends) -> None:
+def test_a_receiver_that_reads_nothing_times_out_and_its_message_is_kept(ends) -> None:
     ours, theirs = ends
     theirs.sendall(b"wait")
-    with pytest.raises(NoEnd) as caught:
-        read_last_words(ours, STALL_S, lambda: None)
-    assert (caught.value.words, caught.value.talked) == (b"wait", False)
+    with pytest.raises(NoEndOfStream) as caught:
+        read_final_message(ours, STALL_S, lambda: None)
+    assert (caught.value.message, caught.value.is_too_long) == (b"wait", False)
 
 
-def test_only_the_beginning_of_a_long_speech_is_kept(ends) -> None:
+def test_only_the_beginning_of_a_long_message_is_kept(ends) -> None:
     ours, theirs = ends
-    theirs.sendall(b"x" * LAST_WORDS_BYTES_MAX)
+    theirs.sendall(b"x" * FINAL_MESSAGE_BYTES_MAX)
 
-    def hear_out() -> None:
+    def drain() -> None:
         if theirs.fileno() >= 0:
             while theirs.recv(65_536):
                 pass
             theirs.close()
 
-    assert read_last_words(ours, 20, hear_out) == b"x" * LAST_WORDS_BYTES
+    assert read_final_message(ours, 20, drain) == b"x" * FINAL_MESSAGE_BYTES
 
 
 @pytest.mark.parametrize(
-    ("words", "text"),
+    ("message", "text"),
     [
         (b"Thank you", "Thank you"),
         (b"Thank you\0\0\0padding", "Thank you"),
@@ -87,5 +85,5 @@ def test_only_the_beginning_of_a_long_speech_is_kept(ends) -> None:
         (b"", ""),
     ],
 )
-def test_words_become_one_line_of_printable_text(words, text) -> None:
-    assert printable(as_text(words)) == text
+def test_a_message_becomes_one_line_of_printable_text(message, text) -> None:
+    assert printable(as_text(message)) == text
