@@ -2,7 +2,7 @@
 
     python -m bench.compare OLD_PYTHON NEW_PYTHON                 every row, 9 rounds
     python -m bench.compare OLD NEW --rows epoll-64,file --json bench/results/compare.json
-    python -m bench.compare OLD NEW --smoke                       does it run? The numbers mean nothing
+    python -m bench.compare OLD NEW --smoke                       a short run: does it work?
 
 Facts. On a shared host two identical programs differ by 10 % and more from one minute to the next.
 Decision: each round measures both builds of a row one after the other, the order reversed every

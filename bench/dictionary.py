@@ -2,7 +2,7 @@
 
 How many answers one processor gives in a second.
 
-    python -m bench.dictionary            native, pure, and a Python function with a dict on the native loop
+    python -m bench.dictionary            native, pure, and a Python handler on the native loop
     python -m bench.dictionary --smoke    does it still run? The numbers mean nothing
 
 Decision: the server has the first processor this process may use, the load the last. The load
@@ -131,10 +131,12 @@ def report(turns: dict[str, list[Turn]], rounds: int, seconds: float) -> None:
     for name, fact in host.facts().items():
         print(f"{name + ':':<20}{fact}")
     print(
-        f"{'each row:':<20}median of {rounds} x {seconds:g} s, {ENTRIES:,} words, {SOCKETS} sockets, window {WINDOW}\n"
+        f"{'each row:':<20}median of {rounds} x {seconds:g} s, {ENTRIES:,} words, "
+        f"{SOCKETS} sockets, window {WINDOW}\n"
     )
     print(
-        f"{'server':<10}{'answers/s':>12}{'CPU us/answer':>16}{'answers/s/core':>16}{'lost':>8}{'wrong':>8}"
+        f"{'server':<10}{'answers/s':>12}{'CPU us/answer':>16}{'answers/s/core':>16}"
+        f"{'lost':>8}{'wrong':>8}"
     )
     for name, each in turns.items():
         rate = statistics.median(turn.answers_per_s for turn in each)

@@ -1,8 +1,8 @@
 """The cost of very many idle connections, and whether the server still answers.
 
-    python -m bench.idle_connections                                        as many as one process can hold, epoll
+    python -m bench.idle_connections                                    what one process can hold
     python -m bench.idle_connections --engine uring
-    python -m bench.idle_connections --connections 100000 --workers 6       worker processes, a descriptor limit each
+    python -m bench.idle_connections --connections 100000 --workers 6   each with its own limit
 
 Facts. A descriptor limit is that of a process, on either side; a source address has about 28,000
 ports to one endpoint.
@@ -102,10 +102,12 @@ def report_head(options: argparse.Namespace) -> None:
     for name, fact in host.facts().items():
         print(f"{name + ':':<22}{fact}")
     print(
-        f"{'server:':<22}engine {options.engine}, backend {options.backend}, processes {options.workers}"
+        f"{'server:':<22}engine {options.engine}, backend {options.backend}, "
+        f"processes {options.workers}"
     )
     print(
-        f"{'active beside them:':<22}{ACTIVE} connections, 64 bytes, closed loop, every byte checked"
+        f"{'active beside them:':<22}{ACTIVE} connections, 64 bytes, closed loop, "
+        "every byte checked"
     )
     print(flush=True)
 

@@ -180,7 +180,8 @@ def table(folder: Path, asked: argparse.Namespace) -> None:
         for way in ways:
             times[way].append(seconds_of(folder, way[1], way[0]))
     print(
-        f"{asked.mib} MiB, round trip {asked.round_trip_ms:g} ms, one packet of {MTU} bytes in {asked.one_in} lost"
+        f"{asked.mib} MiB, round trip {asked.round_trip_ms:g} ms, "
+        f"one packet of {MTU} bytes in {asked.one_in} lost"
     )
     print(f"{'congestion':<12}{'streams':>8}{'seconds':>10}{'MB/s':>8}")
     for (word, n), took in times.items():

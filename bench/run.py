@@ -1,6 +1,6 @@
 """Measure echo servers side by side: fastnet's engines and what else one would use.
 
-    python -m bench.run                              all scenarios, fastnet's epoll twins and the rivals
+    python -m bench.run                              all scenarios, both epoll twins, the rivals
     python -m bench.run --rows 50x64,50x16K          two scenarios
     python -m bench.run --peers all --json out.json  every engine and backend, numbers to a file too
     python -m bench.run --smoke                      does it still run? The numbers mean nothing
@@ -139,7 +139,8 @@ def chosen(text: str, known: list[str], groups: dict[str, tuple[str, ...]]) -> l
     unknown = sorted(set(names) - set(known))
     if unknown:
         sys.exit(
-            f"bench.run: unknown: {', '.join(unknown)}. There are: {', '.join([*groups, *known])}, all"
+            f"bench.run: unknown: {', '.join(unknown)}. "
+            f"There are: {', '.join([*groups, *known])}, all"
         )
     return list(dict.fromkeys(names))
 
@@ -221,7 +222,8 @@ def report_head(settings: Settings) -> None:
         print(f"{name + ':':<20}{fact}")
     print(f"{'server, load:':<20}on processors {settings.server_cpu} and {settings.load_cpu}")
     print(
-        f"{'each cell:':<20}median of {settings.rounds} x {settings.seconds} s, closed loop, every byte checked"
+        f"{'each cell:':<20}median of {settings.rounds} x {settings.seconds} s, closed loop, "
+        "every byte checked"
     )
     print(flush=True)
 
@@ -252,7 +254,8 @@ def numbers(cell: Cell, yardstick: Cell | None) -> str:
         )
 
     return (
-        f"{cell.median('requests_per_s'):>11,.0f}{ratio('requests_per_s')}{cell.median('p50_us'):>9,.1f}"
+        f"{cell.median('requests_per_s'):>11,.0f}{ratio('requests_per_s')}"
+        f"{cell.median('p50_us'):>9,.1f}"
         f"{cell.median('p99_us'):>9,.0f}{cell.median('cpu_us'):>12.3f}{ratio('cpu_us')}"
         f"{cell.median('load_cpu_share'):>10.0%}"
     )

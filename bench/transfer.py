@@ -1,6 +1,6 @@
 """Measure ways to move files side by side: fastnet's movers and what else one would use.
 
-    python -m bench.transfer                         a file of 2 GiB and 10,000 of 4 KiB, memory and disk, every way
+    python -m bench.transfer                         2 GiB and 10,000 x 4 KiB, memory and disk
     python -m bench.transfer --cases memory-file     one case
     python -m bench.transfer --ways cp,nc --json out.json
     python -m bench.transfer --smoke                 does it still run? The numbers mean nothing
@@ -155,7 +155,8 @@ def known(text: str, names: list[str]) -> list[str]:
     unknown = sorted(set(words) - set(names))
     if unknown:
         sys.exit(
-            f"bench.transfer: unknown: {', '.join(unknown)}. There are: {', '.join(dict.fromkeys(names))}"
+            f"bench.transfer: unknown: {', '.join(unknown)}. "
+            f"There are: {', '.join(dict.fromkeys(names))}"
         )
     return words
 
@@ -271,7 +272,9 @@ def start(part: Part, said: IO[bytes]) -> subprocess.Popen[bytes]:
     stdout = part.stdout.open("wb") if part.stdout else None
     try:
         streams = {"stdin": stdin or subprocess.DEVNULL, "stdout": stdout or said, "stderr": said}
-        return subprocess.Popen(part.command, start_new_session=True, **streams)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+            part.command, start_new_session=True, **streams
+        )
     finally:
         for file in (stdin, stdout):
             if file is not None:
@@ -337,7 +340,8 @@ def print_case(name: str, cells: list[Cell]) -> None:
     size = cells[0].bytes if cells else 0
     print(f"{name}: {CASES[name].about}, {size} bytes")
     print(
-        f"  {'way':<34}{'wall s':>9}{'inside s':>10}{'GB/s':>8}{f'x {YARDSTICK}':>8}{'CPU s/GB':>10}"
+        f"  {'way':<34}{'wall s':>9}{'inside s':>10}{'GB/s':>8}"
+        f"{f'x {YARDSTICK}':>8}{'CPU s/GB':>10}"
     )
     yardstick = next(
         (cell.median("wall_s") for cell in cells if cell.way == YARDSTICK and cell.turns), None
@@ -351,7 +355,8 @@ def numbers(cell: Cell, yardstick_s: float | None) -> str:
     wall_s, inside_s = cell.median("wall_s"), cell.median("inside_s")
     ratio = f"{yardstick_s / wall_s:>8.2f}" if yardstick_s else f"{'-':>8}"
     own = f"{inside_s:>10.3f}" if inside_s else f"{'-':>10}"
-    return f"{wall_s:>9.3f}{own}{cell.bytes / wall_s / 1e9:>8.2f}{ratio}{cell.median('cpu_s') / cell.bytes * 1e9:>10.2f}"
+    cpu_s_per_gb = cell.median("cpu_s") / cell.bytes * 1e9
+    return f"{wall_s:>9.3f}{own}{cell.bytes / wall_s / 1e9:>8.2f}{ratio}{cpu_s_per_gb:>10.2f}"
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ def socat(place: Place) -> list[Part]:
 def rsync(place: Place) -> list[Part]:
     config = place.scratch / "rsyncd.conf"
     config.write_text(
-        f"address = 127.0.0.1\nport = {place.port}\nuse chroot = no\nuid = {os.getuid()}\ngid = {os.getgid()}\n"
+        f"address = 127.0.0.1\nport = {place.port}\nuse chroot = no\n"
+        f"uid = {os.getuid()}\ngid = {os.getgid()}\n"
         f"[m]\npath = {place.source.parent}\nread only = yes\n"
     )
     return [
@@ -123,7 +124,8 @@ def nginx(place: Place) -> list[Part]:
         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     config.write_text(
-        f"daemon off; master_process off; pid {place.scratch}/nginx.pid; error_log {place.scratch}/error.log;\n"
+        f"daemon off; master_process off; pid {place.scratch}/nginx.pid; "
+        f"error_log {place.scratch}/error.log;\n"
         f"events {{ }}\nhttp {{ access_log off; sendfile on; {temporary}\n"
         f"server {{ listen 127.0.0.1:{place.port}; root {place.source.parent}; }} }}\n"
     )
@@ -195,7 +197,8 @@ def tar_fastnet(place: Place) -> list[Part]:
     run = f"'{sys.executable}' -m fastnet"
     return [
         shell(
-            f"{run} recv --listen {place.port} --raw --output - 2>/dev/null | tar x -C '{made(place.target)}'"
+            f"{run} recv --listen {place.port} --raw --output - 2>/dev/null"
+            f" | tar x -C '{made(place.target)}'"
         ),
         shell(
             f"tar c -C '{place.source}' . | {run} send - 127.0.0.1:{place.port} --raw >/dev/null"

@@ -1,7 +1,10 @@
-/* How fast can this host move one file over loopback TCP at all? Two bare processes, no protocol, one design after another.
+/* How fast can this host move one file over loopback TCP at all? Two bare processes, no protocol,
+   one design after another.
 
     cc -O2 -pthread -o /tmp/baseline_files bench/baseline/files.c
-    for way in splice splice+ahead write write+ahead map map+populate map+thread; do /tmp/baseline_files $way SOURCE TARGET; done
+    for way in splice splice+ahead write write+ahead map map+populate map+thread; do
+        /tmp/baseline_files $way SOURCE TARGET
+    done
 
 The sender always uses sendfile(2); a way is what the receiver does:
     splice        socket to pipe to file, splice(2)
@@ -10,7 +13,8 @@ The sender always uses sendfile(2); a way is what the receiver does:
     map           recv(2) into the mapped file
     map+populate  after MADV_POPULATE_WRITE for each 2 MiB
     map+thread    and that in a second thread
-Prints way, seconds, GB/s and processor seconds of both sides. docs/benchmarks.md has what came out. */
+Prints way, seconds, GB/s and processor seconds of both sides; docs/benchmarks.md has the
+results. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -56,7 +60,8 @@ static off_t at_most(off_t left, off_t most) { return left < most ? left : most;
 static void *prepare(void *unused) {
     for (off_t at = 0; at < size; at += STEP) {
         size_t n = (size_t)at_most(size - at, STEP);
-        if (map ? madvise(map + at, n, MADV_POPULATE_WRITE) : fallocate(target, 0, at, (off_t)n)) fail("prepare");
+        if (map ? madvise(map + at, n, MADV_POPULATE_WRITE) : fallocate(target, 0, at, (off_t)n))
+            fail("prepare");
         __atomic_store_n(&prepared, at + (off_t)n, __ATOMIC_RELEASE);
     }
     return unused;
@@ -69,7 +74,8 @@ static void until_prepared(off_t end) {
 static void send_all(int sock, int source) {
     off_t at = 0;
     while (at < size)
-        if (sendfile(sock, source, &at, (size_t)at_most(size - at, 4 * STEP)) <= 0) fail("sendfile");
+        if (sendfile(sock, source, &at, (size_t)at_most(size - at, 4 * STEP)) <= 0)
+            fail("sendfile");
 }
 
 static void by_splice(int sock, int ahead) {
@@ -80,7 +86,8 @@ static void by_splice(int sock, int ahead) {
         if (n <= 0) fail("splice");
         if (ahead) until_prepared(at + n);
         for (off_t end = at + n; at < end;)
-            if (splice(ends[0], NULL, target, &at, (size_t)(end - at), SPLICE_F_MOVE) <= 0) fail("splice");
+            if (splice(ends[0], NULL, target, &at, (size_t)(end - at), SPLICE_F_MOVE) <= 0)
+                fail("splice");
     }
 }
 
@@ -109,8 +116,8 @@ static void by_map(int sock, int populate, int thread) {
 }
 
 static double cpu(const struct rusage *used) {
-    return (double)used->ru_utime.tv_sec + (double)used->ru_utime.tv_usec / 1e6 + (double)used->ru_stime.tv_sec +
-           (double)used->ru_stime.tv_usec / 1e6;
+    return (double)used->ru_utime.tv_sec + (double)used->ru_utime.tv_usec / 1e6 +
+           (double)used->ru_stime.tv_sec + (double)used->ru_stime.tv_usec / 1e6;
 }
 
 int main(int argc, char **argv) {
@@ -127,8 +134,9 @@ int main(int argc, char **argv) {
     target = open(argv[3], O_RDWR | O_CREAT | O_TRUNC, 0644);
     if (target < 0) fail(argv[3]);
     setsockopt(out, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
-    if (bind(listener, (void *)&where, length) || listen(listener, 1) || getsockname(listener, (void *)&where, &length) ||
-        connect(out, (void *)&where, length) || (in = accept(listener, NULL, NULL)) < 0)
+    if (bind(listener, (void *)&where, length) || listen(listener, 1) ||
+        getsockname(listener, (void *)&where, &length) || connect(out, (void *)&where, length) ||
+        (in = accept(listener, NULL, NULL)) < 0)
         fail("connect");
 
     double since = now();
@@ -153,7 +161,7 @@ int main(int argc, char **argv) {
     wait4(sender, NULL, 0, &sent);
     if (ahead || thread) pthread_join(second, NULL);
     getrusage(RUSAGE_SELF, &received);
-    printf("%-13s %.3f s  %.2f GB/s  CPU s: sender %.2f, receiver %.2f\n", way, took, (double)size / 1e9 / took, cpu(&sent),
-           cpu(&received));
+    printf("%-13s %.3f s  %.2f GB/s  CPU s: sender %.2f, receiver %.2f\n", way, took,
+           (double)size / 1e9 / took, cpu(&sent), cpu(&received));
     return 0;
 }

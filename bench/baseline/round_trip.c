@@ -1,7 +1,10 @@
-/* How short can a round trip over loopback be on this host? Two bare processes, one on each of two processors.
+/* How short can a round trip over loopback be on this host? Two bare processes, one on each of two
+   processors.
 
     cc -O2 -o /tmp/baseline_round_trip bench/baseline/round_trip.c
-    for kind in tcp udp; do for way in sleep recv poll epoll; do /tmp/baseline_round_trip $kind $way; done; done
+    for kind in tcp udp; do
+        for way in sleep recv poll epoll; do /tmp/baseline_round_trip $kind $way; done
+    done
 
     sleep  recv(2) waits
     recv   recv(2) with MSG_DONTWAIT, again and again

@@ -2,8 +2,8 @@
  * rows.
  *
  * Build: cc -O2 -DREAD_BYTES=65536 -o c_epoll c_epoll.c. It prints one line when it is ready:
- * listening on tcp://127.0.0.1:PORT. Nothing clever on purpose: read once per event, write at once,
- * and while a peer does not read, park what is left, wait for EPOLLOUT and read no more. / */
+ * listening on tcp://127.0.0.1:PORT. Nothing clever on purpose: read once per event, write
+ * immediately, and while a peer does not read, keep the rest, wait for EPOLLOUT, read no more. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

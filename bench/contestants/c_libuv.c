@@ -74,7 +74,8 @@ int main(void)
     uv_tcp_t door;
     uv_tcp_init(uv_default_loop(), &door);
     uv_ip4_addr("127.0.0.1", 0, &address);
-    if (uv_tcp_bind(&door, (struct sockaddr *)&address, 0) < 0 || uv_listen((uv_stream_t *)&door, 4096, on_connection) < 0)
+    if (uv_tcp_bind(&door, (struct sockaddr *)&address, 0) < 0 ||
+        uv_listen((uv_stream_t *)&door, 4096, on_connection) < 0)
         return 1;
     uv_tcp_getsockname(&door, (struct sockaddr *)&address, &size);
     printf("listening on tcp://127.0.0.1:%d\n", ntohs(address.sin_port));

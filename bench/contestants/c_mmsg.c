@@ -20,7 +20,11 @@ static int echo_batch(int fd) {
     for (int i = 0; i < BATCH; i++) {
         part[i] = (struct iovec){memory[i], ROOM};
         message[i].msg_hdr = (struct msghdr){
-            .msg_name = &peer[i], .msg_namelen = sizeof peer[i], .msg_iov = &part[i], .msg_iovlen = 1};
+            .msg_name = &peer[i],
+            .msg_namelen = sizeof peer[i],
+            .msg_iov = &part[i],
+            .msg_iovlen = 1,
+        };
     }
     int n = recvmmsg(fd, message, BATCH, MSG_DONTWAIT, NULL);
     for (int i = 0; i < n; i++) part[i].iov_len = message[i].msg_len;
@@ -36,7 +40,8 @@ int main(int argc, char **argv) {
     struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof own;
     if (rcvbuf) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &rcvbuf, sizeof rcvbuf);
-    if (bind(fd, (struct sockaddr *)&own, size) < 0 || getsockname(fd, (struct sockaddr *)&own, &size) < 0) {
+    if (bind(fd, (struct sockaddr *)&own, size) < 0 ||
+        getsockname(fd, (struct sockaddr *)&own, &size) < 0) {
         perror("c_mmsg");
         return 1;
     }

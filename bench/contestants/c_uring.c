@@ -34,7 +34,8 @@ static struct io_uring_sqe *ask(void)
 
 static void tag(struct io_uring_sqe *sqe, int what, int fd, int buffer)
 {
-    sqe->user_data = (unsigned long long)what << 56 | (unsigned long long)buffer << 32 | (unsigned)fd;
+    sqe->user_data =
+        (unsigned long long)what << 56 | (unsigned long long)buffer << 32 | (unsigned)fd;
 }
 
 static void arm(int fd)
@@ -47,7 +48,8 @@ static void arm(int fd)
 
 static void give_back(int buffer)
 {
-    io_uring_buf_ring_add(free_buffers, memory[buffer], BUFFER_BYTES, (unsigned short)buffer, BUFFERS - 1, 0);
+    io_uring_buf_ring_add(free_buffers, memory[buffer], BUFFER_BYTES, (unsigned short)buffer,
+                          BUFFERS - 1, 0);
     io_uring_buf_ring_advance(free_buffers, 1);
 }
 
@@ -126,7 +128,8 @@ int main(void)
     setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     if (bind(listener, (struct sockaddr *)&address, size) < 0 || listen(listener, 4096) < 0)
         return 1;
-    struct io_uring_params params = {.flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN};
+    struct io_uring_params params = {0};
+    params.flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
     params.cq_entries = 16384;
     if (io_uring_queue_init_params(1024, &ring, &params) < 0)
         return 1;
