@@ -100,7 +100,7 @@ def test_a_client_learns_why_it_cannot_connect(serve: Serve, tmp_path: Path) -> 
     kind = finish("connect", f"unixgram:{stream.endpoint.path}")
     assert (absent.returncode, kind.returncode) == (4, 4)
     assert (
-        f"cannot connect to unixgram:{tmp_path}/absent: no such file or directory. The server makes"
+        f"cannot connect to unixgram:{tmp_path}/absent: no such file or directory. The server"
         in absent.stderr
     )
     assert "It is a socket of the other kind" in kind.stderr
