@@ -1,6 +1,4 @@
-"""`fastnet recv --ask` with a person at the keyboard: yes, no, and a sender that does not wait for
-either.
-"""
+"""`fastnet recv --ask` on a terminal: yes, no, and a sender that closes before the answer."""
 
 from __future__ import annotations
 
@@ -65,7 +63,7 @@ def test_the_question_shows_what_would_come(terminal, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_sender_that_goes_ends_the_question(terminal, tmp_path: Path, number: int) -> None:
-    """Nobody types anything."""
+    """No key is pressed."""
     (tmp_path / "file").write_bytes(b"content")
     with asking(tmp_path / "inbox", terminal[1]) as receiver:
         with running("send", tmp_path / "file", receiver.endpoint()) as sender:

@@ -1,6 +1,4 @@
-"""`fastnet connect` as its users meet it: in pipes, with files, and with every kind of standard
-input and output.
-"""
+"""`fastnet connect` as a process: pipes, files, every kind of standard input and output."""
 
 from __future__ import annotations
 
@@ -82,7 +80,7 @@ def test_output_to_a_socket_arrives_whole() -> None:
     assert received == data
 
 
-def test_a_server_that_only_speaks_is_heard_with_no_input_at_all() -> None:
+def test_output_of_a_server_that_only_sends_is_read_without_any_input() -> None:
     with peer(say(b"Monday\r\n")) as server:
         done = run(server.endpoint)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"Monday\r\n", b"")
@@ -100,7 +98,9 @@ def test_a_closed_standard_input_reads_as_empty() -> None:
 @pytest.mark.parametrize(
     ("behaviour", "code"), [(swallow, 0), (echo, 1)], ids=["nothing-to-write", "bytes-to-write"]
 )
-def test_closed_standard_output_is_an_error_only_on_a_write(behaviour, code) -> None:  # type: ignore[no-untyped-def]
+def test_closed_standard_output_is_an_error_only_on_a_write(  # type: ignore[no-untyped-def]
+    behaviour, code
+) -> None:
     with peer(behaviour) as server:
         done = subprocess.run(
             ["sh", "-c", f"exec {shlex.join(command(server.endpoint))} >&-"],

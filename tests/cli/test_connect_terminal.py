@@ -1,6 +1,4 @@
-"""`fastnet connect` with a person at the keyboard: the hint, q, Ctrl-D, and a server that
-leaves.
-"""
+"""`fastnet connect` on a terminal: the hint, q, Ctrl-D, and a server that closes."""
 
 from __future__ import annotations
 
@@ -64,9 +62,9 @@ def test_a_line_then_the_end_of_input_drains_what_the_server_still_sends(
     terminal: Terminal, end: bytes
 ) -> None:
     def answer_at_the_end(sock: socket.socket) -> bytes:
-        heard = swallow(sock)
-        sock.sendall(b"all of it: " + heard)
-        return heard
+        received = swallow(sock)
+        sock.sendall(b"all of it: " + received)
+        return received
 
     with (
         peer(answer_at_the_end) as server,
@@ -123,7 +121,7 @@ def test_a_stopped_terminal_does_not_stop_the_input(terminal: Terminal) -> None:
         peer(talk_until_enough) as server,
         client(server.endpoint, stdin=terminal.fd, stdout=terminal.fd) as process,
     ):
-        read_until(terminal.keyboard, b"x")  # and nobody reads the terminal from here on
+        read_until(terminal.keyboard, b"x")  # and the terminal has no reader from here on
         terminal.type(b"enough\n")
         assert server.done.wait(DEADLINE_S)
         assert process.poll() is None

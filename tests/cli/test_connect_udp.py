@@ -1,6 +1,4 @@
-"""`fastnet connect --udp`: a line is a datagram, a reply is written as it is, and silence is the
-end.
-"""
+"""`fastnet connect --udp`: a datagram per line, replies unchanged, silence ends it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`fastnet dict lookup` as a process: with a real server, with one that misbehaves, and with a
-person at the keyboard.
-"""
+"""`fastnet dict lookup` as a process: a real server, a misbehaving one, and a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from tests.support.cli_process import DEADLINE_S, ENVIRONMENT, ROOT, fastnet, fi
 
 FILE = ROOT / "docs" / "example-words.txt"
 
-Heard = tuple[bytes, tuple[str, int]]
+Received = tuple[bytes, tuple[str, int]]
 
 
 @pytest.fixture(params=["udp://127.0.0.1:0", "tcp://127.0.0.1:0", "unixgram:{}/dict"])
@@ -32,9 +30,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @contextmanager
 def fake(behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A datagram server that behaves in one way until the client is done. It ends with the
-    block.
-    """
+    """A datagram server of one behaviour until the client is done; it ends with the block."""
     failures: list[BaseException] = []
 
     def body() -> None:
@@ -122,15 +118,15 @@ def test_a_late_answer_is_not_taken_for_that_to_the_next_word() -> None:
         assert lookup(server, "a", "b").stdout == "a: A\nb: B\n"
 
 
-def test_an_answer_from_somebody_else_is_not_heard() -> None:
-    def with_a_stranger(sock: socket.socket) -> None:
+def test_an_answer_from_another_address_is_ignored() -> None:
+    def with_a_forger(sock: socket.socket) -> None:
         _, peer = sock.recvfrom(100)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-            stranger.bind(("127.0.0.1", 0))
-            stranger.sendto(b"forged", peer)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger:
+            forger.bind(("127.0.0.1", 0))
+            forger.sendto(b"forged", peer)
         sock.sendto(b"Katze", peer)
 
-    with fake(with_a_stranger) as server:
+    with fake(with_a_forger) as server:
         assert lookup(server, "cat").stdout == "cat: Katze\n"
 
 
@@ -155,7 +151,7 @@ def test_a_long_translation_arrives_whole(transport: str, size: int, tmp_path: P
         )
 
 
-def test_nobody_there_is_one_line_and_exit_code_4() -> None:
+def test_no_server_is_one_line_and_exit_code_4() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, socket.socket() as closed:
         silent.bind(("127.0.0.1", 0))
         closed.bind(("127.0.0.1", 0))
@@ -257,7 +253,8 @@ def test_serve_needs_a_file_and_says_which_line_is_broken(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr.splitlines()) == (
         3,
         [
-            "fastnet: dictionary needs a file. Name it: --file dict.txt, with word:translation in each line."
+            "fastnet: dictionary needs a file. Name it: --file dict.txt, "
+            "with word:translation in each line."
         ],
     )
     (tmp_path / "words").write_text("cat:Katze\ndog\n")

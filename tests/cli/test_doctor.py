@@ -46,7 +46,10 @@ def test_the_report_as_json_has_a_schema_version_and_the_same_facts() -> None:
 
 
 def test_what_is_missing_is_listed_with_the_reason() -> None:
-    hide = "import sys; sys.modules['fastnet.engine.stream.epoll_c'] = None; from fastnet.cli import main; main()"
+    hide = (
+        "import sys; sys.modules['fastnet.engine.stream.epoll_c'] = None;"
+        " from fastnet.cli import main; main()"
+    )
     done = subprocess.run(
         [fastnet()[0], "-c", hide, "doctor", "--json"],
         env=ENVIRONMENT,

@@ -1,6 +1,4 @@
-"""Installation where no compiler works: it costs speed, never the installation, and the loss is
-named.
-"""
+"""Installation without a working compiler: it succeeds, and the lost speed is named."""
 
 from __future__ import annotations
 
@@ -33,8 +31,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def installed(tree: Path, target: Path, **build: str) -> dict[str, str]:
-    """Install the tree into a folder, with this environment for the build. Returns the environment
-    to run it in.
+    """Install the tree into a folder, with this environment for the build.
+
+    Returns the environment to run it in.
     """
     for tool in ("setuptools", "Cython"):
         pytest.importorskip(tool, reason=f"{tool} is not installed here, so nothing can be built")

@@ -1,6 +1,4 @@
-"""`fastnet echo` and its siblings as their users meet them: ready lines, events, errors,
-metrics.
-"""
+"""`fastnet echo` and its siblings as processes: ready lines, events, errors, metrics."""
 
 from __future__ import annotations
 
@@ -32,7 +30,8 @@ from tests.support.cli_process import (
 )
 
 READY = re.compile(
-    r"listening on tcp://127\.0\.0\.1:\d+ \(engine (\w+), backend (\w+), ((?:worker processes|workers) \d+)\)"
+    r"listening on tcp://127\.0\.0\.1:\d+ "
+    r"\(engine (\w+), backend (\w+), ((?:worker processes|workers) \d+)\)"
 )
 
 
@@ -76,7 +75,10 @@ def test_draining_is_an_event_too() -> None:
 
 
 def test_a_fallback_is_explained_in_the_ready_line() -> None:
-    hide = "import sys; sys.modules['fastnet.engine.stream.epoll_c'] = None; from fastnet.cli import main; main()"
+    hide = (
+        "import sys; sys.modules['fastnet.engine.stream.epoll_c'] = None;"
+        " from fastnet.cli import main; main()"
+    )
     server = subprocess.Popen(
         [fastnet()[0], "-c", hide, "echo", "--engine", "epoll"],
         stdout=subprocess.PIPE,
@@ -189,7 +191,7 @@ def test_an_error_with_json_is_also_one_document(name: str) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2], ids="workers={}".format)
 @pytest.mark.parametrize("option", ["--port", "--metrics"])
-def test_a_port_in_use_names_it_and_says_how_to_find_who_has_it(option: str, workers: int) -> None:
+def test_a_port_in_use_names_it_and_hints_how_to_find_its_owner(option: str, workers: int) -> None:
     with running("echo", "--workers", workers) as server:
         port = server.endpoint().port
         failed = finish("echo", option, port, "--workers", workers)
@@ -208,8 +210,10 @@ def test_a_privileged_port_names_the_permission_that_is_missing() -> None:
         # The interpreter and the sources may be unreadable for another user, so only the bind is
         # done as one.
         code = (
-            "import os, sys; from fastnet.cli.main import run; import fastnet.process.run, fastnet.cli.servers;"
-            "import fastnet.transport.tcp, fastnet.engine.stream.epoll_py, fastnet.service.echo_py; import encodings.idna;"
+            "import os, sys; from fastnet.cli.main import run; "
+            "import fastnet.process.run, fastnet.cli.servers;"
+            "import fastnet.transport.tcp, fastnet.engine.stream.epoll_py, fastnet.service.echo_py;"
+            "import encodings.idna;"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
             "sys.exit(run(['echo', '--port', '1', '--backend', 'python', '--engine', 'epoll']))"
         )
@@ -312,7 +316,7 @@ def test_every_metric_has_a_type_and_every_line_parses() -> None:
         assert types[found[1]] == ("counter" if found[1].endswith("_total") else "gauge")
 
 
-def test_hostile_readers_of_the_metrics_disturb_nobody() -> None:
+def test_hostile_readers_of_the_metrics_disturb_no_client() -> None:
     with measured() as (server, endpoint, url), contextlib.ExitStack() as stack:
         metrics = Endpoint("tcp", "127.0.0.1", int(url.split(":")[2].split("/")[0]))
         for garbage in (

@@ -1,6 +1,4 @@
-"""`fastnet send` and `fastnet recv` as a user types them: the examples of their help, their words,
-events and mistakes.
-"""
+"""`fastnet send` and `fastnet recv` as processes: the examples of help, output, errors."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def typed(example: str, where: Endpoint | None, folder: Path) -> list[str]:
-    """The words of an example: a port of our own for its port, a folder of our own for its file."""
+    """The arguments of an example, with a port and a folder of the test in place of its own."""
     words = shlex.split(
         re.sub(r"\S+:9000", f"127.0.0.1:{where.port}", example) if where else example
     )[1:]
@@ -244,7 +242,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(arguments, says, sourc
 
 
 @pytest.mark.parametrize("where", ["udp://host:1", "host", "host:99999"])
-def test_a_place_nobody_can_transfer_to_is_exit_code_3(where, source) -> None:
+def test_a_place_without_transfers_is_exit_code_3(where, source) -> None:
     assert finish("send", source, where, "--raw").returncode == 3
 
 
@@ -288,7 +286,9 @@ def test_a_bar_is_drawn_on_a_terminal_only(source, tmp_path) -> None:
             assert sender.end(None)[2] == ""
 
 
-def running_on(terminal: int, where: Endpoint, target: Path, environment: dict[str, str]):  # type: ignore[no-untyped-def]
+def running_on(  # type: ignore[no-untyped-def]
+    terminal: int, where: Endpoint, target: Path, environment: dict[str, str]
+):
     command = fastnet("recv", where, "--raw", "--output", target)
     return subprocess.Popen(command, stderr=terminal, stdout=subprocess.DEVNULL, env=environment)
 
@@ -299,9 +299,7 @@ def running_on(terminal: int, where: Endpoint, target: Path, environment: dict[s
     [("a file", 0), ("a file", 3), ("a file", len(DATA)), ("-", 0), ("-", 60_000)],
 )
 def test_standard_input_arrives_whole(output, options, size, tmp_path) -> None:
-    """That is `tar c folder | fastnet send - host:9000`. What goes on to standard output fits a
-    pipe here.
-    """
+    """`tar c folder | fastnet send - host:9000`; what goes to standard output fits a pipe."""
     if options:
         pytest.importorskip("zstandard")
     target = "-" if output == "-" else tmp_path / "got"
@@ -336,7 +334,7 @@ def test_the_speed_has_digits_to_read(size, unit, source, tmp_path) -> None:
 
 @pytest.mark.parametrize("mode", [[], ["--raw"]], ids=["proven", "raw"])
 @pytest.mark.parametrize("keep_open", [[], ["--keep-open"]], ids=["once", "keep-open"])
-def test_an_unknown_congestion_control_is_said_before_anybody_comes(
+def test_an_unknown_congestion_control_is_reported_before_a_connection(
     keep_open, mode, source
 ) -> None:
     done = finish("send", source, "--listen", 0, "--congestion", "nosuch", *mode, *keep_open)
@@ -345,7 +343,7 @@ def test_an_unknown_congestion_control_is_said_before_anybody_comes(
     assert done.stderr.startswith("fastnet: cannot use --congestion nosuch: ")
 
 
-def test_a_mover_that_cannot_receive_is_said_before_anybody_comes(tmp_path) -> None:
+def test_a_mover_that_cannot_receive_is_reported_before_a_connection(tmp_path) -> None:
     done = finish("recv", "--listen", 0, "--into", tmp_path, "--mover", "sendfile")
     assert (done.returncode, done.stdout) == (7, "")
     assert done.stderr == "fastnet: sendfile cannot receive. Movers that can: splice, copy.\n"

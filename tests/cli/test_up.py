@@ -129,7 +129,8 @@ REFUSED = {
     ),
     "one address": (
         ECHO + 'host = "localhost"\nport = 7\n' + ECHO + 'host = "127.0.0.1"\nport = 7\n',
-        "numbers 1 and 2 both listen on tcp://localhost:7, the latter as tcp://127.0.0.1:7. Give one of them another port",
+        "numbers 1 and 2 both listen on tcp://localhost:7, the latter as tcp://127.0.0.1:7. "
+        "Give one of them another port",
     ),
     "shared by one": (
         ECHO
@@ -174,8 +175,9 @@ def test_a_mistake_in_a_file_is_one_line_with_file_table_and_key(name: str, tmp_
 
 
 def test_neighbours_are_no_clash(tmp_path: Path) -> None:
-    """One port of both protocols, two addresses, a name of two kinds; and port 0 is a new one each
-    time.
+    """One port of both protocols, two addresses, a name of two kinds.
+
+    Port 0 is a new one each time.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

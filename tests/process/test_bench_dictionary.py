@@ -1,4 +1,4 @@
-"""The benchmark of the dictionary still runs from end to end, and finds every answer right."""
+"""The benchmark of the dictionary runs from end to end and finds every answer right."""
 
 from __future__ import annotations
 

@@ -52,9 +52,9 @@ def test_fastnet_itself_is_a_peer() -> None:
 
 
 def test_an_unknown_peer_is_named() -> None:
-    finished = bench("--peers", "nobody")
+    finished = bench("--peers", "absent")
     assert finished.returncode == 1
-    assert "unknown: nobody" in finished.stderr
+    assert "unknown: absent" in finished.stderr
 
 
 def test_idle_connections_over_worker_processes_are_counted_and_still_echo() -> None:

@@ -131,7 +131,7 @@ def test_a_file_that_is_no_pidfile_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis").read_text() == "Chapter 1"
 
 
-def test_a_pidfile_that_became_somebody_elses_is_not_removed(tmp_path: Path) -> None:
+def test_a_pidfile_of_another_process_is_not_removed(tmp_path: Path) -> None:
     pidfile = tmp_path / "pid"
     with running("echo", "--pidfile", pidfile) as server:
         server.endpoint()
@@ -163,7 +163,7 @@ def test_logs_follow_a_rotation(tmp_path: Path) -> None:
     assert errors.read_text() == (tmp_path / "errors.1").read_text() == ""
 
 
-def test_a_log_that_cannot_be_opened_again_goes_on_in_the_old_file(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_reopened_continues_in_the_old_file(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     with running("echo", "--log-file", folder / "log") as server:
@@ -240,8 +240,9 @@ def test_a_name_with_control_characters_cannot_forge_a_log_line(tmp_path: Path) 
 def test_a_launcher_killed_before_the_daemon_listens_leaves_no_daemon(
     tmp_path: Path,
 ) -> None:
-    """Its pipe breaks; a daemon nobody heard of must not stay. Shown with an output that is closed
-    for the launcher.
+    """Its pipe breaks; a daemon that was never reported must not stay.
+
+    Shown with an output that is closed for the launcher.
     """
     code = (
         "import os, sys\n"

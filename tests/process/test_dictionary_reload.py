@@ -1,6 +1,4 @@
-"""A dictionary's file changes while it is served: real files, real signals, and questions all the
-while.
-"""
+"""A dictionary's file changes while it is served: real files, signals and requests."""
 
 from __future__ import annotations
 
@@ -51,8 +49,9 @@ def resident_kib(pid: int | str) -> int:
 
 
 def ask(sock: socket.socket, number: int) -> int:
-    """Ask for one word once, without a second try. Returns the version of its answer, which must be
-    whole.
+    """Look one word up, without retransmission.
+
+    Returns the version of its answer, which must be whole.
     """
     sock.send(b"word%d\n" % number)
     head, _, rest = sock.recv(1000).decode().partition(" ")
@@ -61,8 +60,9 @@ def ask(sock: socket.socket, number: int) -> int:
 
 
 class Asker:
-    """Asks as fast as it can, in a thread, and wants every answer, whole, and never from an older
-    file than the last.
+    """A thread that sends requests as fast as it can and checks every answer.
+
+    Each must be whole, and never from an older file than the one before.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -205,8 +205,9 @@ def test_a_broken_file_is_named_by_line_and_the_old_words_stay(
 
 
 def test_a_file_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
-    """Every part of it would do as a file. It grows for twice as long as one that stands still
-    would have to.
+    """Every part of it would do as a file.
+
+    It grows for twice as long as one that stands still would have to.
     """
     file = tmp_path / "words"
     put(file, text(1))

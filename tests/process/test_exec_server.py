@@ -60,8 +60,8 @@ def test_without_keys_nothing_starts(tmp_path: Path) -> None:
     assert finish(*words).returncode == 3
     done = finish(*words, "--keys", tmp_path / "no" / "keys")
     assert (
-        f"Make one: (umask 077; mkdir -p {tmp_path}/no; fastnet exec key NAME >> {tmp_path}/no/keys)"
-        in done.stderr
+        f"Make one: (umask 077; mkdir -p {tmp_path}/no; "
+        f"fastnet exec key NAME >> {tmp_path}/no/keys)" in done.stderr
     )
 
 
@@ -274,8 +274,8 @@ def test_the_counters_are_shown_to_prometheus(tmp_path: Path, how: str) -> None:
         assert f"fastnet_exec_ran_total{labels} 1\n" in page
         assert f"fastnet_exec_refused_total{labels} 0\n" in page
         assert (
-            "# HELP fastnet_exec_unauthenticated_total Requests that no key of this server authenticates.\n"
-            in page
+            "# HELP fastnet_exec_unauthenticated_total "
+            "Requests that no key of this server authenticates.\n" in page
         )
         assert server.end()[0] == 0
 

@@ -42,7 +42,7 @@ def test_200_starts_on_one_port_leave_nothing_behind(backend: str, workers: int)
 @pytest.mark.parametrize("backend", ["native", "python"])
 @pytest.mark.parametrize("workers", [1, 2, 8], ids="workers={}".format)
 @pytest.mark.parametrize("engine", ["epoll", "select", "thread", "pool", "fork", "iterative"])
-def test_every_loop_hears_the_request_to_stop(engine: str, backend: str, workers: int) -> None:
+def test_every_loop_receives_the_request_to_stop(engine: str, backend: str, workers: int) -> None:
     server = fastnet.serve("echo", engine=engine, backend=backend, workers=workers)
     try:
         server.drain()

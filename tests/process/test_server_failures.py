@@ -1,5 +1,6 @@
-"""What becomes of a server one of whose loops fails. The loops are Python functions here, so that
-they fail on demand.
+"""A server one of whose loops fails.
+
+The loops are Python functions here, so that they fail on demand.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from tests.support.clients import eventually
 
 
 def test_the_request_to_stop_outlives_the_last_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One loop fails while the server drains, the other one is slow to end: closing waits for it,
-    however long the patience with connections is, before it gives the shared word back."""
+    """One loop fails while the server drains, the other one is slow to end.
+
+    Closing waits for it, whatever the timeout of connections, before it frees the shared stop word.
+    """
     may_end, first = threading.Event(), threading.Lock()
     seen: list[int] = []
 
@@ -58,7 +61,7 @@ def test_the_request_to_stop_outlives_the_last_loop(monkeypatch: pytest.MonkeyPa
     assert [error.errno for error in raised] == [5]
 
 
-def test_a_worker_that_fails_at_birth_is_reported_with_its_last_words(
+def test_a_worker_that_fails_at_its_start_is_reported_with_its_output(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def run(context: LoopContext) -> None:

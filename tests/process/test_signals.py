@@ -41,8 +41,9 @@ def test_a_stop_signal_ends_an_idle_server_with_0(number: signal.Signals) -> Non
 
 
 class Streaming(threading.Thread):
-    """A client in the middle of a stream: it goes on only when it is told to, and checks that every
-    byte comes back.
+    """A client in the middle of a stream, which checks that every byte comes back.
+
+    It continues only when the event is set.
     """
 
     def __init__(self, endpoint: Endpoint, go_on: threading.Event) -> None:
@@ -96,7 +97,7 @@ def test_clients_that_stream_at_sigterm_lose_no_byte(engine: str, backend: str) 
 
 @pytest.mark.parametrize("workers", [1, 2], ids="workers={}".format)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_draining_server_accepts_nobody(backend: str, workers: int) -> None:
+def test_a_draining_server_accepts_no_connection(backend: str, workers: int) -> None:
     with running("echo", "--drain", 30, "--backend", backend, "--workers", workers) as server:
         endpoint = server.endpoint()
         with connect(endpoint) as sock:
@@ -129,7 +130,9 @@ def test_the_drain_ends_after_its_time_with_0(backend: str, workers: int) -> Non
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("engine", ["epoll", "thread", "fork"])
-def test_a_second_signal_ends_a_drain_at_once_with_130(engine: str, second: signal.Signals) -> None:
+def test_a_second_signal_ends_a_drain_immediately_with_130(
+    engine: str, second: signal.Signals
+) -> None:
     with running("echo", "--drain", 3600, "--engine", engine) as server:
         with connect(server.endpoint()) as sock:
             assert echoes(sock, b"x")
@@ -183,7 +186,7 @@ def test_sigusr1_logs_the_statistics() -> None:
         assert server.end()[0] == 0
 
 
-def test_sighup_is_logged_and_serving_goes_on() -> None:
+def test_sighup_is_logged_and_serving_continues() -> None:
     with running("echo") as server:
         with connect(server.endpoint()) as sock:
             server.send(signal.SIGHUP)

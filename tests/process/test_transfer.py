@@ -172,7 +172,7 @@ def test_every_mover_carries_a_large_file(mover, backend, source, inbox) -> None
         ("none", ("sendfile", "splice")),
     ],
 )
-def test_a_quick_digest_is_taken_in_a_copys_buffer_and_a_slow_one_beside_no_copy(
+def test_a_fast_digest_is_computed_in_a_copys_buffer_a_slow_one_without_copy(
     digest, ways, source, inbox
 ) -> None:
     file = written(source / "file", 2 * EXTENT_BYTES + 11)
@@ -191,7 +191,7 @@ def test_small_files_are_said_to_be_such(source, inbox) -> None:
     assert sent.mover_reason == received.mover_reason == "small files"
 
 
-def test_a_sender_that_listens_serves_several_at_once(tree, tmp_path) -> None:
+def test_a_sender_that_listens_serves_several_concurrently(tree, tmp_path) -> None:
     sender = Side(fastnet.serve_files, (tree, "tcp://127.0.0.1:0"), {}).start()
     where = sender.endpoint
     sides = [
@@ -231,7 +231,7 @@ def test_with_tls_and_a_token(tree, inbox, tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs"), [(b"one token of mine", b"another, of theirs"), (b"a token of mine", b"")]
 )
-def test_without_the_same_token_nothing_travels_and_the_listener_goes_on(
+def test_without_the_same_token_nothing_is_sent_and_the_listener_waits_on(
     ours, theirs, tree, inbox
 ) -> None:
     with receiving(into=inbox, token=ours) as receiver:
@@ -244,7 +244,7 @@ def test_without_the_same_token_nothing_travels_and_the_listener_goes_on(
     assert any("was rejected" in text for text in receiver.texts())
 
 
-def test_strangers_disturb_neither_the_wait_nor_the_transfer(tree, inbox) -> None:
+def test_unauthenticated_peers_disturb_neither_the_wait_nor_the_transfer(tree, inbox) -> None:
     with receiving(into=inbox) as receiver:
         where = receiver.endpoint
         address = ("127.0.0.1", int(where.rpartition(":")[2]))
@@ -368,7 +368,7 @@ def test_a_limited_rate_is_kept(source, inbox) -> None:
     file = written(source / "file", 3 * MIB)
     began = time.monotonic()
     transfer([file], into=inbox, sending={"limit_rate_bytes_s": 4 * MIB})
-    assert time.monotonic() - began >= 0.5  # 3 MiB at 4 MiB/s, less what may go at once
+    assert time.monotonic() - began >= 0.5  # 3 MiB at 4 MiB/s, less the burst
 
 
 def test_a_disk_without_room_is_said_before_a_byte_travels(tree, inbox, monkeypatch) -> None:
@@ -397,7 +397,7 @@ def test_a_file_of_holes_may_be_larger_than_the_disk(source, inbox) -> None:
     assert (inbox / "sparse").stat().st_blocks == file.stat().st_blocks
 
 
-def test_nobody_comes(inbox) -> None:
+def test_no_peer_within_the_timeout_is_a_network_error(inbox) -> None:
     with pytest.raises(fastnet.NetworkError) as told:
         fastnet.receive("tcp://127.0.0.1:0", into=inbox, wait_s=0.1)
     assert told.value.errno == errno.ETIMEDOUT

@@ -1,6 +1,4 @@
-"""Many small files by fastnet/1: what is left when somebody is killed, and what each way of making
-them does.
-"""
+"""Many small files by fastnet/1: what a killed side leaves, and each way to create them."""
 
 from __future__ import annotations
 
@@ -109,7 +107,7 @@ def test_files_that_are_there_are_replaced_among_new_ones(
     }
 
 
-def test_a_file_that_goes_in_the_middle_of_a_pack_costs_nobody_else(
+def test_a_file_that_goes_in_the_middle_of_a_pack_costs_no_other_file(
     source: Path, inbox: Path
 ) -> None:
     gone = source / "3" / "3"

@@ -1,6 +1,4 @@
-"""`--streams N`: large files over several connections at once, and what becomes of them when one is
-in trouble.
-"""
+"""`--streams N`: large files over several connections, and the faults of one of them."""
 
 from __future__ import annotations
 
@@ -73,17 +71,13 @@ def test_a_large_file_is_shared_by_all_connections_and_comes_whole(streams, sour
     assert sent.streams > 1 < received.streams
 
 
-def test_the_digest_of_a_file_does_not_depend_on_how_many_connections_brought_it(
-    source, tmp_path
-) -> None:
+def test_the_digest_of_a_file_is_independent_of_the_number_of_connections(source, tmp_path) -> None:
     one, _ = transfer([source], into=tmp_path / "one")
     four, _ = transfer([source], into=tmp_path / "four", sending={"streams": 4})
     assert one.digest == four.digest
 
 
-def test_a_receiver_that_connects_brings_the_connections_that_the_sender_asks_for(
-    source, inbox
-) -> None:
+def test_a_receiver_that_connects_opens_the_connections_the_sender_asks_for(source, inbox) -> None:
     slow = {"limit_rate_bytes_s": FILE_BYTES}
     sender = Side(fastnet.send, (source, ANY_PORT), {"listen": True, "streams": 3} | slow).start()
     with Proxy(sender.endpoint, many=True) as proxy:
@@ -121,7 +115,7 @@ def test_every_connection_proves_itself_and_is_encrypted_or_compressed_alike(
     assert sent.streams > 1 < received.streams
 
 
-def test_many_files_large_and_small_and_sparse_keep_their_order_and_their_holes(
+def test_many_large_small_and_sparse_files_keep_their_order_and_holes(
     source, content, inbox
 ) -> None:
     folder = source.parent

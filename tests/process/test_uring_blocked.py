@@ -1,6 +1,4 @@
-"""What is said and done where io_uring is forbidden: the kernel really refuses it, in a child with
-a filter.
-"""
+"""Servers where io_uring is forbidden, by a seccomp(2) filter in a child process."""
 
 from __future__ import annotations
 

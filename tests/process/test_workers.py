@@ -1,6 +1,4 @@
-"""Several loops of one server: how many, where they run, how connections spread, and what becomes
-of a dead one.
-"""
+"""Several loops of one server: number, placement, spread of connections, a dead worker."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ USABLE = sorted(os.sched_getaffinity(0))
 @pytest.mark.native
 @pytest.mark.parametrize("engine", ["epoll", "uring"])
 def test_connections_spread_over_all_workers(engine: str) -> None:
-    """400 connections hashed to 4 loops: fewer than 40 on one of them happens once in 10^19
-    runs.
-    """
+    """400 connections hashed to 4 loops: under 40 on one of them is one run in 10^19."""
     with fastnet.serve("echo", engine=engine, workers=4) as server:
         socks = [connect(server.endpoint) for _ in range(400)]
         for sock in socks:
