@@ -1,5 +1,6 @@
-"""`fastnet connect` against servers that misbehave: every fault has its exit code, none a hang or a
-full memory.
+"""`fastnet connect` against misbehaving servers.
+
+Every fault has its exit code, none hangs or fills the memory.
 """
 
 from __future__ import annotations
@@ -55,9 +56,7 @@ def unacknowledged_bytes(sock: socket.socket) -> int:
 
 
 def wait_until_full(fd: int) -> None:
-    """Wait until a pipe holds all it can, less a portion that its writer may not be able to
-    place.
-    """
+    """Wait until a pipe is full, less a portion that its writer may not be able to place."""
     deadline = monotonic() + DEADLINE_S
     while (
         int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), "little")
@@ -68,8 +67,9 @@ def wait_until_full(fd: int) -> None:
 
 
 def feed(fd: int, data: bytes, total: int) -> int:
-    """Write up to `total` bytes to a pipe, and stop when it has taken none for half a second.
-    Returns what it took.
+    """Write up to `total` bytes to a pipe, until it accepts none for half a second.
+
+    Returns what it accepted.
     """
     os.set_blocking(fd, False)
     poll = select.poll()
@@ -85,14 +85,14 @@ def wait_for_one(event: threading.Event) -> Callable[[socket.socket], None]:
 
 
 def test_a_reset_is_exit_code_4_with_both_counts() -> None:
-    def hear_then_abort(sock: socket.socket) -> None:
+    def receive_then_abort(sock: socket.socket) -> None:
         sock.sendall(b"hi!")
         while sock.recv(1, socket.MSG_PEEK) == b"":
             pass
         sock.recv(5)
         abort(sock)
 
-    with peer(hear_then_abort) as server, client(server.endpoint) as process:
+    with peer(receive_then_abort) as server, client(server.endpoint) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -142,14 +142,14 @@ def test_refused_input_is_exit_code_4_after_the_reply_was_received() -> None:
         assert process.wait(DEADLINE_S) == 4
 
 
-def test_what_a_server_says_after_refusing_input_is_still_heard(tmp_path: Path) -> None:
+def test_what_a_server_sends_after_refusing_input_is_still_read(tmp_path: Path) -> None:
     refuses, told = threading.Event(), threading.Event()
 
     def refuse_then_speak(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RD)
         refuses.set()
         assert told.wait(DEADLINE_S)
-        sock.sendall(b"last words")
+        sock.sendall(b"final output")
 
     with (
         peer(refuse_then_speak, "unix", tmp_path / "s.sock") as server,
@@ -158,11 +158,11 @@ def test_what_a_server_says_after_refusing_input_is_still_heard(tmp_path: Path) 
         assert process.stdin is not None
         assert process.stdout is not None
         assert refuses.wait(DEADLINE_S)
-        process.stdin.write(b"nobody takes this")
+        process.stdin.write(b"no reader takes this")
         with suppress(subprocess.TimeoutExpired):
-            process.wait(0.2)  # only a client that gives up at once would end here
+            process.wait(0.2)  # only a client that gives up immediately would end here
         told.set()
-        assert process.stdout.read() == b"last words"
+        assert process.stdout.read() == b"final output"
         assert process.wait(DEADLINE_S) == 4
 
 
@@ -266,7 +266,7 @@ def test_a_slow_reader_of_our_output_is_not_timed_out() -> None:
     assert received == data
 
 
-def test_a_server_that_answers_byte_by_byte_is_heard_whole() -> None:
+def test_a_server_that_answers_byte_by_byte_is_read_whole() -> None:
     data = bytes(range(256)) * 8
     with peer(echo_byte_by_byte) as server:
         done = run(server.endpoint, input=data)

@@ -87,7 +87,7 @@ def lines(serve) -> Callable[..., Server]:
     return lambda **options: serve("dictionary", "tcp://127.0.0.1:0", file=str(FILE), **options)
 
 
-def test_one_who_vanishes_within_a_line_costs_nobody_else_anything(lines) -> None:
+def test_a_client_that_vanishes_within_a_line_disturbs_no_other_client(lines) -> None:
     server = lines()
     for end in ("reset", "close"):
         peer = connect(server.endpoint)

@@ -1,5 +1,6 @@
-"""Bad senders and bad luck of a raw receiver: never a file under its name that is not whole, and
-nothing left behind.
+"""Bad senders and faults of a raw receiver.
+
+Never a file under its final name that is not whole, and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def test_one_byte_at_a_time_is_no_stall(target) -> None:
     assert target.read_bytes() == DATA[:3000]
 
 
-def test_strangers_take_nobodys_place(target) -> None:
+def test_other_connections_do_not_take_the_place_of_the_sender(target) -> None:
     """A connection that says nothing, and a port scan, before the sender."""
     with receiving(target) as command:
         where = command.endpoint()
@@ -118,7 +119,7 @@ def test_strangers_take_nobodys_place(target) -> None:
     assert target.read_bytes() == DATA
 
 
-def test_a_crowd_of_silent_strangers_does_not_keep_the_sender_out(target) -> None:
+def test_a_crowd_of_silent_connections_does_not_keep_the_sender_out(target) -> None:
     with receiving(target) as command:
         where = command.endpoint()
         crowd = [connect(where) for _ in range(100)]
@@ -175,9 +176,7 @@ def test_a_receiver_killed_at_random_bytes_leaves_no_wrong_file(target, inbox, r
             path.unlink()
 
 
-def test_what_a_killed_receiver_left_is_gone_with_the_next_one_and_nothing_else_is(
-    target, inbox
-) -> None:
+def test_the_next_receiver_removes_what_a_killed_one_left_and_nothing_else(target, inbox) -> None:
     foreign = [
         ".target.part",
         ".target.notes.part",
@@ -223,7 +222,10 @@ def test_a_sender_killed_at_random_bytes_never_makes_a_wrong_file(target, inbox,
         at = random.Random(seed).randrange(1, len(DATA))
         with receiving(target) as command:
             with running("send", source, str(command.endpoint()), "--raw") as sender:
-                eventually(lambda at=at: target.exists() or partial(inbox) >= at, "so many bytes")
+                eventually(
+                    lambda at=at: target.exists() or partial(inbox) >= at,
+                    "the bytes before the kill",
+                )
                 sender.end(signal.SIGKILL)
             code, _, err = command.end(None)
         assert (code, left(inbox)) in ((0, ["target"]), (5, [])), err
@@ -285,7 +287,7 @@ def test_overwrite_always_replaces_in_one_instant(target, inbox, thing) -> None:
     assert elsewhere.read_text() == "another"
 
 
-def test_a_folder_that_is_not_there_is_said_before_anybody_comes(target) -> None:
+def test_a_missing_folder_is_reported_before_a_connection(target) -> None:
     done = finish("recv", "--listen", 0, "--raw", "--output", target / "deeper")
     assert done.returncode == 5
     assert "no such file or directory" in done.stderr
@@ -316,7 +318,7 @@ def test_a_reader_of_standard_output_that_goes_away_is_a_failure() -> None:
     assert b"its reader is gone" in err
 
 
-def test_a_sender_that_does_not_hear_our_thanks_has_lost_nothing(target) -> None:
+def test_a_sender_that_does_not_read_our_thanks_has_lost_nothing(target) -> None:
     with receiving(target, "--thanks", "Thank you") as command:
         sock = connect(command.endpoint())
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
@@ -346,7 +348,7 @@ def test_a_sender_without_raw_is_told_apart_before_anything_of_it_is_taken(
 
 @pytest.mark.parametrize("step", [1, 13])
 @pytest.mark.parametrize("data", [b"fastnet/1\nH\0", b"fastnet/1\nHello", b"fast"])
-def test_a_file_that_only_begins_like_a_greeting_is_a_file(target, data, step) -> None:
+def test_a_file_that_only_begins_like_a_hello_is_a_file(target, data, step) -> None:
     with receiving(target) as command, connect(command.endpoint()) as sock:
         for at in range(0, len(data), step):
             sock.sendall(data[at : at + step])
@@ -355,7 +357,7 @@ def test_a_file_that_only_begins_like_a_greeting_is_a_file(target, data, step) -
     assert target.read_bytes() == data
 
 
-def test_a_greeting_in_single_bytes_is_one_too(target, inbox) -> None:
+def test_a_hello_in_single_bytes_is_one_too(target, inbox) -> None:
     with receiving(target) as command, connect(command.endpoint()) as sock:
         for byte in b"fastnet/1\nH\0\0":
             sock.sendall(bytes([byte]))
@@ -365,12 +367,8 @@ def test_a_greeting_in_single_bytes_is_one_too(target, inbox) -> None:
     assert left(inbox) == []
 
 
-def test_a_raw_receiver_that_connects_to_a_sender_without_raw_gets_no_empty_file(
-    target, inbox, tmp_path
-) -> None:
-    """That sender waits for a greeting, and then resets: its FIN would say that the file is
-    empty.
-    """
+def test_a_raw_receiver_of_a_sender_without_raw_gets_no_empty_file(target, inbox, tmp_path) -> None:
+    """That sender waits for a hello, then resets: a FIN would mean that the file is empty."""
     (tmp_path / "file").write_bytes(DATA)
     with running("send", tmp_path / "file", "--listen", 0) as sender:
         done = finish("recv", sender.endpoint(), "--raw", "--output", target)
@@ -382,7 +380,5 @@ def test_a_raw_receiver_that_connects_to_a_sender_without_raw_gets_no_empty_file
 
 
 def test_a_folder_that_cannot_be_listed_is_not_swept_and_no_error(tmp_path: Path) -> None:
-    """A drop box: one may put files there and not look. Root may look everywhere, so the folder is
-    none at all.
-    """
+    """A drop box: writable, not readable. Root reads every folder, so it does not exist here."""
     sweep(os.fsencode(tmp_path / "nothing" / ".name"))

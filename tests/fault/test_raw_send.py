@@ -1,5 +1,6 @@
-"""Bad receivers and bad luck of a raw sender: each ends in a sentence and an exit code, and nobody
-else is disturbed.
+"""Bad receivers and faults of a raw sender.
+
+Each ends in a sentence and an exit code, and no other receiver is disturbed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def ended_by_reset(sock: socket.socket) -> bool:
-    """Whether the stream ends with RST, so that nobody could take what came for the whole."""
+    """Whether the stream ends with RST, so that what came cannot be taken for the whole."""
     try:
         while sock.recv(65536):
             pass
@@ -100,7 +101,7 @@ def test_a_receiver_that_talks_for_ever_is_cut_short(source) -> None:
     assert "said more than" in err
 
 
-def test_last_words_cannot_repaint_the_terminal(source) -> None:
+def test_final_output_of_the_peer_cannot_repaint_the_terminal(source) -> None:
     with sending(source) as command, connect(command.endpoint()) as sock:
         assert read_all(sock) == DATA
         sock.sendall("\x1b[2Jbye\x9b31m\nroot# ".encode() + b"\xff\0padding")
@@ -110,7 +111,7 @@ def test_last_words_cannot_repaint_the_terminal(source) -> None:
     assert "message from client: \\x1b[2Jbye\\x9b31m\\nroot# \\xff\n" in out
 
 
-def test_last_words_one_byte_at_a_time_are_read_to_the_end(source) -> None:
+def test_final_output_one_byte_at_a_time_is_read_to_the_end(source) -> None:
     with sending(source) as command, connect(command.endpoint()) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         assert read_all(sock) == DATA
@@ -180,7 +181,7 @@ def test_a_sender_killed_at_any_byte_never_looks_done(source, at) -> None:
     assert got == len(DATA), "an end in good order, and not everything came"
 
 
-def test_one_slow_client_keeps_nobody_waiting(source) -> None:
+def test_one_slow_client_delays_no_other(source) -> None:
     clients = 8
     with sending(source, "--keep-open") as command:
         where = command.endpoint()
@@ -233,7 +234,7 @@ def test_a_failed_client_does_not_end_an_offer_that_others_are_taking(source) ->
     assert code == 0, err
 
 
-def test_nobody_comes(source) -> None:
+def test_no_receiver_within_the_timeout_is_an_error(source) -> None:
     done = finish("send", source, "--listen", 0, "--raw", "--wait", "0.3")
     assert done.returncode == 4
     assert "within 0.3 s" in done.stderr
@@ -260,7 +261,7 @@ def test_a_listener_that_never_comes_is_given_up(source) -> None:
     assert "connection refused" in done.stderr
 
 
-def test_a_source_that_cannot_be_read_is_said_before_anybody_comes(tmp_path) -> None:
+def test_a_source_that_cannot_be_read_is_reported_before_a_connection(tmp_path) -> None:
     for path, why in ((tmp_path / "none", "no such file"), (tmp_path, "is a folder")):
         done = finish("send", path, "--listen", 0, "--raw")
         assert done.returncode == 5

@@ -1,6 +1,4 @@
-"""A thousand connections where select ends, fifteen thousand where epoll begins to be worth it, and
-what each costs.
-"""
+"""The cost of many connections: 1000, where select ends, and 15 000, where epoll pays."""
 
 from __future__ import annotations
 
@@ -87,8 +85,9 @@ def quiet(process: Process) -> dict[str, Any]:
 
 
 def visit(endpoint: Endpoint, idle: int, active: int, server: Process) -> dict[str, Any]:
-    """A crowd comes, echoes, and leaves. Returns what the server said of itself while all were
-    there.
+    """A crowd connects, echoes, and closes.
+
+    Returns what the server reported while all were connected.
     """
     with helper("idle_clients", str(endpoint), str(idle), str(active)) as crowd:
         assert crowd.line() == "connected"
@@ -119,8 +118,9 @@ def test_a_thousand_connections_fit_select(engine, backend) -> None:
     reason="the descriptor limit is below 16,000",
 )
 def test_fifteen_thousand_idle_connections_cost_what_was_promised(engine, backend, capsys) -> None:
-    """E3. The first crowd is there for what is allocated once; the second is three times as large,
-    and measured.
+    """E3. The second crowd is measured, three times as large as the first.
+
+    The first is there for what is allocated only once.
     """
     first, second = 5_000, 15_000
     with served(engine=engine, backend=backend, backlog=4096) as (server, endpoint):
@@ -143,8 +143,9 @@ def test_fifteen_thousand_idle_connections_cost_what_was_promised(engine, backen
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_a_server_short_of_descriptors_serves_everybody_in_the_end(engine, backend) -> None:
-    """E3. Sixty peers come at once where some twenty descriptors are left, and nobody leaves before
-    it was served.
+    """E3. Sixty peers connect together where some twenty descriptors are left.
+
+    No peer closes before it was served.
     """
     with served(engine=engine, backend=backend, descriptors=40, max_connections=None) as (
         server,
@@ -166,9 +167,7 @@ def test_a_server_short_of_descriptors_serves_everybody_in_the_end(engine, backe
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_sigpipe_never_kills_even_where_it_would(engine, backend, workers) -> None:
-    """E9. A program that has SIGPIPE at its default may serve too, in threads, children and worker
-    processes.
-    """
+    """E9. A program with the default SIGPIPE serves too: threads, children, worker processes."""
     options = {"service": "chargen", "engine": engine, "backend": backend, "workers": workers}
     with served(**options, sigpipe_kills=True) as (server, endpoint):
         for _ in range(4):

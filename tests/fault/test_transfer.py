@@ -1,7 +1,6 @@
-"""Bad luck of a transfer by fastnet/1: afterwards there is the whole file, or a state to go on
-from,
-and a clear error.
+"""Faults of a transfer by fastnet/1.
 
+Afterwards there is the whole file, or a state to resume from and a clear error.
 Never a wrong file under the final name, and never a hang past the time-out. What a campaign does
 often under `make soak` is done a few times here.
 """
@@ -62,7 +61,7 @@ def broken_off(
     return sender, receiver
 
 
-def goes_on(source: Path, inbox: Path) -> int:
+def resumes(source: Path, inbox: Path) -> int:
     """The same again, which must succeed. Returns the bytes that did not travel a second time."""
     sent, received = transfer([source], into=inbox)
     assert (inbox / "file").read_bytes() == source.read_bytes()
@@ -82,7 +81,7 @@ def test_a_connection_that_breaks_leaves_a_state_to_go_on_from(word, after, sour
     assert isinstance(sender.error, TransferError)
     assert isinstance(receiver.error, TransferError)
     assert not (inbox / "file").exists()
-    assert goes_on(source, inbox) >= (after // EXTENT_BYTES - 1) * EXTENT_BYTES
+    assert resumes(source, inbox) >= (after // EXTENT_BYTES - 1) * EXTENT_BYTES
 
 
 @pytest.mark.parametrize("word", ["cut", "reset", "stall"])
@@ -127,9 +126,7 @@ class Commands:
 
 
 def campaign(source: Path, inbox: Path, kills: int, seed: int) -> None:
-    """Kill a side at random bytes until it has happened `kills` times, with a run that is left
-    alone now and then.
-    """
+    """Kill a side at random bytes `kills` times, with an undisturbed run now and then."""
     chance = random.Random(seed)
     commands = Commands(source, inbox)
     while kills:
@@ -218,13 +215,13 @@ def test_one_file_that_cannot_be_sent_does_not_keep_the_others(tmp_path, inbox) 
 def test_a_changed_source_starts_over(source, inbox) -> None:
     broken_off(source, inbox, 3 * EXTENT_BYTES, lambda: "cut")
     source.write_bytes(random.Random(2).randbytes(FILE_BYTES))
-    assert goes_on(source, inbox) == 0
+    assert resumes(source, inbox) == 0
 
 
 # The target
 
 
-def test_a_full_disk_is_said_on_both_sides_and_another_run_goes_on(source, inbox) -> None:
+def test_a_full_disk_is_said_on_both_sides_and_another_run_resumes(source, inbox) -> None:
     inbox.mkdir()
 
     def little_room() -> None:
@@ -236,7 +233,7 @@ def test_a_full_disk_is_said_on_both_sides_and_another_run_goes_on(source, inbox
         code, _, err = receiver.end(None)
     assert (code, told.value.code) == (5, "disk_full")
     assert "Free some space" in err
-    assert goes_on(source, inbox) >= EXTENT_BYTES
+    assert resumes(source, inbox) >= EXTENT_BYTES
 
 
 def test_a_small_file_that_a_full_disk_cuts_short_does_not_get_its_name(source, inbox) -> None:
@@ -274,7 +271,7 @@ def damaged(path: Path, how: str) -> None:
 def test_a_damaged_journal_costs_time_and_nothing_else(how, source, inbox) -> None:
     broken_off(source, inbox, 4 * EXTENT_BYTES, lambda: "cut")
     damaged(inbox / JOURNAL, how)
-    kept = goes_on(source, inbox)
+    kept = resumes(source, inbox)
     assert (kept > 0) == (how in ("cut", "last record", "twice"))
 
 
@@ -282,10 +279,10 @@ def test_a_damaged_journal_costs_time_and_nothing_else(how, source, inbox) -> No
 def test_a_part_file_that_lost_its_end_is_believed_only_so_far(size, source, inbox) -> None:
     broken_off(source, inbox, 4 * EXTENT_BYTES, lambda: "cut")
     os.truncate(inbox / PART, size)
-    assert goes_on(source, inbox) == size // EXTENT_BYTES * EXTENT_BYTES
+    assert resumes(source, inbox) == size // EXTENT_BYTES * EXTENT_BYTES
 
 
-def test_after_another_boot_what_is_on_the_disk_is_read_again_before_it_is_believed(
+def test_after_a_reboot_what_is_on_the_disk_is_verified_before_it_is_used(
     source, inbox, monkeypatch
 ) -> None:
     broken_off(source, inbox, 4 * EXTENT_BYTES, lambda: "cut")
@@ -293,7 +290,7 @@ def test_after_another_boot_what_is_on_the_disk_is_read_again_before_it_is_belie
         file.seek(EXTENT_BYTES + 5)
         file.write(b"lost when the power failed")
     monkeypatch.setattr(journal, "boot", lambda: "another")
-    kept = goes_on(source, inbox)
+    kept = resumes(source, inbox)
     assert kept >= EXTENT_BYTES
     assert kept % EXTENT_BYTES == 0
 
@@ -310,10 +307,10 @@ def test_a_second_receiver_of_one_target_is_refused(source, inbox) -> None:
         slow.stopping = True
         with pytest.raises(TransferError, match="stopped"):
             slow.join()
-    goes_on(source, inbox)
+    resumes(source, inbox)
 
 
-def test_a_receiver_that_gives_up_is_heard_in_the_middle_of_an_extent(source, inbox) -> None:
+def test_a_receiver_that_gives_up_is_noticed_in_the_middle_of_an_extent(source, inbox) -> None:
     with receiving(into=inbox) as receiver:
         sender = Side(
             fastnet.send, (source, receiver.endpoint), {"limit_rate_bytes_s": MIB / 4}
@@ -340,13 +337,13 @@ def test_a_disk_that_takes_longer_than_the_time_out_is_no_silence(
 
 def test_a_name_that_is_taken_meanwhile_is_not_replaced(source, inbox) -> None:
     def take() -> str:
-        (inbox / "file").write_bytes(b"somebody else's")
+        (inbox / "file").write_bytes(b"another user's")
         return "go on"
 
     sender, receiver = broken_off(source, inbox, 3 * EXTENT_BYTES, take)
     assert "came into being" in str(receiver.error)
     assert "came into being" in str(sender.error)
-    assert (inbox / "file").read_bytes() == b"somebody else's"
+    assert (inbox / "file").read_bytes() == b"another user's"
 
 
 def test_a_stream_that_breaks_leaves_nothing(inbox) -> None:

@@ -1,5 +1,6 @@
-"""Strangers at a listener: whatever they say, or do not say, the transfer that waits or runs is not
-disturbed.
+"""Unauthenticated peers at a listener.
+
+Whatever they send, or do not send, the transfer that waits or runs is not disturbed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ HALF = len(BIG) // 2
 
 @contextlib.contextmanager
 def crowd(where: tuple[str, int], count: int) -> Iterator[list[socket.socket]]:
-    """So many connections."""
+    """Open `count` connections."""
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(socket.create_connection(where, DEADLINE_S)) for _ in range(count)
@@ -42,7 +43,7 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-STRANGERS: dict[str, Callable[[socket.socket], object]] = {
+FORGED_PEERS: dict[str, Callable[[socket.socket], object]] = {
     "comes and goes": lambda sock: sock.close(),
     "resets": reset,
     "says nothing": lambda sock: None,
@@ -66,17 +67,17 @@ STRANGERS: dict[str, Callable[[socket.socket], object]] = {
 }
 
 
-@pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS.keys())
+@pytest.mark.parametrize("forged", FORGED_PEERS.values(), ids=FORGED_PEERS.keys())
 def test_a_transfer_that_runs_is_not_disturbed(
-    tmp_path: Path, stranger: Callable[[socket.socket], object]
+    tmp_path: Path, forged: Callable[[socket.socket], object]
 ) -> None:
     with receiving(tmp_path) as side, Forger(side.dial(), "send").after_hello() as forger:
         forger.manifest(file_row("big", BIG))
         forger.receive_until(FrameKind.PLAN)
         forger.send_bytes(extent(0, 0, BIG[:HALF]))
-        with crowd((side.where.host, side.where.port), 5) as strangers:
-            for sock in strangers:
-                stranger(sock)
+        with crowd((side.where.host, side.where.port), 5) as peers:
+            for sock in peers:
+                forged(sock)
             finish_big(forger)
         assert side.end() is None
     assert (tmp_path / "big").read_bytes() == BIG
@@ -102,19 +103,19 @@ def finish_big(forger: Forger) -> None:
     forger.frame(FrameKind.FINISH, {})
 
 
-BEFORE = {name: stranger for name, stranger in STRANGERS.items() if name != "a second sender"}
+BEFORE = {name: forged for name, forged in FORGED_PEERS.items() if name != "a second sender"}
 
 
-@pytest.mark.parametrize("stranger", BEFORE.values(), ids=BEFORE.keys())
-def test_a_listener_that_waits_goes_on_waiting(
-    tmp_path: Path, stranger: Callable[[socket.socket], object]
+@pytest.mark.parametrize("forged", BEFORE.values(), ids=BEFORE.keys())
+def test_a_listener_that_waits_continues_to_wait(
+    tmp_path: Path, forged: Callable[[socket.socket], object]
 ) -> None:
     source = tmp_path / "source"
     source.write_bytes(BIG)
     with receiving(tmp_path / "inbox") as side:
-        with crowd((side.where.host, side.where.port), 5) as strangers:
-            for sock in strangers:
-                stranger(sock)
+        with crowd((side.where.host, side.where.port), 5) as peers:
+            for sock in peers:
+                forged(sock)
             fastnet.send(source, str(side.where))
         assert side.end() is None
     assert (tmp_path / "inbox" / "source").read_bytes() == BIG
@@ -132,7 +133,7 @@ def test_a_second_peer_is_told_that_the_listener_is_busy(tmp_path: Path) -> None
         assert isinstance(side.end(), TransferError)
 
 
-def test_more_silent_strangers_than_are_borne_keep_nobody_out(tmp_path: Path) -> None:
+def test_more_silent_peers_than_the_limit_do_not_keep_the_sender_out(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(BIG)
     with (
@@ -143,12 +144,12 @@ def test_more_silent_strangers_than_are_borne_keep_nobody_out(tmp_path: Path) ->
         assert side.end() is None
 
 
-def test_the_oldest_of_too_many_strangers_is_sent_away(tmp_path: Path) -> None:
+def test_the_oldest_of_too_many_unauthenticated_peers_is_rejected(tmp_path: Path) -> None:
     with (
         receiving(tmp_path) as side,
-        crowd((side.where.host, side.where.port), PENDING_HANDSHAKES_MAX + 1) as strangers,
+        crowd((side.where.host, side.where.port), PENDING_HANDSHAKES_MAX + 1) as peers,
     ):
-        assert strangers[0].recv(1) == b""
+        assert peers[0].recv(1) == b""
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def pin_of(side: Victim) -> str:
 
 
 @pytest.mark.parametrize("count", [5, 2 * PENDING_HANDSHAKES_MAX])
-def test_silent_strangers_of_a_tls_listener_keep_nobody_out_and_do_not_delay_its_end(
+def test_silent_peers_of_a_tls_listener_keep_no_peer_out_nor_delay_its_end(
     tls_side: Victim, tmp_path: Path, count: int
 ) -> None:
     source = tmp_path / "source"
@@ -181,13 +182,13 @@ def test_silent_strangers_of_a_tls_listener_keep_nobody_out_and_do_not_delay_its
 @pytest.mark.parametrize(
     "garbage", [b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x02\x00" + bytes(600), MAGIC]
 )
-def test_strangers_without_tls_are_sent_away_from_a_tls_listener(
+def test_peers_without_tls_are_rejected_by_a_tls_listener(
     tls_side: Victim, tmp_path: Path, garbage: bytes
 ) -> None:
     source = tmp_path / "source"
     source.write_bytes(BIG)
-    with crowd((tls_side.where.host, tls_side.where.port), 3) as strangers:
-        for sock in strangers:
+    with crowd((tls_side.where.host, tls_side.where.port), 3) as peers:
+        for sock in peers:
             sock.sendall(garbage)
         fastnet.send(source, str(tls_side.where), tls=TlsOptions(fingerprint=pin_of(tls_side)))
         assert tls_side.end() is None
@@ -222,7 +223,7 @@ def test_a_hello_that_comes_byte_by_byte_is_cut_off(
             pytest.fail("it listened to all of that")
 
 
-def test_a_listening_sender_tells_a_stranger_nothing(tmp_path: Path) -> None:
+def test_a_listening_sender_reveals_nothing_to_an_unauthenticated_peer(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"x")
     with sending([tmp_path / "secret"], token=b"a token of sixteen bytes") as side:
         for hello in ({}, {"has_token": True}):
@@ -237,8 +238,9 @@ def test_a_listening_sender_tells_a_stranger_nothing(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_sends_our_own_proof_back_is_not_let_in(tmp_path: Path) -> None:
-    """It dials us and gets no proof before its own; so it listens, and we dial it: our proof comes
-    first.
+    """It dials us and gets no proof before its own.
+
+    So it listens, and we dial it: our proof comes first.
     """
     (tmp_path / "secret").write_bytes(b"x")
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -263,7 +265,7 @@ def test_a_peer_that_sends_our_own_proof_back_is_not_let_in(tmp_path: Path) -> N
     assert "does not have our token" in str(error)
 
 
-def test_strangers_that_use_up_the_descriptors_end_no_transfer(tmp_path: Path) -> None:
+def test_unauthenticated_peers_that_use_up_the_descriptors_end_no_transfer(tmp_path: Path) -> None:
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 

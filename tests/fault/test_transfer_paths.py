@@ -1,5 +1,6 @@
-"""A sender that names what is not its to name: nothing is ever made outside of the receiver's
-folder, or through a link.
+"""A sender of forbidden names.
+
+Nothing is ever created outside of the receiver's folder, or through a link.
 """
 
 from __future__ import annotations
@@ -121,10 +122,8 @@ def test_a_manifest_that_no_tree_makes_is_refused(
     assert os.listdir(outside) == ["kept"]
 
 
-def test_ten_thousand_folders_that_nobody_named_are_not_made(inside: Path) -> None:
-    """Each file alone would bring as many folders as its name is deep, and no limit of files counts
-    them.
-    """
+def test_ten_thousand_folders_without_an_entry_are_not_made(inside: Path) -> None:
+    """A file brings as many folders as its name is deep, and no limit of files counts them."""
     rows = [file_row("/".join([f"{i:x}", *"abcdefgh", "file"])) for i in range(1000)]
     with receiving(inside, policy=ReceivePolicy(files_max=1000)) as side:
         refused(offer(side, *rows))
@@ -175,7 +174,7 @@ def test_a_link_that_is_there_already_is_not_followed(
 
 
 @pytest.mark.parametrize("overwrite", ["never", "older", "rename"])
-def test_a_folder_that_exists_is_opened_to_nobody(inside: Path, overwrite: str) -> None:
+def test_a_folder_that_exists_gets_no_wider_mode(inside: Path, overwrite: str) -> None:
     (inside / "private").mkdir(mode=0o700)
     (inside / "shared").mkdir(mode=0o700)
     (inside / "shared").chmod(0o750)
@@ -235,7 +234,7 @@ def plant_folder(part: Path, kept: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", [plant_link, plant_hard_link, plant_fifo, plant_folder])
-def test_what_somebody_put_where_our_unfinished_file_would_be_is_not_written_to(
+def test_what_another_user_put_at_our_unfinished_file_is_not_written_to(
     inside: Path, outside: Path, plant: Callable[[Path, Path], None]
 ) -> None:
     plant(inside / ".big.fastnet-part", outside / "kept")
@@ -249,12 +248,10 @@ def test_what_somebody_put_where_our_unfinished_file_would_be_is_not_written_to(
     assert not (inside / "big").exists()
 
 
-def test_a_receiver_killed_while_it_gave_a_file_its_name_does_not_write_to_that_file_again(
+def test_after_a_kill_during_the_rename_the_named_file_is_not_written_again(
     inside: Path,
 ) -> None:
-    """Then the file has both names; truncating the unfinished one would be to truncate the whole
-    one.
-    """
+    """Then the file has both names; truncating the unfinished one would truncate both."""
     old, new = b"o" * 200_000, b"n" * 200_000
     (inside / "big").write_bytes(old)
     (inside / ".big.fastnet-part").hardlink_to(inside / "big")
@@ -266,12 +263,10 @@ def test_a_receiver_killed_while_it_gave_a_file_its_name_does_not_write_to_that_
     assert (inside / "big").read_bytes() == old
 
 
-def test_a_folder_that_becomes_a_link_while_files_come_leads_none_of_them_out(
+def test_a_folder_that_becomes_a_link_during_a_transfer_leads_no_file_out(
     inside: Path, outside: Path
 ) -> None:
-    """Again and again, because most transfers meet the folder as one, and some find a link and are
-    refused.
-    """
+    """Repeated, because most transfers find a folder, and some find a link and are refused."""
     (inside / "a").mkdir()
     before = tree(outside)
     source = inside.parent / "a"

@@ -1,4 +1,4 @@
-"""A sender that lies: the receiver keeps to its memory and its time, and says what was wrong."""
+"""A forged sender: the receiver keeps its limits of memory and time, and names the fault."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ HEADS = {
 DUE = [("data", "an extent of a GiB"), ("data", "a pack")]
 NOT_DUE = [
     pytest.param(when, frame, id=f"{when}-{name}")
-    for when in ("greeting", "manifest", "data")
+    for when in ("hello", "manifest", "data")
     for name, frame in HEADS.items()
     if (when, name) not in DUE
 ]
@@ -83,10 +83,10 @@ NOT_DUE = [
 def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(
     inside: Path, when: str, frame: bytes
 ) -> None:
-    """Its head alone is sent, so whoever waited for the rest would wait until the time-out."""
-    with receiving(inside, wait_s=1.0 if when == "greeting" else None) as side:
+    """Its head alone is sent; a receiver that waits for the rest would wait to the timeout."""
+    with receiving(inside, wait_s=1.0 if when == "hello" else None) as side:
         with side.dial() as sock:
-            if when == "greeting":
+            if when == "hello":
                 sock.sendall(MAGIC + frame)
             else:
                 forger = Forger(sock, "send")
@@ -99,8 +99,8 @@ def test_a_frame_that_is_not_due_is_refused_before_any_of_it_is_kept(
                     pass
             assert monotonic() - began_s < STALL_S / 2
         error = side.end()
-    if when == "greeting":
-        assert isinstance(error, NetworkError), "a stranger took somebody's place"
+    if when == "hello":
+        assert isinstance(error, NetworkError), "an unauthenticated peer took the place"
     else:
         refused(error)
     assert tree(inside) == {}
@@ -318,7 +318,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("frames", LIES.values(), ids=LIES.keys())
-def test_data_that_is_not_what_was_announced_is_refused_and_nothing_has_its_name(
+def test_data_other_than_announced_is_refused_and_no_file_gets_its_name(
     inside: Path, frames: bytes
 ) -> None:
     with receiving(inside) as side:
@@ -380,7 +380,7 @@ def test_reasons_for_files_that_do_not_come_are_kept_short(inside: Path) -> None
     assert sum(map(len, side.texts())) < many * 2000
 
 
-def test_a_stranger_hears_nothing_before_it_has_said_who_it_is(inside: Path) -> None:
+def test_a_peer_receives_nothing_before_its_own_hello(inside: Path) -> None:
     with receiving(inside, wait_s=0.5) as side, side.dial() as sock:
         sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -390,7 +390,7 @@ def test_a_stranger_hears_nothing_before_it_has_said_who_it_is(inside: Path) -> 
 
 
 @pytest.mark.parametrize("how", ["the sender ends", "it is stopped"])
-def test_a_stream_whose_reader_reads_nothing_holds_nobody(tmp_path: Path, how: str) -> None:
+def test_a_stream_whose_reader_reads_nothing_delays_no_end(tmp_path: Path, how: str) -> None:
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     try:

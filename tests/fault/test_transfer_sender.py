@@ -1,5 +1,6 @@
-"""A receiver that lies: the sender believes no number, keeps to its time, and takes neither silence
-nor noise for a word.
+"""A forged receiver: the sender trusts no number and keeps its deadlines.
+
+It takes neither silence nor noise for an acknowledgement.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ NO_PLANS = {
     "larger than a plan may be": HEAD.pack(FrameKind.PLAN, PLAN_BYTES_MAX + 1),
     "2^32 - 1 bytes": HEAD.pack(FrameKind.PLAN, (1 << 32) - 1),
     "an extent": HEAD.pack(FrameKind.EXTENT, 1 << 30),
-    "the last word first": HEAD.pack(FrameKind.ACK, 100),
+    "the acknowledgement first": HEAD.pack(FrameKind.ACK, 100),
     "another kind": b"\0" * 5,
     "no JSON": HEAD.pack(FrameKind.PLAN, 5) + b"{nope",
     "no object": HEAD.pack(FrameKind.PLAN, 2) + b"[]",

@@ -1,5 +1,6 @@
-"""Further connections of a transfer, held by somebody who lies: nothing wrong gets a name, and
-nobody waits for ever.
+"""Further connections of a transfer, held by a forged peer.
+
+No wrong file gets its name, and no side waits for ever.
 """
 
 from __future__ import annotations
@@ -55,19 +56,19 @@ class Liar(Forger):
         self.frame(FrameKind.FINISH, {})
 
 
-def lane(victim: Victim, session_id: str) -> Forger:
+def data_connection(victim: Victim, session_id: str) -> Forger:
     """A further connection."""
     return Forger(victim.dial(), "send", joins_session=session_id).after_hello()
 
 
-def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(
+def test_an_unknown_session_id_is_refused_and_does_not_disturb_the_transfer(
     tmp_path: Path,
 ) -> None:
     data = b"small"
     with receiving(tmp_path / "in") as victim, Liar(victim, file_row(NAME, data)) as liar:
         for session_id in ("no session_id", liar.session_id[:-1], liar.session_id + "0"):
-            with lane(victim, session_id) as stranger:
-                assert b"no such transfer" in stranger.receive_until(FrameKind.ERROR)
+            with data_connection(victim, session_id) as forger:
+                assert b"no such transfer" in forger.receive_until(FrameKind.ERROR)
         liar.send_bytes(pack((0, data)))
         liar.finish((0, data))
         assert victim.end() is None
@@ -77,17 +78,22 @@ def test_a_ticket_that_nobody_gave_is_refused_and_the_transfer_does_not_notice(
 def test_one_that_comes_before_the_transfer_has_begun_belongs_to_it(tmp_path: Path) -> None:
     with receiving(tmp_path / "in") as victim, Forger(victim.dial(), "send", streams=2) as one:
         assert one.exactly(len(MAGIC)) == MAGIC
-        with lane(victim, json.loads(one.receive_until(FrameKind.HELLO))["session_id"]) as other:
+        with data_connection(
+            victim, json.loads(one.receive_until(FrameKind.HELLO))["session_id"]
+        ) as other:
             kind, _ = HEAD.unpack(other.exactly(HEAD.size))
             assert kind == FrameKind.KEEPALIVE
 
 
 def test_connections_beyond_the_most_are_closed(tmp_path: Path) -> None:
     with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
-        lanes = [lane(victim, liar.session_id) for _ in range(STREAMS_MAX - 1)]
-        with lane(victim, liar.session_id) as one_more, pytest.raises((EOFError, ConnectionError)):
+        further = [data_connection(victim, liar.session_id) for _ in range(STREAMS_MAX - 1)]
+        with (
+            data_connection(victim, liar.session_id) as one_more,
+            pytest.raises((EOFError, ConnectionError)),
+        ):
             one_more.receive_frame()
-        for each in lanes:
+        for each in further:
             each.sock.close()
 
 
@@ -116,7 +122,7 @@ def test_what_no_further_connection_may_say_ends_the_transfer(what, tmp_path: Pa
     with (
         receiving(tmp_path / "in") as victim,
         Liar(victim) as liar,
-        lane(victim, liar.session_id) as other,
+        data_connection(victim, liar.session_id) as other,
     ):
         other.send_bytes(what)
         assert isinstance(victim.end(), ProtocolError)
@@ -127,7 +133,7 @@ def test_a_wrong_digest_in_a_further_connection_is_found(tmp_path: Path) -> None
     with (
         receiving(tmp_path / "in") as victim,
         Liar(victim) as liar,
-        lane(victim, liar.session_id) as other,
+        data_connection(victim, liar.session_id) as other,
     ):
         right = extent(0, 0, DATA[:1000])
         other.send_bytes(right[:-1], b"!")
@@ -141,7 +147,7 @@ def test_extents_that_overlap_in_two_connections_are_found(tmp_path: Path) -> No
     with (
         receiving(tmp_path / "in") as victim,
         Liar(victim) as liar,
-        lane(victim, liar.session_id) as other,
+        data_connection(victim, liar.session_id) as other,
     ):
         liar.send_bytes(extent(0, 0, DATA[: EXTENT_BYTES + 1]))
         other.send_bytes(extent(0, EXTENT_BYTES, DATA[EXTENT_BYTES:]))
@@ -152,13 +158,13 @@ def test_extents_that_overlap_in_two_connections_are_found(tmp_path: Path) -> No
     assert NAME not in tree(tmp_path / "in")
 
 
-def test_an_extent_that_is_promised_and_never_comes_is_not_waited_for_longer_than_the_time_out(
+def test_an_announced_extent_that_never_comes_is_awaited_up_to_the_timeout(
     tmp_path: Path,
 ) -> None:
     with (
         receiving(tmp_path / "in", stall_s=0.5) as victim,
         Liar(victim) as liar,
-        lane(victim, liar.session_id),
+        data_connection(victim, liar.session_id),
     ):
         liar.send_bytes(extent(0, 0, DATA))
         liar.end(2)
@@ -178,11 +184,11 @@ def test_more_extents_than_the_sender_counts_are_no_file(tmp_path: Path) -> None
     assert NAME not in tree(tmp_path / "in")
 
 
-def test_a_further_connection_that_says_nothing_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_further_connection_that_says_nothing_delays_no_transfer(tmp_path: Path) -> None:
     with (
         receiving(tmp_path / "in", stall_s=0.5) as victim,
         Liar(victim) as liar,
-        lane(victim, liar.session_id),
+        data_connection(victim, liar.session_id),
     ):
         liar.send_bytes(extent(0, 0, DATA))
         liar.frame(
@@ -207,11 +213,9 @@ def test_a_further_connection_needs_the_token_too(tmp_path: Path) -> None:
 
 
 def test_a_receiver_that_gives_up_resets_and_does_not_merely_end(tmp_path: Path) -> None:
-    """A FIN is not heard by a sender that waits for room, and Linux may leave it waiting for a
-    minute.
-    """
+    """A sender that waits for buffer space does not see a FIN, for up to a minute on Linux."""
     with receiving(tmp_path / "in") as victim, Liar(victim) as liar:
-        with lane(victim, liar.session_id) as further:
+        with data_connection(victim, liar.session_id) as further:
             kind, length = HEAD.unpack(further.exactly(HEAD.size))
             assert (kind, len(further.exactly(length))) == (FrameKind.KEEPALIVE, length), (
                 "it has joined"
