@@ -363,14 +363,6 @@ def test_a_stream_that_breaks_leaves_nothing(inbox) -> None:
     assert os.listdir(inbox) == []
 
 
-def test_nothing_of_a_transfer_reads_the_clock_that_jumps() -> None:
-    folder = Path(journal.__file__).parent
-    for path in folder.glob("*.py"):
-        if path.name != "certificate.py":  # certificates have dates
-            assert "time.time(" not in path.read_text(), path
-            assert "datetime" not in path.read_text(), path
-
-
 KEPT = ["a name that looks alike.fastnet-part", ".other.fastnet-part"]
 
 
