@@ -20,6 +20,7 @@ import pytest
 from fastnet.apps.exec import client
 from fastnet.errors import ExecDenied, NetworkError
 from fastnet.transport.resolve import resolve
+from fastnet.udp import client as udp_client
 from tests.support.cli_process import (
     ENVIRONMENT,
     children,
@@ -384,7 +385,7 @@ def test_clocks_that_differ_are_told_in_a_sentence(
     remote = offer(it=shell("true"))
     monkeypatch.setattr(client, "time", Skewed)
     with pytest.raises(ExecDenied) as caught:
-        client.run(remote.endpoint, ["it"], client.Key("alice", SECRETS["alice"]))
+        client.run(remote.endpoint, ["it"], client.ExecKey("alice", SECRETS["alice"]))
     assert (
         f"this host's clock is {words} the server's, and 60 s are allowed. Set the clocks"
         in str(caught.value)
@@ -396,9 +397,9 @@ def test_an_address_that_refuses_gives_way_to_the_next_of_the_name(
 ) -> None:
     remote = offer("--host", "127.0.0.1", it=shell("echo yes"))
     both = [*resolve(replace(remote.endpoint, host="::1")), *resolve(remote.endpoint)]
-    monkeypatch.setattr(client, "resolve", lambda endpoint: both)
-    result = client.run(remote.endpoint, ["it"], client.Key("alice", SECRETS["alice"]))
+    monkeypatch.setattr(udp_client, "resolve", lambda endpoint: both)
+    result = client.run(remote.endpoint, ["it"], client.ExecKey("alice", SECRETS["alice"]))
     assert result.output == b"yes\n"
-    monkeypatch.setattr(client, "resolve", lambda endpoint: both[:1])
+    monkeypatch.setattr(udp_client, "resolve", lambda endpoint: both[:1])
     with pytest.raises(NetworkError, match="connection refused"):
-        client.run(remote.endpoint, ["it"], client.Key("alice", SECRETS["alice"]))
+        client.run(remote.endpoint, ["it"], client.ExecKey("alice", SECRETS["alice"]))
