@@ -159,8 +159,8 @@ TOKEN_BYTES_MAX = 4 * KIB
 """Longest token; a longer file is the wrong file."""
 
 CERTIFICATE_DAYS = 3650
-"""Validity of a certificate that we make for ourselves. It is known by its fingerprint, so its expiry
-protects no one.
+"""Validity of a certificate that we make for ourselves. It is known by its fingerprint, so its
+expiry protects no one.
 """
 
 OPENSSL_S = 30.0

@@ -1,7 +1,7 @@
 """Self-signed certificate of a listener: made once, kept, and known by its fingerprint.
 
 Facts. It is signed by its own key only, so its names and dates prove nothing; a peer that pins
-its fingerprint needs neither. A certificate made anew at each start would have a new fingerprint each time.
+its fingerprint needs neither. A certificate made anew at each start would have a new fingerprint.
 Decision: key and certificate in one file that only its owner may read, made under another name and
 linked to its own, so that of two processes which start together one wins and both use that.
 `cryptography` makes it, or the openssl command.

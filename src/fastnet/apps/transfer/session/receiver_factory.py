@@ -1,4 +1,4 @@
-"""Makes the Receiver of each connection of `receive` and `serve_inbox`, and opens its target."""
+"""Makes the Receiver of each connection of `receive` and `serve_inbox`."""
 
 from __future__ import annotations
 

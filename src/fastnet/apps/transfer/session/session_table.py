@@ -1,4 +1,4 @@
-"""Session ids of a listener, by which further connections of a transfer find their session.
+"""Session ids of a listener: further connections of a transfer find their session by them.
 
 Decision: an id is random and known here before the peer learns it, because the peer may use it
 before its session has been made.

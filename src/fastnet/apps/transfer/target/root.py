@@ -232,7 +232,7 @@ class Root:
 
 
 def plain(parts: Parts) -> str:
-    """The last component. Raises Outside for what is no step down, even if it was checked before."""
+    """The last component. Raises Outside for what is no step down, also if checked before."""
     name = parts[-1] if parts else ""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise Outside(errno.ELOOP, parts)

@@ -1,4 +1,4 @@
-"""Errors of the receiver's file system as TransferError with a hint, and the process's umask.
+"""Errors of the receiver's file system as TransferError with a hint, and the umask.
 
 Used by raw mode and by fastnet/1, so that both report the same failure in the same words.
 """
