@@ -33,7 +33,8 @@ struct fn_small {
 static inline int fn_small_is(const struct stat *found, const char *identity) {
     char is[FN_IDENTITY_BYTES];
     long long ctime_ns = found->st_ctim.tv_sec * FN_NS_PER_S + found->st_ctim.tv_nsec;
-    snprintf(is, sizeof is, "%llx-%llx-%llx", (unsigned long long)found->st_dev, (unsigned long long)found->st_ino, ctime_ns);
+    snprintf(is, sizeof is, "%llx-%llx-%llx", (unsigned long long)found->st_dev,
+             (unsigned long long)found->st_ino, ctime_ns);
     return strcmp(is, identity) == 0;
 }
 
@@ -45,7 +46,8 @@ static inline int fn_small_read(const char *place, const char *identity, char *t
     if (fd < 0) return fd;
     struct stat found;
     if (fstat(fd, &found) < 0) result = -errno;
-    else if (!S_ISREG(found.st_mode) || (uint64_t)found.st_size < size || !fn_small_is(&found, identity)) result = -ESTALE;
+    else if (!S_ISREG(found.st_mode) || (uint64_t)found.st_size < size ||
+             !fn_small_is(&found, identity)) result = -ESTALE;
     while (size && !result) {
         ssize_t got;
         FN_RETRY(got, read(fd, to, size));

@@ -81,7 +81,7 @@ async def serve_files(
     on_event: OnEvent | None = None,
     **options: Unpack[SendOptions],
 ) -> TransferReport | None:
-    """Listen, and send files and folders to any number of receivers until the call is cancelled.
+    """Listen and send files and folders to any number of receivers, until cancelled.
 
     Args, Returns, Raises: As for :func:`fastnet.serve_files`; see :func:`send` for `on_event`.
 
@@ -186,7 +186,7 @@ async def connect(
 
     It suits ``loop.sock_recv`` and its like, and ``asyncio.open_connection(sock=sock)``.
 
-    Args, Raises: As for :func:`fastnet.connect`. When the call is cancelled, the attempt goes on
+    Args, Raises: As for :func:`fastnet.connect`. When the call is cancelled, the attempt lasts
     until its time-out and the socket is closed.
 
     Example:
@@ -205,7 +205,10 @@ class Emitting(Protocol[R]):
 
 
 async def _cancellable(run: Emitting[R], on_event: OnEvent | None) -> R:
-    """Run a transfer in a thread; a cancelled call cancels it and waits until it has ended."""
+    """Run a transfer in a thread.
+
+    A cancelled call cancels it and waits until it has ended.
+    """
     loop = asyncio.get_running_loop()
     cancelled = threading.Event()
 
@@ -226,7 +229,10 @@ async def _cancellable(run: Emitting[R], on_event: OnEvent | None) -> R:
 
 
 async def _opened(open_it: Callable[[], C]) -> C:
-    """Open something in a thread; when the call is cancelled, close it as soon as it is open."""
+    """Open something in a thread.
+
+    When the call is cancelled, close it as soon as it is open.
+    """
     attempt = asyncio.ensure_future(_in_thread(open_it))
     try:
         return await asyncio.shield(attempt)

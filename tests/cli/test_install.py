@@ -59,6 +59,7 @@ WITHOUT = {
 }
 
 
+@pytest.mark.timeout(240)  # it compiles or installs the whole package
 @pytest.mark.parametrize("what", WITHOUT)
 def test_without_a_compiler_it_installs_serves_and_says_why(
     tree: Path, tmp_path: Path, what: str

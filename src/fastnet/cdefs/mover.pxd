@@ -14,7 +14,8 @@ cdef extern from "fn_mover.h" nogil:
         void (*tap)(void *reader, const char *data, size_t n) noexcept
         void *reader
 
-    ctypedef ssize_t (*fn_step)(fn_mover *, int sock, int file, int64_t offset, size_t count) noexcept
+    ctypedef ssize_t (*fn_step)(
+        fn_mover *, int sock, int file, int64_t offset, size_t count) noexcept
     void fn_mover_moved(fn_mover *m, size_t n)
     ssize_t fn_copy_out(fn_mover *m, int sock, int file, int64_t offset, size_t count)
     ssize_t fn_copy_in(fn_mover *m, int sock, int file, int64_t offset, size_t count)

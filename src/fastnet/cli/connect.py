@@ -46,8 +46,9 @@ timed out), 130 interrupted.
 """
 
 TIMEOUT_HELP = f"""Timeout of connecting [default: {CONNECT_TIMEOUT_S:g}]; then of inactivity in
-both directions while the server owes data: the input has ended, or the server does not read it [default:
-none]. UDP: time to wait for the last replies [default: {LAST_REPLIES_S:g}]."""
+both directions while the server owes data: the input has ended, or the server does
+not read it [default: none]. UDP: time to wait for the last replies
+[default: {LAST_REPLIES_S:g}]."""
 
 
 @click.command(help=HELP)

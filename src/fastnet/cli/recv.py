@@ -27,11 +27,11 @@ from fastnet.cli.transfer_output import (
     Show,
     ask_person,
     common_options,
-    warn_of_strangers,
+    warn_of_unauthenticated_peers,
 )
 from fastnet.limits import FINAL_MESSAGE_BYTES, MANIFEST_FILES_MAX
 
-HELP = """Receive files and folders from a sender that listens, or with --listen from one that connects.
+HELP = """Receive files and folders from a sender: connect to it, or with --listen wait for it.
 
 Everything is created below the folder --into, or one file becomes --output FILE. Data has a
 temporary name in the same folder until the file is complete and verified. Interrupted on either
@@ -39,8 +39,8 @@ side, the same command receives only what is missing. --output - is standard out
 to standard error.
 
 With --raw it receives one file's bytes from nc, socat, ncat or a textbook program. Raw mode has no
-digest: "complete" means that the sender sent FIN. A fastnet sender that fails or is killed resets the
-connection instead; nc that is stopped with Ctrl-C does not.
+digest: "complete" means that the sender sent FIN. A fastnet sender that fails or is killed
+resets the connection instead; nc that is stopped with Ctrl-C does not.
 
 \b
 Examples:
@@ -195,7 +195,7 @@ def receive_raw(
             return
         where = listen_endpoint(listen or "")
         if is_open_to_others(where):
-            warn_of_strangers(
+            warn_of_unauthenticated_peers(
                 f"the first peer that reaches {where} fills {output}; raw mode has no authentication"
             )
         accept_file(output, where, options, show, overwrite=overwrite, wait_s=given["wait_s"])

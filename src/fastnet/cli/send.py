@@ -26,7 +26,7 @@ from fastnet.cli.transfer_options import (
 from fastnet.cli.transfer_output import (
     Show,
     common_options,
-    warn_of_strangers,
+    warn_of_unauthenticated_peers,
 )
 from fastnet.limits import STREAMS_MAX
 
@@ -38,8 +38,8 @@ standard input.
 
 ENDPOINT is HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME.
 
-With --raw it sends one file's bytes, half-closes, and reads the receiver's final message to its end:
-for nc, socat, ncat and textbook programs.
+With --raw it sends one file's bytes, half-closes, and reads the receiver's final message to its
+end: for nc, socat, ncat and textbook programs.
 
 With --keep-open any number of receivers are served at the same time; the first signal lets running
 transfers finish.
@@ -183,7 +183,7 @@ def send_raw(
         return
     where = listen_endpoint(listen)
     if is_open_to_others(where):
-        warn_of_strangers(
+        warn_of_unauthenticated_peers(
             f"every peer that reaches {where} can read {path}; "
             "raw mode has no authentication and no encryption"
         )

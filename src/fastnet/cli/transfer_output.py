@@ -223,7 +223,10 @@ def proof(report: TransferReport) -> str:
 
 
 def ask_person(entries: list[Entry], wanted_bytes: int, look: Callable[[], None]) -> bool:
-    """Show what would come, on standard error, and ask; for as long as `look` raises nothing."""
+    """Show what would come, on standard error, and ask.
+
+    For as long as `look` raises nothing.
+    """
     for entry in entries[:NAMES_SHOWN]:
         print(f"  {printable(described(entry))}", file=sys.stderr)
     if len(entries) > NAMES_SHOWN:
@@ -252,5 +255,5 @@ def described(entry: Entry) -> str:
     return entry.path + how.get(entry.kind, f"  {entry.size} bytes")
 
 
-def warn_of_strangers(what: str) -> None:
+def warn_of_unauthenticated_peers(what: str) -> None:
     print(f"warning: {what}", file=sys.stderr, flush=True)

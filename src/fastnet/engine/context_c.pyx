@@ -1,4 +1,4 @@
-"""LoopContext (engine/context.py) as a struct fn_context, and the holder of a native service.
+"""LoopContext (engine/context.py) as a struct fn_context; the native service holder.
 
 The structs point into Python objects: the mapping of the stop word, the counter rows, the packed
 networks, a service's text. `keep` holds those objects, so they live as long as the struct.

@@ -1,4 +1,4 @@
-"""A forked child: its signals, objects and descriptors, and the collection of its exit status.
+"""A forked child: its signals, objects, descriptors, and its exit status.
 
 The native twin is csrc/fn_child.h.
 """
@@ -18,8 +18,9 @@ PARENTS_SIGNALS = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-"""Sent to a whole process group by a terminal or a service manager; the parent decides what they
-mean.
+"""Sent to a whole process group by a terminal or a service manager.
+
+The parent decides what they mean.
 """
 
 

@@ -115,7 +115,7 @@ FILE_EXTENTS_MAX = 1 << 20
 when its digest is taken.
 """
 
-UNPROVEN_EXTENTS = 4
+UNVERIFIED_EXTENTS_MAX = 4
 """Extents that a receiver has written and not yet verified, before it takes no more."""
 
 PACE_S = 0.25

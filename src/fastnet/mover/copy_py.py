@@ -1,4 +1,6 @@
-"""Copy mover: read(2) and write(2) through one buffer, for any file, pipe or socket. Pure Python.
+"""Copy mover: read(2) and write(2) through one buffer, for any file, pipe or socket.
+
+Pure Python.
 
 Facts. A file can be read again, a pipe and a socket cannot. A pipe that poll(2) calls writable
 takes PIPE_BUF bytes without blocking (pipe(7)); a file is always ready, and blocks for its disk.
@@ -188,8 +190,9 @@ class Mover:
         return moved, False
 
     def _low_water(self, sock_fd: int, size: int) -> None:
-        """Have poll(2) report the socket readable only for so many bytes, or its end (socket(7),
-        SO_RCVLOWAT).
+        """Have poll(2) report the socket readable from this number of bytes on, or at its end.
+
+        socket(7), SO_RCVLOWAT.
         """
         if size == self._woken_for or (size <= 1 and self._woken_for <= 1):
             return

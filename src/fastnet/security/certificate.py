@@ -27,8 +27,9 @@ PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICAT
 
 
 def own_certificate(folder: str) -> str:
-    """The path of our own certificate and key in `folder`, made when it is not there. Raises
-    ConfigError.
+    """The path of our own certificate and key in `folder`, made when it is not there.
+
+    Raises ConfigError.
     """
     path = os.path.join(folder, FILE_NAME)
     if os.path.lexists(path):
@@ -62,8 +63,9 @@ def certificate_in(path: str) -> bytes:
 
 
 def make_pem() -> bytes:
-    """A new key and a certificate for it. Raises ConfigError when there is nothing to make them
-    with.
+    """A new key and a certificate for it.
+
+    Raises ConfigError when there is nothing to make them with.
     """
     try:
         return with_cryptography()

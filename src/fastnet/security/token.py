@@ -8,9 +8,9 @@ Decision: each side chooses a nonce and proves itself with HMAC-SHA-256, keyed w
 a label of this protocol, the role of the one who proves, the sender's nonce, the receiver's nonce,
 and the binding of the TLS connection (empty without TLS); each preceded by its length. Roles
 differ, so no proof serves the other way round; nonces are fresh, so none serves twice; with TLS
-none serves on another connection, so a man in the middle cannot relay it. What it does not do: without
-TLS the data that follow are neither hidden nor protected, and an eavesdropper can try guesses
-of the token at leisure, so take a random one.
+none serves on another connection, so a man in the middle cannot relay it. What it does not
+do: without TLS the data that follow are neither hidden nor protected, and an eavesdropper
+can try guesses of the token at leisure, so take a random one.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def nonce() -> bytes:
 
 
 def proof(token: bytes, role: str, mine: bytes, theirs: bytes, binding: bytes) -> bytes:
-    """The digest with which the side of `role` ("send" or "recv") proves that it has the token.
+    """The MAC with which the side of `role` ("send" or "recv") proves to have the token.
 
     mine, theirs: the nonces, seen from the side that proves. To check a peer's proof, compute it
     from its side (its role, its nonce, then ours) and compare with `same`. binding: tls.binding(),
@@ -92,8 +92,9 @@ def proof(token: bytes, role: str, mine: bytes, theirs: bytes, binding: bytes) -
 
 
 def encode(*values: bytes) -> bytes:
-    """Values one after another, each preceded by its length, so that no two lists of them give the
-    same bytes.
+    """Values one after another, each preceded by its length.
+
+    No two lists of values give the same bytes.
     """
     return b"".join(len(value).to_bytes(LENGTH_BYTES, "big") + value for value in values)
 

@@ -1,7 +1,7 @@
 """TLS for transfers: certificates, pinning, handshake with a deadline, channel binding.
 
-Facts. A certificate that no authority signed authenticates no one by itself, but a peer that
-knows its fingerprint needs no authority. Python takes an end without close_notify for a proper one unless
+Facts. A certificate that no authority signed authenticates no one by itself, but a peer that knows
+its fingerprint needs no authority. Python takes an end without close_notify for a proper one unless
 told otherwise (suppress_ragged_eofs). TLS 1.3 servers send tickets that a client which only writes
 never reads, and closing with unread input resets the connection. A handshake waits for the peer
 several times.
@@ -36,9 +36,9 @@ FINGERPRINT = re.compile(r"sha256:([0-9a-f]{64})")
 
 @dataclass(frozen=True)
 class TlsOptions:
-    """Paths of PEM files, or None. cert, key: ours; without key it is in the file of cert. ca: who
-    may
-    sign theirs.
+    """Paths of PEM files, or None. cert, key: ours.
+
+    Without key it is in the file of cert. ca: who may sign theirs.
 
     fingerprint: "sha256:" and 64 hexadecimal digits, colons between them or not: the one
     certificate that is taken.
@@ -51,8 +51,9 @@ class TlsOptions:
 
 
 class Context(ssl.SSLContext):
-    """A context that knows our own certificate (DER, empty for none) and the only fingerprint it
-    takes ("" for any).
+    """A context with our own certificate and the only fingerprint it accepts.
+
+    The certificate is DER, empty for none; the fingerprint is "" for any.
     """
 
     certificate = b""
@@ -60,8 +61,10 @@ class Context(ssl.SSLContext):
 
 
 def server_context(options: TlsOptions, folder: str) -> Context:
-    """For the listener. folder: where a certificate of our own is kept, made when `options` have
-    none. Raises ConfigError.
+    """The context of a listener.
+
+    folder: where a certificate of our own is kept, made when `options` have none. Raises
+    ConfigError.
     """
     if options.fingerprint is not None:
         hint = "Give it to the side that connects; --ca says whose certificates the listener takes"
@@ -152,8 +155,9 @@ def fingerprint_of(der: bytes) -> str:
 
 
 def begin(sock: socket.socket, context: Context, server_side: bool, host: str) -> ssl.SSLSocket:
-    """A non-blocking socket whose handshake has not begun; `sock` is used up. Raises
-    NetworkError.
+    """A non-blocking socket whose handshake has not begun; `sock` is used up.
+
+    Raises NetworkError.
     """
     sock.setblocking(False)
     try:
@@ -171,7 +175,9 @@ def begin(sock: socket.socket, context: Context, server_side: bool, host: str) -
 
 
 def shake(secure: ssl.SSLSocket, host: str, timeout_s: float, look: Callable[[], None]) -> None:
-    """The whole handshake. look: called whenever waiting has taken MOVER_SLICE_S; may raise.
+    """The whole handshake. look: called whenever waiting has taken MOVER_SLICE_S.
+
+    May raise.
 
     host: the other side, as dialled. Raises NetworkError when it does not do, in time, or is not
     who it should be.
@@ -188,9 +194,9 @@ def shake(secure: ssl.SSLSocket, host: str, timeout_s: float, look: Callable[[],
 
 
 def step(secure: ssl.SSLSocket, host: str) -> int:
-    """Go on with a handshake, without waiting. Returns what to poll for before the next step, 0
-    when
-    it is done.
+    """Go on with a handshake, without waiting.
+
+    Returns what to poll for before the next step, 0 when it is done.
 
     Raises NetworkError.
     """
@@ -223,8 +229,9 @@ def check_pin(secure: ssl.SSLSocket, host: str) -> None:
 
 
 def binding(secure: ssl.SSLSocket) -> bytes:
-    """Channel binding: SHA-256 of the server's certificate, which both sides know and a man in the
-    middle cannot present (RFC 5929, tls-server-end-point).
+    """Channel binding: SHA-256 of the server's certificate.
+
+    Both sides know it and a man in the middle cannot present it (RFC 5929, tls-server-end-point).
     """
     assert isinstance(secure.context, Context)
     der = secure.context.certificate if secure.server_side else secure.getpeercert(binary_form=True)

@@ -72,8 +72,9 @@ ALGORITHMS: dict[str, tuple[Callable[[], Hasher], int]] = {
     "sha256": (new_sha256, 32),
     "none": (NullHasher, 0),
 }
-"""How to start one, and the bytes of its digest. The first is the default; blake2b and sha256 also
-stand up to forgers.
+"""How to start one, and the bytes of its digest.
+
+The first is the default; blake2b and sha256 also stand up to forgers.
 """
 
 
@@ -85,14 +86,16 @@ def xxh3_function() -> DigestFunction:
 
 
 DIGEST_FUNCTIONS = {"xxh3-128": xxh3_function}
-"""Where one call gives the digest of what is in memory: half the time for 4 KiB. The others are
-started, fed and ended.
+"""Where one call gives the digest of what is in memory: half the time for 4 KiB.
+
+The others are started, fed and ended.
 """
 
 
 class Algorithm:
-    """One row of ALGORITHMS. of: the digest of what is in memory. is_quick: it takes less time than
-    a copy.
+    """One row of ALGORITHMS.
+
+    of: the digest of bytes in memory. is_quick: it takes less time than a copy.
     """
 
     def __init__(self, name: str) -> None:
@@ -107,8 +110,9 @@ class Algorithm:
         return hasher.digest()
 
     def of_extent(self, file_fd: int, offset: int, count: int) -> bytes:
-        """The digest of what stands in a file, fewer than `count` bytes when it ends before. Raises
-        OSError.
+        """The digest of `count` bytes of a file, or of fewer when it ends before.
+
+        Raises OSError.
         """
         if not self.size:
             return b""

@@ -52,8 +52,9 @@ class ErrorCode(enum.StrEnum):
 
 @dataclass(frozen=True)
 class TransferEvent:
-    """One event. Sizes are bytes; `session` tells transfers of one process apart, counting
-    from 1.
+    """One event.
+
+    Sizes are bytes; `session` tells transfers of one process apart, counting from 1.
     """
 
     kind: EventKind
@@ -81,7 +82,10 @@ class TransferEvent:
         }
 
     def as_json(self) -> str:
-        """One line of NDJSON, without its newline; ASCII, so no name can repaint a terminal."""
+        """One line of NDJSON, without its newline.
+
+        ASCII, so no name can repaint a terminal.
+        """
         return json.dumps(self.as_dict())
 
 

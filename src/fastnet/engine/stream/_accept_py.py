@@ -1,4 +1,4 @@
-"""accept(2) for stream engines: access list, error classes, accept loop of blocking engines.
+"""accept(2) for stream engines: access list, error classes, blocking accept loop.
 
 The pure twin of csrc/fn_accept.h, which has the argument, function for function.
 """
@@ -110,7 +110,10 @@ class Acceptor:
         raise BlockingIOError
 
     def wait(self) -> bool:
-        """Block until a connection, a stop request or extra_fd. True if extra_fd is readable."""
+        """Block until a connection, a stop request or extra_fd.
+
+        True if extra_fd is readable.
+        """
         stop = self.context.stop
         poll = select.poll()
         poll.register(stop.now_fd if self.draining else stop.drain_fd, select.POLLIN)
@@ -134,8 +137,9 @@ class Acceptor:
         return False
 
     def next(self) -> tuple[socket.socket, Any] | None:
-        """Wait for a connection. None: extra_fd is readable. Raises EOFError when stopped, OSError
-        if a listener is unusable.
+        """Wait for a connection.
+
+        None: extra_fd is readable. Raises EOFError when stopped, OSError if a listener is unusable.
         """
         while not self.stopped():
             if self.full and not self.was_full:

@@ -1,4 +1,4 @@
-"""One connection from accept to close on a blocking socket: iterative, fork, thread and pool.
+"""One connection on a blocking socket: iterative, fork, thread and pool.
 
 The pure twin of csrc/fn_blocking.h, which has the argument, function for function.
 """
@@ -73,8 +73,9 @@ class BlockingConnection:
                 raise Closed(STOPPED)
 
     def send_reply(self, items: Sequence[Item]) -> None:
-        """Send a reply to its end. Several pieces leave in one segment if the kernel takes all in
-        one call.
+        """Send a reply to its end.
+
+        Several pieces leave in one segment if the kernel takes all in one call.
         """
         parts, ends = flatten(items)
         if len(parts) > 1:
@@ -107,8 +108,9 @@ class BlockingConnection:
             self.send_reply(service.data(self, self.buffer[:n]))
 
     def recv(self, flags: int) -> int:
-        """recv(2) into the buffer; busy-polls for up to busy_poll_us before blocking. Raises
-        BlockingIOError if nothing was received.
+        """recv(2) into the buffer; busy-polls for up to busy_poll_us before blocking.
+
+        Raises BlockingIOError if nothing was received.
         """
         busy_poll_us = self.context.limits.busy_poll_us
         if busy_poll_us and not flags & socket.MSG_DONTWAIT:
@@ -148,8 +150,9 @@ class BlockingConnection:
 
 
 def serve_connection(context: LoopContext, row: memoryview, sock: socket.socket, peer: Any) -> None:
-    """Serve the connection to its end and close it. row: counters with no other writer
-    meanwhile.
+    """Serve the connection to its end and close it.
+
+    row: counters with no other writer meanwhile.
     """
     conn = BlockingConnection(context, row, sock)
     before_in, before_out = row[BYTES_IN], row[BYTES_OUT]

@@ -1,4 +1,4 @@
-"""Input and output of non-blocking connections: read once, call the service, send, buffer the rest.
+"""Non-blocking connections: read once, call the service, send, buffer the rest.
 
 The pure twin of csrc/fn_stream.h and csrc/fn_stream_io.h, which have the argument, function for
 function. A handler that closes the connection raises Closed.
@@ -166,8 +166,9 @@ class ConnectionSet:
         return interest
 
     def expired(self) -> tuple[Connection | None, int]:
-        """A connection whose idle timeout has expired, for the engine to close, or None; and
-        milliseconds until the next one expires, -1: never.
+        """A connection whose idle timeout has expired, and when the next one expires.
+
+        The connection is for the engine to close, or None; the time is in milliseconds, -1: never.
         """
         timeout_ms = int(self.context.limits.idle_timeout_s * 1000 + 0.999)
         if not timeout_ms or not self.idle:
@@ -179,8 +180,9 @@ class ConnectionSet:
         return None, timeout_ms - idle_ms
 
     def buffer_rest(self, conn: Connection, parts: list[memoryview], skip: int) -> None:
-        """Put what follows the first `skip` bytes of a reply into the empty write buffer. A bytes
-        object is kept without a copy, and not counted if it is static output.
+        """Put what follows the first `skip` bytes of a reply into the empty write buffer.
+
+        A bytes object is kept without a copy, and not counted if it is static output.
         """
         left = sum(part.nbytes for part in parts) - skip
         if not left:
@@ -256,8 +258,9 @@ class ConnectionSet:
         self.received(conn, self.buffer[:n], discards)
 
     def write(self, conn: Connection) -> None:
-        """The send buffer has room: flush the write buffer, or send what the service produces
-        next.
+        """Flush the write buffer, or send what the service produces next.
+
+        Called when the send buffer has room.
         """
         buffer = conn.write_buffer
         if buffer is not None:

@@ -47,13 +47,17 @@ class Poller(Protocol):
     """What differs between the engines."""
 
     def watch(self, fd: int, before: int, interest: int) -> None:
-        """Change the interest in fd. Raises OSError or ValueError if it cannot be watched."""
+        """Change the interest in fd.
+
+        Raises OSError or ValueError if it cannot be watched.
+        """
 
     def forget(self, fd: int) -> None:
         """fd is about to be closed."""
 
     def wait(self, room: int, timeout_ms: int) -> list[tuple[int, int]]:
         """Wait for up to room descriptors with READ_INTEREST, WRITE_INTEREST and HANGUP.
+
         timeout_ms: -1 for ever.
         """
 
@@ -121,8 +125,10 @@ class ReadinessLoop:
         return len(self.stream.connections) >= self.context.limits.max_connections
 
     def accept_burst(self, listener: socket.socket) -> bool:
-        """Accept up to accept_burst connections. True if the queue is empty, False if it may not
-        be. Raises OSError if the listener is unusable.
+        """Accept up to accept_burst connections.
+
+        True if the queue is empty, False if it may not be. Raises OSError if the listener is
+        unusable.
         """
         for _ in range(self.context.limits.accept_burst):
             if self.is_full():
@@ -180,8 +186,9 @@ class ReadinessLoop:
             shutdown_listeners(self.context)
 
     def drain(self) -> bool:
-        """After a stop request: empty the accept queue, shut the listeners down. True when the loop
-        is done.
+        """After a stop request: empty the accept queue, shut the listeners down.
+
+        True when the loop is done.
         """
         if not self.draining:
             self.draining = True
@@ -195,8 +202,10 @@ class ReadinessLoop:
         return self.listeners_shut and not self.stream.connections
 
     def poll_timeout_ms(self) -> int:
-        """Close idle connections. Returns how long the poller may wait: until the next one expires,
-        or the accept backoff ends; -1: for ever.
+        """Close idle connections.
+
+        Returns how long the poller may wait: until the next one expires, or the accept backoff
+        ends; -1: for ever.
         """
         conn, due = self.stream.expired()
         while conn is not None:

@@ -1,4 +1,4 @@
-"""One connection after another: the next waits in the accept queue until the current one is closed.
+"""One connection after another; the next one waits in the accept queue.
 
 Fact. The queue is the kernel's: a waiting client is connected and may send, but no process reads.
 Decision: kept for teaching and for tests of clients against a busy server; the idle timeout keeps

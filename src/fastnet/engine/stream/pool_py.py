@@ -37,8 +37,9 @@ class ThreadPool:
         return len(self.queue) >= limits.pool_queue_max or self.admitted >= limits.max_connections
 
     def take_connection(self, finished: int) -> tuple[socket.socket, Any] | None:
-        """Wait for a connection. finished: connections this thread has just closed. None when the
-        pool is closing and the queue is empty.
+        """Wait for a connection. finished: connections this thread has just closed.
+
+        None when the pool is closing and the queue is empty.
         """
         with self.filled:
             if finished and self.is_full():

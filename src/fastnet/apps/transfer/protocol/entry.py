@@ -46,8 +46,9 @@ class Entry(NamedTuple):
 
 
 def from_list(fields: Any) -> Entry:
-    """An entry as a peer wrote it, each field of its type and in its range. Raises
-    ProtocolError.
+    """An entry as a peer wrote it, each field of its type and in its range.
+
+    Raises ProtocolError.
     """
     if not isinstance(fields, list) or len(fields) != 6:
         raise ProtocolError("an entry of the manifest")
@@ -66,8 +67,9 @@ def from_list(fields: Any) -> Entry:
 
 
 def check_all(entries: list[Entry]) -> list[tuple[str, ...]]:
-    """The components of each path, in the same order: no name twice, and everything below a folder
-    that stands before it.
+    """The components of each path, in the same order.
+
+    No name occurs twice, and every entry follows the entry of its folder.
 
     So there are no more folders than entries, and nothing is ever below a link or a file.
     Components of a folder are the same objects for all that is in it: a deep tree costs no more
@@ -104,8 +106,9 @@ def check_all(entries: list[Entry]) -> list[tuple[str, ...]]:
 
 
 def normal(path: str) -> str:
-    """A path as the file system gives it back, so that equal names are equal texts. Raises
-    ProtocolError.
+    """A path as the file system gives it back, so that equal names are equal texts.
+
+    Raises ProtocolError.
     """
     try:
         return "/".join(parts_of(path))

@@ -1,4 +1,6 @@
-"""Frames of fastnet/1: sans-I/O packing and parsing; their meaning is in docs/protocol.md.
+"""Frames of fastnet/1: sans-I/O packing and parsing.
+
+Their meaning is in docs/protocol.md.
 
 Facts. sendfile(2) and splice(2) move bytes between a file and a socket only when nothing is mixed
 into them.
@@ -29,7 +31,7 @@ from fastnet.limits import (
 
 MAGIC = b"fastnet/1\n"
 VERSION = 1
-GREETING = MAGIC + b"H\0\0"
+HELLO_MAGIC = MAGIC + b"H\0\0"
 """The first bytes of each side: MAGIC, and the header of a HELLO of less than 64 KiB."""
 HEAD = struct.Struct("!BI")
 """FrameKind and payload length."""
@@ -184,8 +186,9 @@ def unpack_files(
 
 
 def field(fields: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
-    """A field of a control frame, of the type it must have; `default` when it is absent. Raises
-    ProtocolError.
+    """A field of a control frame, of the type it must have.
+
+    `default` when it is absent. Raises ProtocolError.
     """
     value = fields.get(name, default)
     if value is default:

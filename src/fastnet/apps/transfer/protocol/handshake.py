@@ -1,4 +1,4 @@
-"""Handshake of fastnet/1: magic, version, role and token, before any other input is processed.
+"""Handshake of fastnet/1: magic, version, role and token, before any other input.
 
 Facts. A listener is found by port scanners, browsers and wrong commands. A MAC that a peer could
 reflect would prove nothing.
@@ -132,7 +132,10 @@ def _read_hello(connection: TransferConnection) -> dict[str, Any]:
 
 
 def expect(connection: TransferConnection, kind: FrameKind) -> dict[str, Any]:
-    """Receive the next frame, skipping KEEPALIVE. Raises ProtocolError, the peer's ERROR."""
+    """Receive the next frame, skipping KEEPALIVE.
+
+    Raises ProtocolError, the peer's ERROR.
+    """
     while True:
         frame = connection.read_frame(kind, bytes_max=HELLO_BYTES_MAX)
         if frame.kind == FrameKind.ERROR:

@@ -1,4 +1,4 @@
-"""Plan: which entries the receiver needs and which extents it holds, checked by the sender."""
+"""Plan: the entries that a receiver needs and the extents that it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transcript of a transfer: a digest over all files sent, in order, that both sides compare."""
+"""Transcript of a transfer: one digest over all files, compared by both sides."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Transcript:
         self._rows.update(ROW.pack(entry, size) + digest)
 
     def add_rows(self, rows: bytes, files: int) -> None:
-        """Several rows at once, as `add` would make them."""
+        """Several rows in one call, as `add` would make them."""
         if files:
             self.files += files
             self._last = rows[len(rows) - len(rows) // files + ROW.size :]
@@ -34,5 +34,8 @@ class Transcript:
         return self._rows.digest()
 
     def only_digest(self, algorithm: str) -> str | None:
-        """For a report: algorithm and digest of the only file; None for none, or several."""
+        """For a report: algorithm and digest of the only file.
+
+        None for none, or several.
+        """
         return f"{algorithm}:{self._last.hex()}" if self.files == 1 and self._last else None

@@ -65,7 +65,8 @@ def unacknowledged(sock: socket.socket) -> int:
 
 
 def as_text(message: bytes) -> str:
-    """A message as text, up to the first NUL (textbook programs send padded buffers) and without
-    final line ends.
+    """A message as text, up to its first NUL and without final line ends.
+
+    Textbook programs send padded buffers.
     """
     return message.partition(b"\0")[0].decode("utf-8", "backslashreplace").rstrip("\r\n")

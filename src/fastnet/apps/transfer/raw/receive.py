@@ -21,8 +21,9 @@ def receive_file(
     overwrite: str = "never",
     retry_s: float = 0.0,
 ) -> TransferReport:
-    """Connect to a sender and receive one file. Raises NetworkError, TransferRefused (it exists)
-    and TransferError.
+    """Connect to a sender and receive one file.
+
+    Raises NetworkError, TransferRefused (it exists) and TransferError.
     """
     with RawTarget(path, overwrite) as target, dial_until(endpoint, retry_s) as sock:
         return receive(sock, target, options, on_event)
@@ -37,7 +38,9 @@ def accept_file(
     overwrite: str = "never",
     wait_s: float | None = None,
 ) -> TransferReport:
-    """Listen and receive one file from the first peer that sends data or FIN: a file may be empty.
+    """Listen and receive one file from the first peer that sends data or FIN.
+
+    A file may be empty.
 
     wait_s: seconds to wait for that; None for no limit. Raises as `receive_file` does.
     """

@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from fastnet.apps.transfer.events import ErrorCode, OnEvent, TransferEvent
 from fastnet.apps.transfer.extent import WITHOUT_END, ExtentCopy
-from fastnet.apps.transfer.protocol.frames import GREETING
+from fastnet.apps.transfer.protocol.frames import HELLO_MAGIC
 from fastnet.apps.transfer.raw.final_message import NoEndOfStream, as_text, read_final_message
 from fastnet.apps.transfer.raw.source import RawSource
 from fastnet.apps.transfer.raw.target import RawTarget
@@ -122,8 +122,9 @@ class RawSession:
         )
 
     def send(self, source: RawSource) -> TransferReport:
-        """Send all of it and return when the peer has ended too. Raises TransferError and
-        TransferUnconfirmed.
+        """Send all of it and return when the peer has ended too.
+
+        Raises TransferError and TransferUnconfirmed.
         """
         self.name, self.total_bytes = source.name, source.size
         self._start()
@@ -203,7 +204,10 @@ class RawSession:
         return TransferUnconfirmed(message, hint, ErrorCode.UNCONFIRMED)
 
     def receive(self, target: RawTarget) -> TransferReport:
-        """Receive to the peer's end and put the file under its name. Raises TransferError."""
+        """Receive to the peer's end and put the file under its name.
+
+        Raises TransferError.
+        """
         self.name = target.name
         self._start()
         choice = choose("receive", target.fd, self.options.mover, self.options.backend)
@@ -221,8 +225,9 @@ class RawSession:
         return self._report("recv", choice, mover, None)
 
     def _refuse_fastnet1(self) -> None:
-        """A sender without --raw first says who it is. Raises TransferError before any of that is
-        taken for the file.
+        """A sender without --raw first says who it is.
+
+        Raises TransferError before any of that is taken for the file.
         """
         poll = select.poll()
         poll.register(self.sock, select.POLLIN | select.POLLRDHUP)
@@ -232,14 +237,14 @@ class RawSession:
                 self._on_slice()
                 continue
             try:
-                begin = self.sock.recv(len(GREETING), socket.MSG_PEEK)
+                begin = self.sock.recv(len(HELLO_MAGIC), socket.MSG_PEEK)
             except OSError as error:  # which the kernel tells once
                 raise self._broken(error) from error
-            if begin == GREETING:
+            if begin == HELLO_MAGIC:
                 hint = "Say --raw on both sides, or on neither"
                 message = f"{self.peer} speaks fastnet/1, and this side was told to take raw bytes"
                 raise TransferError(message, hint, ErrorCode.PROTOCOL)
-            if not begin or not GREETING.startswith(begin) or ready[0][1] & ~select.POLLIN:
+            if not begin or not HELLO_MAGIC.startswith(begin) or ready[0][1] & ~select.POLLIN:
                 return
             # the rest of it is on its way, or it is a file that begins like this
             time.sleep(MAGIC_PAUSE_S)
@@ -249,7 +254,10 @@ class RawSession:
             ExtentCopy(mover.receive_some, self, target.fd, target.offset, WITHOUT_END).run()
         except RawStalled as stalled:
             if mover.held_bytes:
-                message = f"{target.name} took nothing more for {self.options.stall_s:g} s, after {self.moved_bytes} bytes"
+                message = (
+                    f"{target.name} took nothing more for {self.options.stall_s:g} s,"
+                    f" after {self.moved_bytes} bytes"
+                )
                 raise TransferError(message, "Look at what reads it", ErrorCode.TARGET) from stalled
             self._stalled("sent nothing more and did not end", stalled)
         except OSError as error:
@@ -259,7 +267,10 @@ class RawSession:
             raise cannot_write(target.name, error) from error
 
     def _send_final_message(self) -> None:
-        """Send the final message. A sender that is gone loses nothing: the file is complete."""
+        """Send the final message.
+
+        A sender that is gone loses nothing: the file is complete.
+        """
         with suppress(OSError):
             if self.options.thanks:
                 self.sock.send(self.options.thanks)

@@ -23,7 +23,9 @@ STDIN = 0
 
 
 class RawSource:
-    """An open source; several transfers may send from it at the same time, unless it is a stream. `-` is
+    """An open source.
+
+    Several transfers may send from it at the same time, unless it is a stream. `-` is
     standard input.
     """
 

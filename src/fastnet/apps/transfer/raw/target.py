@@ -33,8 +33,9 @@ TAIL_BYTES = 1 + 2 * RANDOM_BYTES + len(PART_TAIL)
 
 
 class RawTarget:
-    """An open target. `-` is standard output. Leaving the context without `commit` removes what was
-    written.
+    """An open target.
+
+    `-` is standard output. Leaving the context without `commit` removes what was written.
     """
 
     def __init__(self, path: str, overwrite: str = "never") -> None:
@@ -53,8 +54,9 @@ class RawTarget:
         return NO_OFFSET if self.is_stream else 0
 
     def _is_special(self) -> bool:
-        """Whether the path is a device, a FIFO or a socket. Raises TransferRefused for a file that
-        may not be replaced.
+        """Whether the path is a device, a FIFO or a socket.
+
+        Raises TransferRefused for a file that may not be replaced.
         """
         try:
             found = os.lstat(self.path)
@@ -92,7 +94,10 @@ class RawTarget:
             raise self._cannot_write(error) from error
 
     def commit(self) -> None:
-        """Give the complete file its name. Raises TransferRefused if that exists by now."""
+        """Give the complete file its name.
+
+        Raises TransferRefused if that exists by now.
+        """
         if not self.temporary:
             return
         try:
@@ -144,8 +149,9 @@ class RawTarget:
 
 
 def open_locked(head: bytes) -> tuple[str, int]:
-    """A new file, locked: its path and descriptor. Another one when a sweeper was between its
-    making and its lock.
+    """A new file, locked: its path and descriptor.
+
+    Another one when a sweeper was between its making and its lock.
     """
     while True:
         path = head + b"." + os.urandom(RANDOM_BYTES).hex().encode() + PART_TAIL
@@ -156,8 +162,9 @@ def open_locked(head: bytes) -> tuple[str, int]:
 
 
 def sweep(head: bytes) -> None:
-    """Remove partial files of killed receivers of this name: regular files of this user without
-    a lock.
+    """Remove partial files that killed receivers of this name have left.
+
+    They are regular files of this user without a lock.
     """
     folder, name = os.path.split(head)
     ours = re.compile(
@@ -181,7 +188,10 @@ def sweep(head: bytes) -> None:
 
 
 def lock(fd: int) -> bool | None:
-    """Lock the file. Returns whether that succeeded; None if the file system has no locks."""
+    """Lock the file.
+
+    Returns whether that succeeded; None if the file system has no locks.
+    """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

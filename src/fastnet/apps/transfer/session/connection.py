@@ -86,7 +86,10 @@ class TransferConnection:
     # Timeouts
 
     def _wait(self, events: int, since: float) -> None:
-        """Wait for the socket, one slice at most. Raises ConnectionLost after the idle timeout."""
+        """Wait for the socket, one slice at most.
+
+        Raises ConnectionLost after the idle timeout.
+        """
         poll = select.poll()
         poll.register(self.sock, events)
         self.check_idle(since)
@@ -100,7 +103,10 @@ class TransferConnection:
             raise self.timed_out()
 
     def check_deadline(self) -> None:
-        """Raise ConnectionLost if the deadline has passed; also for a peer that never pauses."""
+        """Raise ConnectionLost if the deadline has passed.
+
+        Also for a peer that never pauses.
+        """
         if self.deadline is not None and monotonic() >= self.deadline:
             raise self.timed_out()
 
@@ -200,7 +206,10 @@ class TransferConnection:
         return unpack_head(bytes(self.read(HEAD.size)))
 
     def next_head(self) -> tuple[FrameKind, int] | None:
-        """read_head without an idle timeout between frames; None at the end of the stream."""
+        """read_head without an idle timeout between frames.
+
+        None at the end of the stream.
+        """
         first, stall_s = bytearray(1), self.stall_s
         self.stall_s = inf
         try:
@@ -210,8 +219,9 @@ class TransferConnection:
         return unpack_head(bytes(first + self.read(HEAD.size - 1))) if n else None
 
     def read_frame(self, *due: FrameKind, bytes_max: int = PLAN_BYTES_MAX) -> Frame:
-        """The next frame, of a kind that is due, or ERROR or ALIVE. Raises ProtocolError for
-        another one, unread.
+        """The next frame, of a kind that is due, or ERROR or ALIVE.
+
+        Raises ProtocolError for another one, unread.
         """
         kind, length = self.read_head()
         if kind not in (*due, FrameKind.ERROR, FrameKind.KEEPALIVE) or length > bytes_max:
@@ -250,7 +260,10 @@ class TransferConnection:
             raise self.lost(error) from error
 
     def receive_extent(self, mover: Mover, file_fd: int, offset: int, count: int) -> None:
-        """Receive unframed bytes into a file. Raises ConnectionLost, OSError of the file."""
+        """Receive unframed bytes into a file.
+
+        Raises ConnectionLost, OSError of the file.
+        """
         copy = ExtentCopy(mover.receive_some, self, file_fd, offset, count)
         try:
             moved = copy.run()

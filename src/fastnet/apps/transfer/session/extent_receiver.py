@@ -36,8 +36,10 @@ class ExtentReceiver:
             self.keep_verified()
 
     def _next_head(self) -> tuple[FrameKind, int] | None:
-        """The next frame header. Pending digests are verified before waiting for it, because the
-        control connection waits for the whole file.
+        """The next frame header.
+
+        Pending digests are verified before waiting for it, because the control connection waits for
+        the whole file.
         """
         if not self.connection.is_readable():
             self.verify_pending()

@@ -29,8 +29,9 @@ NOT_UP_YET = (
 
 
 def listen_endpoint(text: str) -> Endpoint:
-    """`--listen [HOST:]PORT` or `unix:PATH`; a bare port is one of the loopback address. Raises
-    ConfigError.
+    """`--listen [HOST:]PORT` or `unix:PATH`.
+
+    A bare port is one of the loopback address. Raises ConfigError.
     """
     bare = text.isascii() and text.isdigit()
     where = Endpoint.parse(f"127.0.0.1:{text}" if bare else text)
@@ -64,7 +65,9 @@ def is_open_to_others(endpoint: Endpoint) -> bool:
 
 
 def dial_until(endpoint: Endpoint, retry_s: float = 0.0) -> socket.socket:
-    """Connect, retrying for `retry_s` seconds while there is no listener. Raises NetworkError.
+    """Connect, retrying for `retry_s` seconds while there is no listener.
+
+    Raises NetworkError.
 
     Returns a non-blocking socket.
     """
@@ -96,9 +99,9 @@ def listening(endpoint: Endpoint) -> Iterator[tuple[socket.socket, Endpoint]]:
 
 
 def wait_readable(fds: list[int], ends: float | None) -> list[int]:
-    """Descriptors of `fds` with something to read, after MOVER_SLICE_S at the latest; [] when
-    `ends`
-    (monotonic) is not over.
+    """Descriptors of `fds` with something to read, after MOVER_SLICE_S at the latest.
+
+    [] when `ends` (monotonic) is not over.
 
     Raises TimeoutError when it is.
     """
@@ -132,8 +135,9 @@ def no_connection(endpoint: Endpoint, wait_s: float) -> NetworkError:
 def accept_first_sender(
     listener: socket.socket, endpoint: Endpoint, wait_s: float | None
 ) -> socket.socket:
-    """Accept until one connection sends something, or ends: that is the one; the silent others are
-    closed.
+    """Accept until one connection sends something, or ends: that is the one.
+
+    The silent others are closed.
 
     A port scanner's reset, or a connection that says nothing, so takes no one's place. Raises
     NetworkError after wait_s.

@@ -1,4 +1,4 @@
-"""Connections and sessions of fastnet/1 for one command: connect and run one, or listen for them.
+"""Connections and sessions of fastnet/1 for one command: connect or listen.
 
 Decision: a connection is admitted after its TLS and fastnet/1 handshakes, which have HELLO_S to
 complete. Without keep_open the first admitted session is the only one, and later peers receive an
@@ -65,7 +65,10 @@ SessionFactory = Callable[[SessionContext], TransferSession]
 
 
 class PendingHandshakes:
-    """Connections whose handshake is not complete; above the bound the oldest is shut down."""
+    """Connections whose handshake is not complete.
+
+    Above the bound the oldest is shut down.
+    """
 
     def __init__(self) -> None:
         self._connections: list[TransferConnection] = []
@@ -193,7 +196,9 @@ class SessionManager:
     # The side that listens
 
     def listen(self, endpoint: Endpoint) -> TransferReport | None:
-        """Listen for one session, or with keep_open for any number. Returns the last report.
+        """Listen for one session, or with keep_open for any number.
+
+        Returns the last report.
 
         Raises NetworkError, and without keep_open the error of the session.
         """
@@ -256,7 +261,9 @@ class SessionManager:
     def _handshake(
         self, connection: TransferConnection, hello: Hello, host: str | None
     ) -> tuple[PeerHello, str]:
-        """TLS, if configured, and the handshake of fastnet/1; the peer receives our error.
+        """TLS, if configured, and the handshake of fastnet/1.
+
+        The peer receives our error.
 
         host: whom we connected to, None for an accepted connection. Returns the peer's handshake
         and the congestion control; on failure closes the connection.

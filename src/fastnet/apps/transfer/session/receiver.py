@@ -122,7 +122,9 @@ class Receiver(TransferSession):
         self.send_keepalive()
 
     def run(self) -> TransferReport:
-        """Receive everything; return after ACK is sent and all files have their final names.
+        """Receive everything.
+
+        Return after ACK is sent and all files have their final names.
 
         Raises:
             TransferError: With what is left of partial files kept, to resume from.
@@ -198,8 +200,9 @@ class Receiver(TransferSession):
     def _resumable_parts(
         self, root: Root, placed: PlacementPlan, dry_run: bool
     ) -> dict[int, ResumableFile]:
-        """Partial files of an earlier run, opened and locked. Those that cannot be resumed, because
-        the file is small or complete now, are removed.
+        """Partial files of an earlier run, opened and locked.
+
+        Those that cannot be resumed, because the file is small or complete now, are removed.
         """
         found = {}
         for index in (*placed.places, *placed.skip):
@@ -264,7 +267,10 @@ class Receiver(TransferSession):
         ExtentReceiver(data_connection, self._await_writer).run()
 
     def _await_writer(self, receiver: ExtentReceiver, index: int, end: int) -> ExtentWriter:
-        """The writer for an extent on a further connection; waits until its file is due."""
+        """The writer for an extent on a further connection.
+
+        Waits until its file is due.
+        """
         if receiver.index != index:
             receiver.verify_pending()
         with self.lock:
@@ -281,7 +287,10 @@ class Receiver(TransferSession):
             return receiver.writer
 
     def _wait_for_extents(self, count: int | None, counter: Callable[[IncomingFile], int]) -> None:
-        """Wait for `count` extents on all connections; None: the sender does not report it."""
+        """Wait for `count` extents on all connections.
+
+        None: the sender does not report it.
+        """
         file = self.writers.file
         if file is not None and count is not None:
             file.wait_for_extents(count, counter, self.control, lambda: self.counters.moved_bytes)
@@ -334,7 +343,10 @@ class Receiver(TransferSession):
     # The acknowledgement
 
     def _acknowledge(self) -> TransferReport:
-        """Send ACK and wait for the sender's FINISH. Raises TransferError for aborted files."""
+        """Send ACK and wait for the sender's FINISH.
+
+        Raises TransferError for aborted files.
+        """
         mover, why = self.mover_and_reason()
         refused = self.placed.refused
         fields = {

@@ -26,8 +26,9 @@ SMALL: Registry[Row] = Registry(
 
 
 def choose(name: str, backend: str = "auto") -> tuple[ModuleType, str]:
-    """The module of a row, and its backend. Raises UnsupportedError for a backend asked for by name
-    and absent.
+    """The module of a row, and its backend.
+
+    Raises UnsupportedError for a backend asked for by name and absent.
     """
     missing = ""
     for candidate in BACKENDS if backend == "auto" else (backend,):

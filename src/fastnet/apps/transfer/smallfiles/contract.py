@@ -27,8 +27,9 @@ from fastnet.apps.transfer.target.root import Parts, Root
 
 
 class Found(NamedTuple):
-    """One name in a folder. mode: of any kind of file. identity: identity.identity. data_bytes:
-    what of it is no hole.
+    """One name in a folder.
+
+    mode: of any kind of file. identity: identity.identity. data_bytes: allocated, holes left out.
     """
 
     name: str
@@ -40,9 +41,7 @@ class Found(NamedTuple):
 
 
 class Announced(NamedTuple):
-    """A file that gather is to read: its number in the manifest, what was said of it, and where it
-    is.
-    """
+    """A file that gather is to read: its number in the manifest, announced fields, path."""
 
     number: int
     entry: Entry
@@ -59,8 +58,9 @@ class Gathered(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What a receiver waits for. due: numbers of the entries that come, in order. places: where
-    each goes, below root.
+    """What a receiver waits for.
+
+    due: numbers of the entries that come, in order. places: where each goes, below root.
     """
 
     root: Root

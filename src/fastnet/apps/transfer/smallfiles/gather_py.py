@@ -1,4 +1,7 @@
-"""Small files into a pack. The contract is contract.py; what a row is, docs/protocol.md."""
+"""Small files into a pack.
+
+The contract is contract.py; what a row is, docs/protocol.md.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,9 @@ def gather(files: Sequence[Announced], room: bytearray, digest_of: DigestFunctio
 
 
 def read_whole(place: str, entry: Entry, content: memoryview) -> bool:
-    """Fill `content` from a file. Returns False when it is not there, not as announced, or
-    shorter.
+    """Fill `content` from a file.
+
+    Returns False when it is not there, not as announced, or shorter.
     """
     try:
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -66,7 +66,9 @@ def scatter(pack, expected, Py_ssize_t at, Py_ssize_t digest_bytes, digest_of):
             raise MemoryError
         try:
             view = memoryview(pack)
-            return scatter_rows(files, <const char *>held.buf, view, count, expected, at, digest_bytes, digest_of)
+            return scatter_rows(
+                files, <const char *>held.buf, view, count, expected, at, digest_bytes, digest_of
+            )
         finally:
             free(files)
     finally:
@@ -74,7 +76,8 @@ def scatter(pack, expected, Py_ssize_t at, Py_ssize_t digest_bytes, digest_of):
 
 
 cdef scatter_rows(
-    fn_small *files, const char *pack, view, Py_ssize_t count, expected, Py_ssize_t at, Py_ssize_t digest_bytes, digest_of
+    fn_small *files, const char *pack, view, Py_ssize_t count, expected, Py_ssize_t at,
+    Py_ssize_t digest_bytes, digest_of
 ):
     """Check files, and make those of one folder when the next one is in another."""
     cdef Py_ssize_t row = PACKED_BYTES + digest_bytes, begin = COUNT_BYTES + count * row

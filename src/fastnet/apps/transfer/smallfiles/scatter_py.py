@@ -47,8 +47,9 @@ def scatter(
 
 
 def make(root: Root, parts: Parts, entry: Entry, content: memoryview) -> None:
-    """A file without a name, which gets its name when it is whole. Raises OSError, and then there
-    is nothing.
+    """A file without a name, which gets its name when it is whole.
+
+    Raises OSError, and then there is nothing.
     """
     name = plain(parts)
     folder = root.hold(parts[:-1])

@@ -26,8 +26,8 @@ cdef object identity(const struct_stat *status):
     """identity.identity."""
     cdef char text[80]
     snprintf(
-        text, sizeof(text), "%llx-%llx-%llx", <unsigned long long>status.st_dev, <unsigned long long>status.st_ino,
-        in_ns(status.st_ctim),
+        text, sizeof(text), "%llx-%llx-%llx", <unsigned long long>status.st_dev,
+        <unsigned long long>status.st_ino, in_ns(status.st_ctim),
     )
     return (<bytes>text).decode("ascii")
 
@@ -47,13 +47,19 @@ def survey(folder):
         with nogil:
             result = fn_survey_folder(&all, path)
         if result < 0:
-            where = os.path.join(place, all.names + all.found[all.count - 1].name) if all.count else place
+            where = place
+            if all.count:
+                where = os.path.join(place, all.names + all.found[all.count - 1].name)
             raise OSError(-result, os.strerror(-result), os.fsdecode(where))
         for i in range(all.count):
             status = &all.found[i].status
             found.append(Found(
-                PyUnicode_DecodeFSDefault(all.names + all.found[i].name), status.st_mode, in_ns(status.st_mtim),
-                status.st_size, identity(status), min(status.st_size, status.st_blocks * BLOCK_BYTES),
+                PyUnicode_DecodeFSDefault(all.names + all.found[i].name),
+                status.st_mode,
+                in_ns(status.st_mtim),
+                status.st_size,
+                identity(status),
+                min(status.st_size, status.st_blocks * BLOCK_BYTES),
             ))
     finally:
         fn_survey_close(&all)

@@ -9,6 +9,8 @@ BLOCK_BYTES = 512
 
 
 def identity(found: os.stat_result) -> str:
-    """What changes when a file is replaced or written to: device, inode, and the time of its last
-    change (ctime), which utimensat(2) cannot set."""
+    """The identity of a file: device, inode and ctime.
+
+    It changes when the file is replaced or written to; utimensat(2) cannot set a ctime.
+    """
     return f"{found.st_dev:x}-{found.st_ino:x}-{found.st_ctime_ns:x}"

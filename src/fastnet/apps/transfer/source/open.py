@@ -21,8 +21,9 @@ class Unsendable(Exception):
 
 
 def open_announced(entry: Entry, place: str) -> int:
-    """Open the file at `place`. Raises Unsendable when it cannot be read, or is not the one of the
-    manifest any more.
+    """Open the file at `place`.
+
+    Raises Unsendable when it cannot be read, or is not the one of the manifest any more.
     """
     try:
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -36,8 +36,9 @@ STDIN_NAME = "stdin"
 
 
 class Filter(NamedTuple):
-    """Which paths go: those that match no pattern of `exclude`, or one of `include`; patterns of
-    fnmatch(3).
+    """Which paths go: those that match no pattern of `exclude`, or one of `include`.
+
+    Patterns of fnmatch(3).
 
     A pattern with "/" is matched against the whole path in the manifest, another one against its
     last component. With `include` given and nothing in `exclude`, files that match nothing stay
@@ -71,8 +72,9 @@ def walk(
     leave_out: Callable[[str, str], None],
     backend: str = "auto",
 ) -> tuple[list[Entry], list[str]]:
-    """Entries, and beside each the path to read it from ("-" for standard input). leave_out(path,
-    why): what does not go.
+    """Entries, and beside each the path to read it from ("-" for standard input).
+
+    leave_out(path, why) is called with what is not sent.
 
     Raises TransferError for a path that is not there, two of one name, or a folder that cannot be
     read.

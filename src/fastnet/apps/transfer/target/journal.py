@@ -42,8 +42,9 @@ def boot() -> str:
 
 
 class ResumableFile(PartialFile):
-    """A partial file with a journal: `commit` gives it its name, `leave` keeps what is verified for
-    a later run, `remove` drops it.
+    """A partial file with a journal.
+
+    `commit` gives it its name, `leave` keeps what is verified for a later run, `remove` drops it.
     """
 
     def __init__(
@@ -77,8 +78,9 @@ class ResumableFile(PartialFile):
         return json.dumps(fields).encode("ascii") + b"\n"
 
     def _read(self, entry: Entry) -> list[Extent]:
-        """What a former run has left of this very source. [] for nothing, or for what cannot be
-        believed.
+        """The extents that an earlier run has verified of this very source.
+
+        Empty if there is no journal, or one that cannot be trusted.
         """
         if not self._is_resumable or self.root.lstat(self._journal_place) is None:
             return []
@@ -136,8 +138,9 @@ class ResumableFile(PartialFile):
         self._has_any = True
 
     def commit(self, parts: tuple[str, ...], replace: bool) -> None:
-        """Everything is there: give it its name, forget the journal. Raises FileExistsError when it
-        may not replace.
+        """Everything is there: give it its name, forget the journal.
+
+        Raises FileExistsError when it may not replace.
         """
         super().commit(parts, replace)
         with suppress(FileNotFoundError):

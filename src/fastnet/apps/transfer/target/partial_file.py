@@ -27,8 +27,9 @@ class PartialFile:
         self.fd = self._open_locked()
 
     def _open_locked(self) -> int:
-        """Open and lock the part file; again when its owner finished and moved it away in
-        between.
+        """Open and lock the part file.
+
+        Again when its owner finished and moved it away in between.
         """
         while True:
             fd = self.root.open(self.place, os.O_RDWR | os.O_CREAT, 0o600)
@@ -41,8 +42,10 @@ class PartialFile:
             os.close(fd)
 
     def _is_lockable(self, fd: int) -> bool:
-        """Lock it. Returns False when it is to be opened anew. Raises TransferRefused for what is
-        not ours to write to.
+        """Lock it.
+
+        Returns False when it is to be opened anew. Raises TransferRefused for what is not ours to
+        write to.
         """
         opened = os.fstat(fd)
         if not stat.S_ISREG(opened.st_mode) or opened.st_uid != os.geteuid():
@@ -64,7 +67,10 @@ class PartialFile:
         return found is not None and found.st_ino == opened.st_ino
 
     def commit(self, parts: Parts, replace: bool) -> None:
-        """Everything is there: give it its name. Raises FileExistsError when it may not replace."""
+        """Everything is there: give it its name.
+
+        Raises FileExistsError when it may not replace.
+        """
         self.root.rename(self.place, parts, replace)
 
     def remove(self) -> None:

@@ -43,7 +43,10 @@ def shown(path: str) -> str:
 
 
 def parts_of(path: str) -> tuple[str, ...]:
-    """The components of a relative path, each one step down from the one before. Raises BadName."""
+    """The components of a relative path, each one step down from the one before.
+
+    Raises BadName.
+    """
     why = not_bytes(path)
     if why:
         raise BadName(path, why)
@@ -65,8 +68,9 @@ def parts_of(path: str) -> tuple[str, ...]:
 
 
 def is_plain(path: str, name: str) -> bool:
-    """Whether nothing speaks against `name`, the last component of `path`: true for most names, and
-    found out quickly.
+    """Whether `name`, the last component of `path`, is harmless on every file system.
+
+    A quick check that is true of most names.
     """
     return (
         path.isascii()
@@ -107,7 +111,9 @@ def is_ours(name: str) -> bool:
 
 
 def check_link(at: tuple[str, ...], target: str) -> str | None:
-    """Why a symbolic link at `at`, below the root, may not have this target; None when it may.
+    """Why a symbolic link at `at`, below the root, may not have this target.
+
+    None when it may.
 
     Fact. `a/link/..` is not `a` when `link` leads elsewhere: `..` after a name may climb out though
     each link looks harmless.
@@ -147,8 +153,9 @@ def journal_name(name: str) -> str:
 
 
 def unfinished(name: str, tail: str) -> str:
-    """`.NAME` and tail. What would be too long ends in a digest of the name, and so does what looks
-    as if it did.
+    """`.NAME` and tail.
+
+    What would be too long ends in a digest of the name, and so does what looks as if it did.
     """
     if len(os.fsencode(name)) + 1 + len(tail) > NAME_BYTES_MAX or SHORTENED.search(name):
         from hashlib import blake2b  # imported here: few names need it

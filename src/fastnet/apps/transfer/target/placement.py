@@ -60,8 +60,9 @@ class PlacementPlan:
 
 
 class Placement:
-    """Names and policies of one receiver. root: None for standard output. only: the name that the
-    one file gets.
+    """Names and policies of one receiver.
+
+    root: None for standard output. only: the name that the one file gets.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class Placement:
         self.only = only
 
     def place(self, entries: list[Entry]) -> PlacementPlan:
-        """Settle where everything goes. Raises ProtocolError for names no honest sender sends, and
-        TransferRefused.
+        """Settle where everything goes.
+
+        Raises ProtocolError for names no honest sender sends, and TransferRefused.
         """
         placed = PlacementPlan(entries, check_all(entries))
         if self.root is not None:
@@ -122,7 +124,10 @@ class Placement:
                 self.root.folder(placed.parts[index], make=True)
 
     def make_links(self, placed: PlacementPlan) -> None:
-        """After the last file, so that none of them can be written through one. Raises OSError."""
+        """After the last file, so that none of them can be written through one.
+
+        Raises OSError.
+        """
         if self.root is None:
             return
         for index in placed.links:
@@ -133,8 +138,9 @@ class Placement:
             self.root.set_link_time(parts, entry.mtime_ns)
 
     def set_folders(self, placed: PlacementPlan) -> None:
-        """Modes and times, the deepest first: whatever is made in a folder changes its time. Raises
-        OSError.
+        """Set modes and times of folders, the deepest first.
+
+        Whatever is made in a folder changes its time. Raises OSError.
         """
         if self.root is None:
             return

@@ -39,8 +39,9 @@ PERMISSIONS = 0o777
 
 
 class Outside(OSError):
-    """What stands on the way, or at its end, is a link or no folder. path: of that thing, below the
-    root.
+    """A component of a path is a link or no folder.
+
+    path: of that component, below the root.
     """
 
     def __init__(self, number: int, parts: Parts) -> None:
@@ -49,7 +50,10 @@ class Outside(OSError):
 
 
 def locked(method: Callable[Concatenate[Root, P], T]) -> Callable[Concatenate[Root, P], T]:
-    """One thread at a time: what one thread walks to may close what another one is about to use."""
+    """One thread at a time.
+
+    What one thread walks to may close what another one is about to use.
+    """
 
     @functools.wraps(method)
     def held(self: Root, /, *args: P.args, **named: P.kwargs) -> T:
@@ -60,15 +64,18 @@ def locked(method: Callable[Concatenate[Root, P], T]) -> Callable[Concatenate[Ro
 
 
 class Root:
-    """An open folder and what is below it. `parts` are components as names.parts_of gives them.
+    """An open folder and what is below it.
+
+    `parts` are components as names.parts_of gives them.
 
     For any number of threads, but the descriptor that `folder` returns is only for one that has the
     root for itself. Raises OSError like the calls it is named after, and Outside.
     """
 
     def __init__(self, path: str) -> None:
-        """Open the folder; make it when only it is missing. That `path` leads through links is its
-        owner's wish.
+        """Open the folder; make it when only it is missing.
+
+        That `path` leads through links is its owner's wish.
         """
         self.path = path
         self._lock = threading.RLock()
@@ -82,8 +89,9 @@ class Root:
 
     @locked
     def folder(self, parts: Parts, make: bool = False) -> int:
-        """The descriptor of a folder, valid until the next call. make: what is missing on the way,
-        and itself.
+        """The descriptor of a folder, valid until the next call.
+
+        make: create what is missing on the way, and the folder itself.
         """
         if not parts:
             return self.fd
@@ -116,9 +124,7 @@ class Root:
 
     @locked
     def open(self, parts: Parts, flags: int, mode: int = 0o600) -> int:
-        """open(2), never through a link and never waiting for one who opens the other end of a
-        FIFO.
-        """
+        """open(2), never through a link, and without waiting for the other end of a FIFO."""
         plain(parts)
         return open_below(self.folder(parts[:-1]), parts, flags | ALWAYS, mode)
 
@@ -133,8 +139,9 @@ class Root:
 
     @locked
     def rename(self, from_parts: Parts, to_parts: Parts, replace: bool) -> None:
-        """Give a file another name. Without `replace` a name that is taken raises FileExistsError,
-        whenever it was taken.
+        """Give a file another name.
+
+        Without `replace` a name that is taken raises FileExistsError, whenever it was taken.
         """
         source, target = plain(from_parts), plain(to_parts)
         above, below = self.folder(from_parts[:-1]), None
@@ -171,9 +178,9 @@ class Root:
 
     @locked
     def set_folder(self, parts: Parts, mode: int, mtime_ns: int, is_ours: bool = True) -> None:
-        """Permissions and time of a folder below the root. Its set-id and sticky bits are the
-        host's
-        and stay.
+        """Permissions and time of a folder below the root.
+
+        Its set-id and sticky bits are the host's and stay.
 
         is_ours: we made it. Otherwise no permission is added for group and others, and none is
         taken from its owner.
@@ -232,7 +239,10 @@ class Root:
 
 
 def plain(parts: Parts) -> str:
-    """The last component. Raises Outside for what is no step down, also if checked before."""
+    """The last component.
+
+    Raises Outside for what is no step down, also if checked before.
+    """
     name = parts[-1] if parts else ""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise Outside(errno.ELOOP, parts)
@@ -240,8 +250,9 @@ def plain(parts: Parts) -> str:
 
 
 def open_below(above: int, parts: Parts, flags: int, mode: int = 0) -> int:
-    """Open the last component in the folder `above`. Raises Outside for a link, and for a file
-    where a folder should be.
+    """Open the last component in the folder `above`.
+
+    Raises Outside for a link, and for a file where a folder should be.
     """
     try:
         return os.open(parts[-1], flags, mode, dir_fd=above)
@@ -269,7 +280,10 @@ def link(source: str, target: str, above: int, to: int) -> None:
 
 
 def times(mtime_ns: int) -> tuple[int, int]:
-    """Access and modification time for os.utime. Raises OSError for what no file system keeps."""
+    """Access and modification time for os.utime.
+
+    Raises OSError for what no file system keeps.
+    """
     if not -(2**63) <= mtime_ns < 2**63:
         raise OSError(errno.EOVERFLOW, os.strerror(errno.EOVERFLOW))
     return mtime_ns, mtime_ns

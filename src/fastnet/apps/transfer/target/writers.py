@@ -3,7 +3,7 @@
 Facts. Bytes that splice(2) put into the page cache were never in this process; a second thread
 reads them there for the digest while the next extent arrives. A mover that copies hashes them in
 its buffer (DataConnection.start_hasher).
-Decision: at most UNPROVEN_EXTENTS are written and not yet verified. Only a verified extent enters
+Decision: at most UNVERIFIED_EXTENTS_MAX are written and not yet verified. Only a verified extent enters
 the journal; only a file whose every extent was verified is renamed.
 """
 
@@ -25,7 +25,7 @@ from fastnet.apps.transfer.protocol.frames import ProtocolError
 from fastnet.apps.transfer.session.data_connection import DataConnection
 from fastnet.apps.transfer.target.incoming_file import IncomingFile
 from fastnet.errors import TransferError
-from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S, UNPROVEN_EXTENTS
+from fastnet.limits import MOVER_BUFFER_BYTES, MOVER_SLICE_S, UNVERIFIED_EXTENTS_MAX
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -117,7 +117,7 @@ class ExtentWriter:
         ):
             raise ProtocolError(f"a digest of {self.name!a} belongs to nothing")
         last.expected = digest
-        while len(self._pending) > UNPROVEN_EXTENTS or (
+        while len(self._pending) > UNVERIFIED_EXTENTS_MAX or (
             self._pending and self._is_computed(self._pending[0])
         ):
             self._verify_oldest()
@@ -141,7 +141,10 @@ class ExtentWriter:
         self._keep(Extent(oldest.offset, oldest.count, digest))
 
     def verify_all(self, size: int) -> None:
-        """Verify every extent received here, for a file of `size` bytes. Raises TransferError."""
+        """Verify every extent received here, for a file of `size` bytes.
+
+        Raises TransferError.
+        """
         if self.end > size or (self.entry.kind == STREAM and self.end != size):
             raise ProtocolError(f"{self.name!a} does not end where its extents do")
         self._check_digest_received()
@@ -168,7 +171,10 @@ class PartWriter(ExtentWriter):
         self.part = file.part
 
     def receive_extent(self, offset: int, count: int) -> None:
-        """Receive an extent through the mover; its digest is computed on the way or afterwards."""
+        """Receive an extent through the mover.
+
+        Its digest is computed on the way or afterwards.
+        """
         self._check_order(offset, count)
         data, fd = self.data_connection, self.part.fd
         mover = data.mover_for("receive", fd, self.algorithm)
@@ -222,7 +228,9 @@ class PartWriter(ExtentWriter):
 
 
 class StreamWriter(ExtentWriter):
-    """Writes to standard output or a special file (FIFO, /dev/null), in order; holes become zeros.
+    """Writes to standard output or a special file (FIFO, /dev/null), in order.
+
+    Holes become zeros.
 
     A pipe that poll(2) calls writable takes PIPE_BUF bytes without blocking (pipe(7)), and perhaps
     not one more.
@@ -276,7 +284,10 @@ class StreamWriter(ExtentWriter):
             self.end += count
 
     def write(self, view: memoryview) -> None:
-        """Write all of `view`. The reader may pause for hours: keepalives are sent meanwhile."""
+        """Write all of `view`.
+
+        The reader may pause for hours: keepalives are sent meanwhile.
+        """
         while view:
             if not self._poll.poll(MOVER_SLICE_S * 1000):
                 self.data_connection.on_wait()
@@ -291,9 +302,9 @@ class StreamWriter(ExtentWriter):
 
 
 def patient(stack: ExitStack, fd: int) -> int:
-    """A descriptor of the same pipe or terminal that never waits; `fd` itself for what is neither,
-    or
-    cannot be had twice.
+    """A descriptor of the same pipe or terminal that never waits.
+
+    `fd` itself for what is neither, or cannot be had twice.
 
     Setting O_NONBLOCK on `fd` would set it for every process that shares it, and opening it anew
     does not.
