@@ -56,8 +56,8 @@ Examples:
   tar c folder | fastnet send - host:9000 --raw
 
 Exit codes: 0 acknowledged (raw: read to the end), 2 usage, 3 bad endpoint or option, 4 network (no
-peer, cannot listen), 5 failed or refused, 6 all was sent and not acknowledged, 7 not supported here,
-130 interrupted.
+peer, cannot listen), 5 failed or refused, 6 all was sent and not acknowledged,
+7 not supported here, 130 interrupted.
 """
 
 ONLY_PROVEN = (*SIDE_OPTIONS, "include", "exclude", "limit_rate", "compress", "streams")

@@ -3,8 +3,8 @@
 Facts. Bytes that splice(2) put into the page cache were never in this process; a second thread
 reads them there for the digest while the next extent arrives. A mover that copies hashes them in
 its buffer (DataConnection.start_hasher).
-Decision: at most UNVERIFIED_EXTENTS_MAX are written and not yet verified. Only a verified extent enters
-the journal; only a file whose every extent was verified is renamed.
+Decision: at most UNVERIFIED_EXTENTS_MAX are written and not yet verified. Only a verified extent
+enters the journal; only a file whose every extent was verified is renamed.
 """
 
 from __future__ import annotations
